@@ -1,0 +1,89 @@
+//! Every limit on one page, each with its reason. What a person may set is in the file; these are not.
+
+use std::time::Duration;
+
+// ---- heads ---------------------------------------------------------------------------------------------
+
+/// Bytes of a request line (heroku.md §1.10). Beyond it: 414.
+pub const REQUEST_LINE_MAX: usize = 8192;
+/// Bytes of one field line of a request (heroku.md §1.10). Beyond it: 431.
+pub const REQUEST_FIELD_MAX: usize = 8192;
+/// Bytes of a field's name. Beyond it: 431.
+pub const FIELD_NAME_MAX: usize = 1000;
+/// Fields of one head, either way. Beyond it: 431, or H25.
+pub const FIELDS_MAX: usize = 1000;
+/// Bytes of a request's head. 8 KiB × 1000 fields would be 8 MB a client; 64 KiB is four times what
+/// nginx (4 × 8 KiB) takes at most.
+pub const REQUEST_HEAD_MAX: usize = 64 * 1024;
+/// Bytes of an answer's status line, and of one Set-Cookie line (heroku.md §0). Beyond it: H25.
+pub const STATUS_LINE_MAX: usize = 8192;
+/// Bytes of one field line of an answer (heroku.md §0). Beyond it: H25.
+pub const RESPONSE_FIELD_MAX: usize = 512 * 1024;
+/// Bytes of an answer's head: two of the largest fields. Beyond it: H25.
+pub const RESPONSE_HEAD_MAX: usize = 1024 * 1024;
+/// Blank lines before a request line (RFC 9112 §2.2 asks for at least one; heroku.md §1.10 has five).
+pub const BLANK_LINES_MAX: usize = 5;
+/// Bytes of a chunk-size line, extensions included: no client in use sends any.
+pub const CHUNK_LINE_MAX: usize = 256;
+/// Bytes of chunk extensions in one body: a byte of data per chunk with 250 of extension is an attack.
+pub const CHUNK_EXTENSIONS_MAX: usize = 16 * 1024;
+/// Interim (1xx) answers in one exchange; a dyno that sends more is broken (H17).
+pub const INTERIM_MAX: u32 = 64;
+
+// ---- time ----------------------------------------------------------------------------------------------
+
+/// The router's clock: deadlines are numbers of ticks, rounded up plus one, so that a timer never fires
+/// early and at most 0.2 s late. (With 250 ms, 30 s would become up to 30.5: outside H12's ± 0.3 s.)
+pub const TICK: Duration = Duration::from_millis(100);
+/// How long a dyno that refused or did not answer a connect gets no request (heroku.md §1.4).
+pub const QUARANTINE: Duration = Duration::from_secs(5);
+/// How long a connection that is over may still send, so that a reset does not destroy our answer.
+pub const WIND_DOWN: Duration = Duration::from_secs(2);
+/// A request that may not be repeated takes only a connection used within this time: servers close idle
+/// ones after 2 s (gunicorn) to 5 s (node).
+pub const FRESH_ENOUGH: Duration = Duration::from_secs(1);
+/// How long a worker may be silent before /healthz says so.
+pub const WORKER_STALL: Duration = Duration::from_secs(2);
+/// How long accepting pauses when the process is out of descriptors.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+// ---- memory and numbers --------------------------------------------------------------------------------
+
+/// Bytes of a worker's scratch: a 1 MB answer relayed by 256 KiB costs half the CPU of 64 KiB reads.
+pub const SCRATCH: usize = 256 * 1024;
+/// Bytes of the first read of a connection; reads double from here while the reader keeps up, so that at
+/// most this much is copied aside when a peer turns out to be slow.
+pub const READ_FIRST: usize = 16 * 1024;
+/// Bytes relayed before others on the same worker get their turn.
+pub const FAIR_SHARE: usize = 256 * 1024;
+/// Bytes discarded by `wind_down`.
+pub const WIND_DOWN_BYTES: usize = 256 * 1024;
+/// Idle connections kept per dyno and worker.
+pub const POOL_MAX: usize = 128;
+/// Connects in progress per dyno and worker: python's http.server listens with a backlog of 5, puma with
+/// 1024; 10,000 held requests must not meet it at once.
+pub const CONNECTS_MAX: u32 = 16;
+/// Dynos tried for one request (heroku.md §1.4).
+pub const TRIES_MAX: usize = 10;
+/// Lingering requests per dyno; the oldest is closed beyond it.
+pub const LINGERS_MAX: u32 = 256;
+/// Times our own name may stand in Via before the request is taken to run in a circle (508).
+pub const VIA_MAX: usize = 3;
+/// Requests that may wait for a dyno, per web dyno (H11), unless the file says otherwise.
+pub const BACKLOG: u32 = 200;
+/// Dynos that `least` compares, from a random start: choosing must not be linear in a thousand.
+pub const LEAST_MAX: usize = 64;
+/// The listen backlog; the kernel lowers it to net.core.somaxconn.
+pub const LISTEN_BACKLOG: i32 = 4096;
+/// Bytes of an access log block that a worker hands over before its tick.
+pub const LOG_BLOCK: usize = 60 * 1024;
+/// Blocks that may wait for a writer. Beyond it lines are dropped and counted.
+pub const LOG_QUEUE: usize = 64;
+/// Bytes of a line of a dyno's output (heroku.md §0); longer lines are cut into several.
+pub const OUTPUT_LINE_MAX: usize = 10_000;
+/// Descriptors kept aside for what is not a connection: files, pipes of dynos, listeners.
+pub const DESCRIPTORS_RESERVED: u64 = 256;
+
+const _: () = assert!(REQUEST_LINE_MAX < REQUEST_HEAD_MAX && REQUEST_HEAD_MAX <= SCRATCH);
+const _: () = assert!(READ_FIRST <= SCRATCH && RESPONSE_FIELD_MAX < RESPONSE_HEAD_MAX);
+const _: () = assert!(FAIR_SHARE >= SCRATCH && LOG_BLOCK < SCRATCH);

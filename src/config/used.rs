@@ -1,0 +1,114 @@
+//! The configuration as used: every value parsed, every default filled in, every path absolute, every file
+//! that it names read. What exists here is valid.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::{
+    AppName, AppPolicy, Domain, DynoAddr, Formation, ListenAddr, ListenerPolicy, ProcessType,
+};
+
+/// Everything `serve` needs to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The file it came from, absolute.
+    pub file: PathBuf,
+    /// `[router]`
+    pub router: RouterConfig,
+    /// `[admin]`
+    pub admin: AdminConfig,
+    /// `[state] dir`
+    pub state_dir: PathBuf,
+    /// `[apps.NAME]`, in the order of names.
+    pub apps: BTreeMap<AppName, AppConfig>,
+}
+
+/// `[router]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouterConfig {
+    /// Where plain HTTP is accepted.
+    pub http: Vec<ListenAddr>,
+    /// Apps answer at `NAME.domain`.
+    pub domain: Box<str>,
+    /// The app that answers at the domain itself and at bare addresses.
+    pub default_app: Option<AppName>,
+    /// Worker threads; never 0 here. Fixed for the daemon's life.
+    pub workers: usize,
+    /// Where the line per request goes.
+    pub access_log: AccessLog,
+    /// What holds before an app is known.
+    pub listener: ListenerPolicy,
+    /// `timeouts.stop`: how long a stop of the daemon may take before what is left is cut.
+    pub stop: Duration,
+}
+
+/// Where the router's line per request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// With everything else.
+    Stdout,
+    /// To a file, appended to.
+    File(PathBuf),
+    /// Nowhere; counters only.
+    Off,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdminConfig {
+    /// Where /metrics, /healthz and /readyz answer; absent: nowhere.
+    pub http: Option<ListenAddr>,
+    /// The unix socket by which commands find the daemon.
+    pub socket: PathBuf,
+}
+
+/// `[apps.NAME]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppConfig {
+    /// Names it answers at, beside `NAME.domain`.
+    pub domains: Vec<Domain>,
+    /// How the router treats its requests.
+    pub policy: AppPolicy,
+    /// Where its dynos come from.
+    pub source: AppSource,
+}
+
+/// Where an app's dynos come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AppSource {
+    /// `dir`: dynomesh runs them.
+    Managed(ManagedApp),
+    /// `dynos`: somebody else runs them; not empty, no address twice.
+    External(Vec<DynoAddr>),
+    /// Neither: the app is known but has no release (H81).
+    Blank,
+}
+
+/// An app whose processes dynomesh runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ManagedApp {
+    /// Has the Procfile; the working directory of its dynos.
+    pub dir: PathBuf,
+    /// The Procfile: command by process type.
+    pub commands: BTreeMap<ProcessType, String>,
+    /// How many dynos of each type; only types of the Procfile. `web` is 1 and others 0 where unsaid.
+    pub formation: Formation,
+    /// Config vars: `env_file` first, `[apps.NAME.config]` over it.
+    pub config_vars: BTreeMap<String, String>,
+    /// How its dynos are booted and stopped.
+    pub timeouts: SupervisorTimeouts,
+}
+
+/// How dynos are booted, stopped and restarted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SupervisorTimeouts {
+    /// Until a web dyno accepts connections (R10), 60 s.
+    pub boot: Duration,
+    /// From SIGTERM to SIGKILL (R12), 30 s.
+    pub exit: Duration,
+    /// The first cool-off after the immediate restart, 1 s; doubles from there.
+    pub cool_off_first: Duration,
+    /// The longest cool-off, 5 min.
+    pub cool_off_max: Duration,
+}

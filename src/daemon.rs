@@ -1,0 +1,1 @@
+//! Builds all in order, stops in reverse.

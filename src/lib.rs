@@ -1,0 +1,30 @@
+//! dynomesh: a routing mesh and a dyno manager in one process.
+//!
+//! The modules, bottom floor first. A module imports only from floors below its own;
+//! `tests/tidy.rs` holds that.
+
+// 0
+pub mod model; // the words of the field as types: app, domain, formation, dyno. No I/O, no clock
+pub mod shutdown; // how everything ends: gracefully, then now
+
+// 1
+pub mod config; // the file as written, the file as used, and every limit on one page
+pub mod table; // the one thing that router and supervisor share
+pub mod telemetry; // lines out: one writer thread per target
+pub mod wire; // HTTP/1.1 as bytes. No sockets, no clock
+
+// 2
+pub mod init; // what runs first inside a dyno
+
+// 3
+pub mod router; // a request's life
+pub mod supervisor; // a dyno's life
+
+// 4
+pub mod control; // what people ask the running daemon
+
+// 5
+pub mod daemon; // builds all in order, stops in reverse
+
+// 6
+pub mod cli; // what a person types

@@ -1,0 +1,63 @@
+//! Dynos as they are spoken of: names, states, ends.
+
+use std::fmt;
+
+use crate::model::ProcessType;
+
+/// `web.1`: one place of a formation. It outlives its processes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DynoName {
+    /// The process type, before the dot.
+    pub process_type: ProcessType,
+    /// The place within its type, from 1.
+    pub number: u32,
+}
+
+impl fmt::Display for DynoName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.process_type, self.number)
+    }
+}
+
+/// What people are told of a dyno (`ps`, `State changed from starting to up`), in the order of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DynoState {
+    /// Its process was started and is not ready yet.
+    Starting,
+    /// Ready: a web dyno accepts connections.
+    Up,
+    /// Its process ended without being asked.
+    Crashed,
+    /// Asked to end, or never started.
+    Down,
+}
+
+impl fmt::Display for DynoState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Up => "up",
+            Self::Crashed => "crashed",
+            Self::Down => "down",
+        })
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this status.
+    Status(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// The status a shell would report: 128 + signal for a signal, as Heroku's lines do (143, 137).
+    pub fn shell_status(self) -> i32 {
+        match self {
+            Self::Status(status) => status,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The words of the field as types, so that one cannot be taken for another.
+//!
+//! Invariant: no I/O, no clock, no async. Everything here is a value.
+
+mod app;
+mod domain;
+mod process_type;
+mod dyno;
+mod policy;
+mod address;
+
+pub use address::{DynoAddr, ListenAddr};
+pub use app::AppName;
+pub use domain::{Domain, Host};
+pub use dyno::{DynoName, DynoState, Exit};
+pub use policy::{AppPolicy, AppTimeouts, Balance, Expect, ListenerPolicy};
+pub use process_type::{Formation, ProcessType};

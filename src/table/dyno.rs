@@ -1,0 +1,198 @@
+//! The record of one process start: what the router knows of a dyno.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::Notify;
+
+use crate::model::{DynoAddr, DynoName, Exit};
+use crate::table::lease::{LeaseWord, Take};
+
+/// One start of one dyno's process. A restart makes a new record, so that pools, leases and quarantine
+/// of the old process cannot be taken for the new one's, even on the same port.
+///
+/// Two of a cache line apart from its neighbours: choosing reads the lease words of two dynos per request.
+#[repr(align(128))]
+pub struct Dyno {
+    lease: LeaseWord,
+    /// The router's tick until which no request is sent here. Process-wide: one worker's bad experience
+    /// spares the others theirs.
+    quarantined_until: AtomicU32,
+    lingering: AtomicU32,
+    id: u64,
+    name: DynoName,
+    addr: DynoAddr,
+    managed: bool,
+    exit: OnceLock<Exit>,
+    drained: Notify,
+}
+
+impl Dyno {
+    /// A record for a process that dynomesh started (`managed`: its end will be reported with
+    /// [`exited`](Self::exited)) or that somebody else runs.
+    pub fn new(name: DynoName, addr: DynoAddr, managed: bool) -> Arc<Self> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self {
+            lease: LeaseWord::new(),
+            quarantined_until: AtomicU32::new(0),
+            lingering: AtomicU32::new(0),
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            name,
+            addr,
+            managed,
+            exit: OnceLock::new(),
+            drained: Notify::new(),
+        })
+    }
+
+    /// Unique among all records of this daemon's life.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// `web.1`
+    pub fn name(&self) -> &DynoName {
+        &self.name
+    }
+
+    /// Where it accepts connections.
+    pub fn addr(&self) -> &DynoAddr {
+        &self.addr
+    }
+
+    /// Whether dynomesh runs its process.
+    pub fn is_managed(&self) -> bool {
+        self.managed
+    }
+
+    /// Takes a slot, or `None` where the dyno takes no more requests.
+    pub fn lease(self: &Arc<Self>) -> Option<Lease> {
+        match self.lease.take() {
+            Take::Granted => Some(Lease(self.clone())),
+            Take::Refused { rings } => {
+                self.ring_if(rings);
+                None
+            }
+        }
+    }
+
+    /// Requests in flight, lingering ones included.
+    pub fn in_flight(&self) -> u32 {
+        self.lease.held()
+    }
+
+    /// Gives no more leases. The supervisor calls it after publishing a roster without the dyno.
+    pub fn close(&self) {
+        self.lease.close();
+    }
+
+    /// Whether the dyno has left the table.
+    pub fn is_closed(&self) -> bool {
+        self.lease.is_closed()
+    }
+
+    /// Waits until the dyno is closed and its last lease was given back. One waiter at a time.
+    pub async fn drained(&self) {
+        while !self.lease.is_drained() {
+            self.drained.notified().await;
+        }
+    }
+
+    /// Sends no request here before `tick` of the router's clock.
+    pub fn quarantine(&self, tick: u32) {
+        self.quarantined_until.store(tick, Ordering::Relaxed);
+    }
+
+    /// The router's tick at which the quarantine ends; 0 if there was none.
+    pub fn quarantined_until(&self) -> u32 {
+        self.quarantined_until.load(Ordering::Relaxed)
+    }
+
+    /// How many of the requests in flight have no client any more.
+    pub fn lingering(&self) -> &AtomicU32 {
+        &self.lingering
+    }
+
+    /// Reports how the process ended. The supervisor calls it once, before the record leaves the table.
+    pub fn exited(&self, exit: Exit) {
+        let first = self.exit.set(exit).is_ok();
+        debug_assert!(first, "a process ends once");
+    }
+
+    /// How the process ended, where it has.
+    pub fn exit(&self) -> Option<Exit> {
+        self.exit.get().copied()
+    }
+
+    fn ring_if(&self, last: bool) {
+        if last {
+            self.drained.notify_one();
+        }
+    }
+}
+
+impl fmt::Debug for Dyno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Dyno({}#{} at {})", self.name, self.id, self.addr)
+    }
+}
+
+/// One request's slot on one dyno, given back on drop, also when a panic unwinds.
+pub struct Lease(Arc<Dyno>);
+
+impl Lease {
+    /// The dyno that is leased.
+    pub fn dyno(&self) -> &Arc<Dyno> {
+        &self.0
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let last = self.0.lease.give_back();
+        self.0.ring_if(last);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ProcessType;
+
+    fn web(number: u32) -> Arc<Dyno> {
+        let name = DynoName { process_type: ProcessType::web(), number };
+        Dyno::new(name, DynoAddr::parse("127.0.0.1:1").unwrap(), true)
+    }
+
+    #[tokio::test]
+    async fn drained_waits_for_the_last_lease() {
+        let dyno = web(1);
+        let (first, second) = (dyno.lease().unwrap(), dyno.lease().unwrap());
+        dyno.close();
+        assert!(dyno.lease().is_none());
+        assert_eq!(dyno.in_flight(), 2);
+        let mut drained = tokio_test_poll(dyno.drained());
+        assert!(!drained.is_ready());
+        drop(first);
+        assert!(!drained.is_ready());
+        drop(second);
+        assert!(drained.is_ready());
+    }
+
+    #[test]
+    fn records_keep_to_their_own_cache_lines() {
+        assert_eq!(align_of::<Dyno>(), 128);
+    }
+
+    struct Polled<F>(std::pin::Pin<Box<F>>);
+    fn tokio_test_poll<F: Future>(future: F) -> Polled<F> {
+        Polled(Box::pin(future))
+    }
+    impl<F: Future> Polled<F> {
+        fn is_ready(&mut self) -> bool {
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            self.0.as_mut().poll(&mut cx).is_ready()
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The route table: the only thing that the router and the supervisor share.
+//!
+//! The supervisor publishes it, the router reads it, neither imports the other. Two levels: a snapshot of
+//! domain → app, replaced as a whole on reload, and each app's roster of dynos, replaced by itself when a
+//! dyno comes or goes (a million dynos take 100 ms to index, a crash must leave the table within 1 ms).
+
+pub mod lease; // one request's slot on one dyno; the word behind the drain
+pub mod atomic; // the atomics of `lease`, replaced by loom's in its test
+mod dyno; // the record of one process start
+mod roster; // an app's dynos, as routable now
+mod snapshot; // domain → app
+mod publish; // swap, tell the workers, bury the old
+
+pub use dyno::{Dyno, Lease};
+pub use publish::{Acknowledged, Notice, Publisher, Subscriber};
+pub use roster::{Lineup, Roster, Standing};
+pub use snapshot::{App, AppId, Routes, Table};

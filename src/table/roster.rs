@@ -1,0 +1,67 @@
+//! An app's dynos, as the router may use them now.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use arc_swap::{ArcSwap, Guard};
+
+use crate::table::Dyno;
+
+/// One app's dynos. It lives as long as the app's name is known, across reloads, so that requests that wait
+/// see the dynos that a later configuration brings up.
+pub struct Roster {
+    lineup: ArcSwap<Lineup>,
+    waiting: AtomicU32,
+}
+
+/// The dynos that requests may be sent to, and why there are none if there are none.
+#[derive(Clone, Debug)]
+pub struct Lineup {
+    /// Routable web dynos: up, and not draining.
+    pub dynos: Vec<Arc<Dyno>>,
+    /// How the app's web dynos stand; what a request is told when `dynos` is empty.
+    pub standing: Standing,
+}
+
+/// How an app's web dynos stand. heroku.md §1.5 has the router's answer to each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Some dyno is up.
+    Up,
+    /// None is up, at least one is starting: requests are held.
+    Starting,
+    /// Every web dyno is crashed (H10).
+    Crashed,
+    /// No web dyno is wanted (H14).
+    NoWeb,
+    /// The app has never had a release (H81).
+    Blank,
+}
+
+impl Roster {
+    /// A roster with no dyno yet.
+    pub fn new(standing: Standing) -> Arc<Self> {
+        let lineup = ArcSwap::from_pointee(Lineup { dynos: Vec::new(), standing });
+        Arc::new(Self { lineup, waiting: AtomicU32::new(0) })
+    }
+
+    /// The dynos as of now. Hold it for a moment only.
+    pub fn lineup(&self) -> Guard<Arc<Lineup>> {
+        self.lineup.load()
+    }
+
+    /// Requests of this app that wait for a dyno (held, or connecting), over all workers.
+    pub fn waiting(&self) -> &AtomicU32 {
+        &self.waiting
+    }
+
+    /// As [`waiting`](Self::waiting), read.
+    pub fn waiting_now(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Puts a new line-up in place. Only [`Publisher`](crate::table::Publisher) calls it: the workers must be told.
+    pub(in crate::table) fn replace(&self, lineup: Lineup) {
+        self.lineup.store(Arc::new(lineup));
+    }
+}

@@ -1,0 +1,55 @@
+//! Lines that are not requests: what apps print, what happens to dynos, what the daemon says.
+
+use std::fmt::Display;
+use std::io::Write;
+
+use crate::model::AppName;
+use crate::telemetry::{Lines, Stamp};
+
+/// Writes `TIMESTAMP APP SOURCE[PROCESS]: MESSAGE` lines (design of the log: README.md). Cheap to clone.
+#[derive(Clone)]
+pub struct AppLog(Lines);
+
+impl AppLog {
+    /// Lines go to this writer.
+    pub fn new(lines: Lines) -> Self {
+        Self(lines)
+    }
+
+    /// A line of the platform about a process: `shop heroku[web.1]: State changed from starting to up`.
+    pub fn platform(&self, app: &AppName, process: &dyn Display, message: &dyn Display) {
+        self.write(Some(app), "heroku", process, |out| write!(out, "{message}"));
+    }
+
+    /// A line that an app's process printed: `shop app[web.1]: Listening on 5000`. `false`: dropped.
+    pub fn output(&self, app: &AppName, process: &dyn Display, line: &[u8]) -> bool {
+        self.write(Some(app), "app", process, |out| out.write_all(line))
+    }
+
+    /// A line of the daemon about itself: `- dynomesh[daemon]: listening on 127.0.0.1:8080`.
+    pub fn daemon(&self, part: &dyn Display, message: &dyn Display) {
+        self.write(None, "dynomesh", part, |out| write!(out, "{message}"));
+    }
+
+    /// Blocks until everything is written. For the end of the process.
+    pub fn flush(&self) {
+        self.0.flush();
+    }
+
+    fn write(
+        &self,
+        app: Option<&AppName>,
+        source: &str,
+        process: &dyn Display,
+        message: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>,
+    ) -> bool {
+        let mut out = Vec::with_capacity(128);
+        Stamp::default().write_now(&mut out);
+        let app = app.map_or("-", AppName::as_str);
+        // Writing to a Vec does not fail.
+        let _ = write!(out, " {app} {source}[{process}]: ");
+        let _ = message(&mut out);
+        out.push(b'\n');
+        self.0.send(out, 1)
+    }
+}
