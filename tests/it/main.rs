@@ -5,4 +5,5 @@
 
 mod support;
 
-mod routing; // which dyno a request goes to, and what comes back
+mod routing; // which app and dyno a request goes to, and what is tried again
+mod timeouts; // what ends when

@@ -250,6 +250,7 @@ impl Connection {
             "/raw" => self.raw(request),
             "/chunked" => self.chunked(request),
             "/drip" => self.drip(request),
+            "/interim" => self.interim(request),
             "/stall" => {
                 self.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")?;
                 thread::park();
@@ -376,6 +377,16 @@ impl Connection {
         }
         self.send(b"0\r\n\r\n")?;
         Ok(Then::Keep)
+    }
+
+    /// `?n=1&ms=0&status=103`: interim answers every so often, then the answer.
+    fn interim(&mut self, request: &Request) -> io::Result<Then> {
+        let status = request.number("status").unwrap_or(103);
+        for number in 0..request.number("n").unwrap_or(1) {
+            self.send(format!("HTTP/1.1 {status} Hint\r\nLink: </{number}>\r\n\r\n").as_bytes())?;
+            sleep(request.number("ms").unwrap_or(0));
+        }
+        self.text(200, "final")
     }
 
     /// `?bytes=…`: that many, then how many it got rid of is in the file `&told=…`.
