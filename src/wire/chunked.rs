@@ -70,7 +70,8 @@ impl ChunkedDecoder {
                 State::End => return Ok(Piece::End),
                 _ if input.is_empty() => return Ok(Piece::More),
                 State::Data => {
-                    let length = usize::try_from(self.remaining).map_or(input.len(), |left| left.min(input.len()));
+                    let length = usize::try_from(self.remaining)
+                        .map_or(input.len(), |left| left.min(input.len()));
                     let (data, rest) = input.split_at(length);
                     *input = rest;
                     self.remaining -= length as u64;
@@ -103,7 +104,9 @@ impl ChunkedDecoder {
 
     fn step(&mut self, byte: u8) -> Result<State, BadChunk> {
         Ok(match (self.state, byte) {
-            (State::SizeStart | State::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.add_digit(byte)?,
+            (State::SizeStart | State::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                self.add_digit(byte)?
+            }
             (State::Size, b';') => self.add_extension()?,
             (State::Size | State::Extension, b'\r') => State::SizeLineFeed,
             (State::SizeStart | State::Size, _) => return Err(BadChunk::Size),
@@ -118,10 +121,15 @@ impl ChunkedDecoder {
             (State::TrailerStart, b'\r') => State::LastLineFeed,
             (State::TrailerStart, _) => State::Trailer,
             (State::LastLineFeed, b'\n') => State::End,
-            (State::SizeLineFeed | State::DataReturn | State::DataLineFeed | State::LastLineFeed, _) => {
+            (
+                State::SizeLineFeed | State::DataReturn | State::DataLineFeed | State::LastLineFeed,
+                _,
+            ) => {
                 return Err(BadChunk::LineEnd);
             }
-            (State::Data | State::Trailer | State::End, _) => unreachable!("these take more than a byte"),
+            (State::Data | State::Trailer | State::End, _) => {
+                unreachable!("these take more than a byte")
+            }
         })
     }
 
@@ -140,10 +148,12 @@ impl ChunkedDecoder {
     }
 
     fn add_extension(&mut self) -> Result<State, BadChunk> {
-        const { assert!(CHUNK_LINE_MAX < u16::MAX as usize && CHUNK_EXTENSIONS_MAX < u16::MAX as usize) };
+        const { assert!(CHUNK_LINE_MAX < CHUNK_EXTENSIONS_MAX && CHUNK_EXTENSIONS_MAX < u16::MAX as usize) };
         self.line += 1;
         self.extensions += 1;
-        if usize::from(self.line) > CHUNK_LINE_MAX || usize::from(self.extensions) > CHUNK_EXTENSIONS_MAX {
+        if usize::from(self.line) > CHUNK_LINE_MAX
+            || usize::from(self.extensions) > CHUNK_EXTENSIONS_MAX
+        {
             return Err(BadChunk::ExtensionTooLong);
         }
         Ok(State::Extension)
@@ -155,7 +165,10 @@ impl ChunkedDecoder {
         let before = trailers.bytes.len();
         let most = REQUEST_HEAD_MAX + 1 - before;
         trailers.bytes.extend_from_slice(&input[..input.len().min(most)]);
-        let found = trailers.scan.find_end(&trailers.bytes, REQUEST_HEAD_MAX).map_err(|_| BadChunk::Trailer)?;
+        let found = trailers
+            .scan
+            .find_end(&trailers.bytes, REQUEST_HEAD_MAX)
+            .map_err(|_| BadChunk::Trailer)?;
         let end = found.unwrap_or(trailers.bytes.len());
         *input = &input[end - before..];
         if found.is_some() {
@@ -169,11 +182,14 @@ impl ChunkedDecoder {
 /// Parses a whole trailer section, and prints what of it may go on.
 fn passable_trailers(section: &[u8]) -> Result<Vec<u8>, BadChunk> {
     let mut slots = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(section, &mut slots) else {
+    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(section, &mut slots)
+    else {
         return Err(BadChunk::Trailer);
     };
     // The first line was measured by the scan, as a head's is.
-    if has_line_beyond(section, REQUEST_FIELD_MAX) || fields.iter().any(|field| field.name.len() > FIELD_NAME_MAX) {
+    if has_line_beyond(section, REQUEST_FIELD_MAX)
+        || fields.iter().any(|field| field.name.len() > FIELD_NAME_MAX)
+    {
         return Err(BadChunk::Trailer);
     }
     let mut out = Vec::new();
@@ -267,4 +283,177 @@ pub fn write_last_chunk(out: &mut Vec<u8>, trailers: &[u8]) {
     out.extend_from_slice(b"0\r\n");
     out.extend_from_slice(trailers);
     out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Data, whether the body is whole, trailers, and how many bytes belong to the next message.
+    type Decoded = Result<(Vec<u8>, bool, Vec<u8>, usize), BadChunk>;
+
+    /// Decodes a body that arrives cut at these places.
+    fn decoded(body: &[u8], cuts: &[usize]) -> Decoded {
+        let mut decoder = ChunkedDecoder::new();
+        let (mut data, mut taken) = (Vec::new(), 0);
+        for until in cuts.iter().copied().chain([body.len()]) {
+            let mut input = &body[taken..until];
+            let piece = loop {
+                match decoder.next(&mut input)? {
+                    Piece::Data(piece) => data.extend_from_slice(piece),
+                    other => break other,
+                }
+            };
+            taken = until - input.len();
+            if piece == Piece::End {
+                return Ok((data, true, decoder.trailers().to_vec(), body.len() - taken));
+            }
+            assert_eq!((piece, taken), (Piece::More, until));
+        }
+        Ok((data, false, decoder.trailers().to_vec(), 0))
+    }
+
+    #[track_caller]
+    fn check(body: &str, expected: Result<(&str, bool, &str, usize), BadChunk>) {
+        let expected = expected
+            .map(|(data, whole, trailers, rest)| (data.into(), whole, trailers.into(), rest));
+        let body = body.as_bytes();
+        assert_eq!(decoded(body, &[]), expected, "in one piece: {}", body.escape_ascii());
+        let every: Vec<_> = (0..body.len()).collect();
+        assert_eq!(decoded(body, &every), expected, "byte by byte: {}", body.escape_ascii());
+    }
+
+    #[test]
+    fn bodies_are_taken_apart() {
+        check("", Ok(("", false, "", 0)));
+        check("0\r\n\r\n", Ok(("", true, "", 0)));
+        check("0\r\n\r\nGET /", Ok(("", true, "", 5)));
+        check("3\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n", Ok(("abc0123456789", true, "", 0)));
+        check("3;x=y\r\nabc\r\n00;z\r\n\r\n", Ok(("abc", true, "", 0)));
+        check("5\r\nabc", Ok(("abc", false, "", 0)));
+        check("ffffffffffffffff\r\nabc", Ok(("abc", false, "", 0)));
+    }
+
+    #[test]
+    fn trailers_are_checked_and_reduced() {
+        check("0\r\ndigest: a\r\n\r\nrest", Ok(("", true, "Digest: a\r\n", 4)));
+        check(
+            "0\r\nServer-Timing:  a \r\nX-B:\r\n\r\n",
+            Ok(("", true, "Server-Timing: a\r\nX-B: \r\n", 0)),
+        );
+        check("0\r\nDigest: a\r\n", Ok(("", false, "", 0)));
+        for never in [
+            "Content-Length: 1",
+            "Transfer-Encoding: chunked",
+            "Host: b",
+            "Connection: close",
+            "authorization: b",
+            "Set-Cookie: b",
+            "Content-Type: b",
+            "X-Forwarded-For: b",
+            "X_Forwarded_For: b",
+            "x-dynomesh-error: H12",
+            "If-Match: b",
+        ] {
+            check(
+                &format!("0\r\n{never}\r\nDigest: a\r\n\r\n"),
+                Ok(("", true, "Digest: a\r\n", 0)),
+            );
+        }
+        check("0\r\na b: c\r\n\r\n", Err(BadChunk::Trailer));
+        check("0\r\na: b\n\r\n", Err(BadChunk::Trailer));
+        check("0\r\n\n", Err(BadChunk::Trailer));
+    }
+
+    #[test]
+    fn limits_hold_at_their_edges() {
+        let body = |size: &str| format!("{size}\r\na\r\n0\r\n\r\n");
+        let whole = Ok(("a", true, "", 0));
+        check(&body("0000000000000001"), whole);
+        check(&body("00000000000000001"), Err(BadChunk::Size));
+        let extension = |line: usize| format!("1;{}", "x".repeat(line - 2));
+        check(&body(&extension(CHUNK_LINE_MAX)), whole);
+        check(&body(&extension(CHUNK_LINE_MAX + 1)), Err(BadChunk::ExtensionTooLong));
+
+        let many = |bytes: usize| {
+            let chunk = format!("{}\r\na\r\n", extension(129));
+            chunk.repeat(bytes / 128)
+                + &format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(bytes % 128 - 1))
+        };
+        let data = "a".repeat(CHUNK_EXTENSIONS_MAX / 128);
+        check(&many(CHUNK_EXTENSIONS_MAX - 1), Ok((&data, true, "", 0)));
+        check(&many(CHUNK_EXTENSIONS_MAX + 1), Err(BadChunk::ExtensionTooLong));
+
+        let trailer = |line: usize| format!("X: {}\r\n", "a".repeat(line - 3));
+        let first = trailer(REQUEST_FIELD_MAX);
+        check(
+            &format!("0\r\n{first}{first}\r\n"),
+            Ok(("", true, &[&first[..], &first[..]].concat(), 0)),
+        );
+        let longer = trailer(REQUEST_FIELD_MAX + 1);
+        check(&format!("0\r\n{longer}\r\n"), Err(BadChunk::Trailer));
+        check(&format!("0\r\nX: a\r\n{longer}\r\n"), Err(BadChunk::Trailer));
+        check(&format!("0\r\n{}\r\n", "X: a\r\n".repeat(FIELDS_MAX + 1)), Err(BadChunk::Trailer));
+        check(&format!("0\r\n{}\r\n", first.repeat(8)), Err(BadChunk::Trailer));
+        check(
+            &format!("0\r\n{}: a\r\n\r\n", "X".repeat(FIELD_NAME_MAX + 1)),
+            Err(BadChunk::Trailer),
+        );
+    }
+
+    #[test]
+    fn a_decoder_is_small() {
+        assert!(size_of::<ChunkedDecoder>() <= 24);
+    }
+
+    #[test]
+    fn chunks_are_written() {
+        let check = |data: &[u8], expected: &str| {
+            let mut out = Vec::new();
+            write_chunk(&mut out, data);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        };
+        check(b"", "");
+        check(b"abc", "3\r\nabc\r\n");
+        check(&[b'a'; 16], "10\r\naaaaaaaaaaaaaaaa\r\n");
+        let mut out = Vec::new();
+        write_last_chunk(&mut out, b"Digest: a\r\n");
+        assert_eq!(out, b"0\r\nDigest: a\r\n\r\n");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_as_the_same(
+            pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..600), 0..5),
+            trailers in "(X-[A-Z][a-z]{0,5}: [a-z]{0,5}\r\n){0,3}",
+            rest in proptest::collection::vec(any::<u8>(), 0..9),
+        ) {
+            let mut out = Vec::new();
+            pieces.iter().for_each(|piece| write_chunk(&mut out, piece));
+            write_last_chunk(&mut out, trailers.as_bytes());
+            out.extend_from_slice(&rest);
+            prop_assert_eq!(decoded(&out, &[]), Ok((pieces.concat(), true, trailers.into_bytes(), rest.len())));
+        }
+
+        #[test]
+        fn cuts_make_no_difference(
+            lines in proptest::collection::vec("([0-3a]|0\r\n|\r\n|;x|X: a|[ab\r\n]{1,3}|2\r\nab\r\n)(\r\n)?", 0..9),
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
+        ) {
+            let body = lines.concat().into_bytes();
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(body.len() + 1)).collect();
+            cuts.sort();
+            // A cut behind the end of the body belongs to the next message.
+            if let Ok((_, true, _, rest)) = decoded(&body, &[]) {
+                cuts.retain(|cut| *cut <= body.len() - rest);
+                let (data, whole, trailers, _) = decoded(&body[..body.len() - rest], &cuts).unwrap();
+                let expected = decoded(&body, &[]).unwrap();
+                prop_assert_eq!((data, whole, trailers), (expected.0, expected.1, expected.2));
+            } else {
+                prop_assert_eq!(decoded(&body, &cuts), decoded(&body, &[]));
+            }
+        }
+    }
 }

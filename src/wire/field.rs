@@ -25,7 +25,10 @@ pub(super) enum Special {
 pub(super) fn special(name: &str) -> Option<Special> {
     use Special::*;
     let one_of = |candidates: &[(&str, Special)]| {
-        candidates.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, special)| *special)
+        candidates
+            .iter()
+            .find(|(known, _)| name.eq_ignore_ascii_case(known))
+            .map(|(_, special)| *special)
     };
     match name.len() {
         2 => one_of(&[("te", Te)]),
@@ -84,7 +87,8 @@ impl<'b> ConnectionOptions<'b> {
                 Some(Special::Upgrade) => self.upgrade = true,
                 Some(_) => {}
                 None => {
-                    *self.named.get_mut(usize::from(self.named_count)).ok_or(BadConnection)? = option;
+                    *self.named.get_mut(usize::from(self.named_count)).ok_or(BadConnection)? =
+                        option;
                     self.named_count += 1;
                 }
             }
@@ -96,7 +100,9 @@ impl<'b> ConnectionOptions<'b> {
     #[inline]
     pub(super) fn names(&self, name: &str) -> bool {
         self.named_count > 0
-            && self.named[..usize::from(self.named_count)].iter().any(|named| named.eq_ignore_ascii_case(name))
+            && self.named[..usize::from(self.named_count)]
+                .iter()
+                .any(|named| named.eq_ignore_ascii_case(name))
     }
 }
 

@@ -85,7 +85,11 @@ impl HeadScan {
     /// their limits differ, but a start line that never ends has a status of its own (414).
     fn check_start_line(self, end: usize) -> Result<(), BadHead> {
         const { assert!(REQUEST_LINE_MAX == STATUS_LINE_MAX) };
-        if self.line == 0 && end > REQUEST_LINE_MAX { Err(BadHead::StartLineTooLong) } else { Ok(()) }
+        if self.line == 0 && end > REQUEST_LINE_MAX {
+            Err(BadHead::StartLineTooLong)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -94,7 +98,8 @@ impl HeadScan {
 /// `bytes` begins where the last request ended. Called again, while nothing but blank lines has come, with
 /// all of them, or a client could send them for ever.
 pub fn blank_lines(bytes: &[u8]) -> Result<usize, BadHead> {
-    let lines = bytes.chunks_exact(2).take(BLANK_LINES_MAX + 1).take_while(|line| line == b"\r\n").count();
+    let lines =
+        bytes.chunks_exact(2).take(BLANK_LINES_MAX + 1).take_while(|line| line == b"\r\n").count();
     if lines > BLANK_LINES_MAX { Err(BadHead::BlankLines) } else { Ok(lines * 2) }
 }
 
@@ -182,7 +187,9 @@ mod tests {
 
     #[test]
     fn five_blank_lines_are_skipped() {
-        let check = |bytes: &str, expected| assert_eq!(blank_lines(bytes.as_bytes()), expected, "{bytes:?}");
+        let check = |bytes: &str, expected| {
+            assert_eq!(blank_lines(bytes.as_bytes()), expected, "{bytes:?}")
+        };
         check("", Ok(0));
         check("GET", Ok(0));
         check("\r", Ok(0));

@@ -15,7 +15,10 @@ pub fn write_name(out: &mut Vec<u8>, name: &str) {
 
 /// Appends a field line. The value goes as it is: it was checked when its head was parsed, or is ours.
 pub fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    debug_assert!(!value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)), "a field of more than one line");
+    debug_assert!(
+        !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)),
+        "a field of more than one line"
+    );
     write_name(out, name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
@@ -34,11 +37,17 @@ pub fn write_status_line(out: &mut Vec<u8>, status: u16, reason: &str) {
 }
 
 fn standard_reason(status: u16) -> &'static str {
-    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default()
+    http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or_default()
 }
 
 /// Appends these fields.
-pub(super) fn write_fields<'f, 'b: 'f>(out: &mut Vec<u8>, fields: impl Iterator<Item = &'f Field<'b>>) {
+pub(super) fn write_fields<'f, 'b: 'f>(
+    out: &mut Vec<u8>,
+    fields: impl Iterator<Item = &'f Field<'b>>,
+) {
     for field in fields {
         write_field(out, field.name, field.value);
     }

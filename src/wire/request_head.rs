@@ -8,8 +8,8 @@ use std::fmt;
 use crate::config::limits::{FIELD_NAME_MAX, REQUEST_FIELD_MAX};
 use crate::model::Host;
 use crate::wire::field::{
-    BadCodings, ConnectionOptions, Special, TransferCodings, has_line_beyond, is_special_twin, length, passable_upgrade,
-    special,
+    BadCodings, ConnectionOptions, Special, TransferCodings, has_line_beyond, is_special_twin,
+    length, passable_upgrade, special,
 };
 use crate::wire::head::{BadHead, Field, FieldSlots, Version};
 
@@ -66,7 +66,10 @@ pub enum RequestBody {
 impl<'h, 'b> RequestHead<'h, 'b> {
     /// Parses `head`, which is exactly what [`HeadScan`](crate::wire::HeadScan) delimited.
     pub fn parse(head: &'b [u8], slots: &'h mut FieldSlots<'b>) -> Result<Self, BadRequest> {
-        debug_assert_eq!(crate::wire::HeadScan::default().find_end(head, usize::MAX >> 32), Ok(Some(head.len())));
+        debug_assert_eq!(
+            crate::wire::HeadScan::default().find_end(head, u32::MAX as usize),
+            Ok(Some(head.len()))
+        );
         let mut request = httparse::Request::new(&mut []);
         let parsed = request.parse_with_uninit_headers(head, &mut slots.0);
         let (Some(method), Some(target), Some(version), Ok(httparse::Status::Complete(_))) =
@@ -109,7 +112,9 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     #[inline]
     pub fn end_to_end(&self) -> impl Iterator<Item = &'h Field<'b>> {
         self.fields.iter().filter(move |field| {
-            special(field.name).is_none() && !self.connection.names(field.name) && !is_special_twin(field.name)
+            special(field.name).is_none()
+                && !self.connection.names(field.name)
+                && !is_special_twin(field.name)
         })
     }
 
@@ -175,7 +180,9 @@ impl<'b> SpecialFields<'b> {
                 }
             }
             Special::TransferEncoding => self.codings.get_or_insert_default().add(value)?,
-            Special::Connection => self.connection.add(value).map_err(|_| BadRequest::ConnectionMalformed)?,
+            Special::Connection => {
+                self.connection.add(value).map_err(|_| BadRequest::ConnectionMalformed)?
+            }
             Special::Upgrade => {
                 let upgrade = match passable_upgrade(value) {
                     Ok(Some(tokens)) => Upgrade::Passable(tokens),
@@ -188,7 +195,9 @@ impl<'b> SpecialFields<'b> {
                     Some(earlier) => earlier,
                 });
             }
-            Special::Expect if value.eq_ignore_ascii_case(b"100-continue") => self.expect_continue = true,
+            Special::Expect if value.eq_ignore_ascii_case(b"100-continue") => {
+                self.expect_continue = true
+            }
             Special::Expect if !value.is_empty() => return Err(BadRequest::ExpectUnknown),
             Special::Expect
             | Special::Http2Settings
@@ -231,7 +240,12 @@ impl<'b> SpecialFields<'b> {
 const METHOD_MAX: usize = 127;
 
 /// Checks a target against its method and the Host field, and reduces it to path and query.
-fn check_target<'b>(method: &str, target: &'b str, host: &str, lookup: &Host) -> Result<Target<'b>, BadRequest> {
+fn check_target<'b>(
+    method: &str,
+    target: &'b str,
+    host: &str,
+    lookup: &Host,
+) -> Result<Target<'b>, BadRequest> {
     if method.len() > METHOD_MAX {
         return Err(BadRequest::MethodTooLong);
     }
@@ -242,7 +256,8 @@ fn check_target<'b>(method: &str, target: &'b str, host: &str, lookup: &Host) ->
     if !target.is_ascii() {
         return Err(BadRequest::TargetMalformed);
     }
-    let target = memchr::memchr(b'#', target.as_bytes()).map_or(target, |fragment| &target[..fragment]);
+    let target =
+        memchr::memchr(b'#', target.as_bytes()).map_or(target, |fragment| &target[..fragment]);
     if target.starts_with('/') {
         return Ok(Target::Origin(target));
     }
@@ -298,7 +313,10 @@ fn explain(head: &[u8], error: Option<httparse::Error>) -> BadRequest {
         Some(httparse::Error::HeaderValue) => BadRequest::FieldValue,
         Some(httparse::Error::Version) if is_of_other_version(line) => BadRequest::OtherVersion,
         Some(
-            httparse::Error::Version | httparse::Error::NewLine | httparse::Error::Status | httparse::Error::Token,
+            httparse::Error::Version
+            | httparse::Error::NewLine
+            | httparse::Error::Status
+            | httparse::Error::Token,
         )
         | None => BadRequest::RequestLine,
     }
@@ -443,5 +461,321 @@ impl From<BadCodings> for BadRequest {
             BadCodings::NotChunked => Self::CodingsNotChunked,
             BadCodings::Unknown => Self::CodingUnknown,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::print::write_fields;
+
+    /// Parses a head written with `\n` for its line ends, and shows what `show` makes of it.
+    fn parsed<T>(head: &str, show: impl FnOnce(&RequestHead) -> T) -> Result<T, BadRequest> {
+        let head = head.replace('\n', "\r\n");
+        RequestHead::parse(head.as_bytes(), &mut FieldSlots::new()).map(|head| show(&head))
+    }
+
+    fn names_end_to_end(head: &RequestHead) -> String {
+        head.end_to_end().map(|field| field.name).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn targets_are_reduced_to_path_and_query() {
+        let check = |method: &str, target: &str, expected| {
+            let head = format!("{method} {target} HTTP/1.1\nHost: a:80\n\n");
+            let target = parsed(&head, |head| match head.target {
+                Target::Origin(target) => target.to_owned(),
+                Target::Asterisk => "(asterisk)".to_owned(),
+            });
+            assert_eq!(target.as_deref(), expected, "{method} {target:?}");
+        };
+        check("GET", "/", Ok("/"));
+        check("GET", "/a/../b?c=d?e", Ok("/a/../b?c=d?e"));
+        check("GET", "/a#b", Ok("/a"));
+        check("GET", "/a?b#c#d", Ok("/a?b"));
+        check("GET", "//a/b", Ok("//a/b"));
+        check("GET", "http://a:80", Ok("/"));
+        check("GET", "http://A.:80/b?c", Ok("/b?c"));
+        check("GET", "https://a:80/b#c", Ok("/b"));
+        check("OPTIONS", "*", Ok("(asterisk)"));
+        check("OPTIONS", "http://a:80", Ok("(asterisk)"));
+        check("OPTIONS", "http://a:80/", Ok("/"));
+        check("GET", "http://a", Err(&BadRequest::TargetOfOtherHost));
+        check("GET", "http://a:80?b", Err(&BadRequest::TargetMalformed));
+        check("GET", "#a", Err(&BadRequest::TargetMalformed));
+    }
+
+    #[test]
+    fn ports_of_addresses_are_compared_too() {
+        let check = |target: &str, host: &str, expected| {
+            assert_eq!(
+                parsed(&format!("GET {target} HTTP/1.1\nHost: {host}\n\n"), |_| ()),
+                expected,
+                "{target} {host}"
+            );
+        };
+        check("http://[::1]:80/", "[0::1]:80", Ok(()));
+        check("http://[::1]:80/", "[::1]:81", Err(BadRequest::TargetOfOtherHost));
+        check("http://[::1]/", "[::1]:81", Err(BadRequest::TargetOfOtherHost));
+        check("http://127.0.0.1:80/", "127.0.0.1:80", Ok(()));
+    }
+
+    #[test]
+    fn the_connection_ends_when_one_side_said_so() {
+        let check = |version: &str, fields: &str, expected: bool| {
+            let head = format!("GET / HTTP/{version}\nHost: a\n{fields}\n");
+            assert_eq!(
+                parsed(&head, |head| (head.keep_alive, head.said_close)),
+                Ok((expected, !expected)),
+                "{head}"
+            );
+        };
+        check("1.1", "", true);
+        check("1.1", "Connection: close\n", false);
+        check("1.1", "Connection: Keep-Alive, CLOSE\n", false);
+        check("1.1", "Connection: keep-alive\nConnection: close\n", false);
+        check("1.1", "Proxy-Connection: close\n", true);
+        check("1.0", "", false);
+        check("1.0", "Connection: keep-alive\n", true);
+        check("1.0", "Connection: keep-alive, close\n", false);
+    }
+
+    #[test]
+    fn protocols_that_may_pass() {
+        let check = |version: &str, upgrade: &str, expected: Option<&str>| {
+            let head = format!(
+                "GET / HTTP/{version}\nHost: a\nConnection: Upgrade, HTTP2-Settings\n{upgrade}\n"
+            );
+            let tokens = parsed(&head, |head| {
+                assert_eq!(head.upgrade, head.upgrade_tokens().is_some());
+                assert_eq!(names_end_to_end(head), "");
+                head.upgrade_tokens().map(|tokens| String::from_utf8_lossy(tokens).into_owned())
+            });
+            assert_eq!(tokens.unwrap().as_deref(), expected, "{upgrade}");
+        };
+        check("1.1", "Upgrade: WebSocket\n", Some("WebSocket"));
+        check("1.1", "Upgrade: foo/2, bar\n", Some("foo/2, bar"));
+        check("1.0", "Upgrade: websocket\n", None);
+        check("1.1", "Upgrade: h2c\nHTTP2-Settings: AAMAAABk\n", None);
+        check("1.1", "Upgrade: H2C\n", None);
+        check("1.1", "Upgrade: HTTP/2.0\n", None);
+        check("1.1", "Upgrade: TLS/1.0, HTTP/1.1\n", None);
+        check("1.1", "Upgrade: h2c, websocket\n", Some("websocket"));
+        check("1.1", "Upgrade: websocket , h2c, foo\n", Some("websocket"));
+        check("1.1", "Upgrade: h2c\nUpgrade: websocket\n", Some("websocket"));
+    }
+
+    #[test]
+    fn what_concerns_this_hop_ends_here() {
+        let check = |fields: &str, expected: &str| {
+            let head = format!("GET / HTTP/1.1\nHost: a\n{fields}\n");
+            assert_eq!(parsed(&head, names_end_to_end).as_deref(), Ok(expected), "{fields}");
+        };
+        check("Accept: b\nTrailer: Digest\nCookie: c\n", "Accept Trailer Cookie");
+        check(
+            "TE: trailers\nKeep-Alive: timeout=1\nProxy-Connection: close\nAccept: b\n",
+            "Accept",
+        );
+        check("Proxy-Authorization: c\nAuthorization: b\n", "Authorization");
+        check("Connection: X-One, x-two\nX-One: b\nX-TWO: c\nX-Three: d\n", "X-Three");
+        check("X-One: b\nConnection: close,, x-one\n", "");
+        check("Content-Length: 1\nContent_Length: 2\nKEEP_ALIVE: b\nProxy-authorization: c\n", "");
+        check("content_type: b\n", "content_type");
+    }
+
+    #[test]
+    fn waiting_for_100() {
+        let check = |head: &str, expected| {
+            assert_eq!(parsed(head, |head| head.expect_continue), expected, "{head}")
+        };
+        check("PUT / HTTP/1.1\nHost: a\nExpect: 100-continue\nContent-Length: 1\n\n", Ok(true));
+        check("PUT / HTTP/1.0\nHost: a\nExpect: 100-continue\nContent-Length: 1\n\n", Ok(false));
+        check("PUT / HTTP/1.1\nHost: a\nExpect:\n\n", Ok(false));
+    }
+
+    #[test]
+    fn causes_say_what_is_wrong() {
+        let check =
+            |head: &str, expected| assert_eq!(parsed(head, |_| ()), Err(expected), "{head}");
+        check("GET / HTTP/2.0\nHost: a\n\n", BadRequest::OtherVersion);
+        check("GET / HTTP/x\nHost: a\n\n", BadRequest::RequestLine);
+        check("GET / HTTP/1.1\nHost : a\n\n", BadRequest::SpaceBeforeColon);
+        check("GET / HTTP/1.1\nHost: a\n b\n\n", BadRequest::Folded);
+        check("GET / HTTP/1.1\nHost: a\nX Y: b\n\n", BadRequest::FieldName);
+        check("GET / HTTP/1.1\nHost: a\nX: \x01\n\n", BadRequest::FieldValue);
+    }
+
+    #[test]
+    fn methods_that_may_be_repeated() {
+        let check = |method: &str, expected| {
+            let head = format!("{method} / HTTP/1.1\nHost: a\n\n");
+            assert_eq!(
+                parsed(&head, |head| (head.is_safe(), head.is_idempotent())),
+                Ok(expected),
+                "{method}"
+            );
+        };
+        for method in ["GET", "HEAD", "OPTIONS", "TRACE"] {
+            check(method, (true, true));
+        }
+        for method in ["PUT", "DELETE"] {
+            check(method, (false, true));
+        }
+        for method in ["POST", "PATCH", "get", "PROPFIND"] {
+            check(method, (false, false));
+        }
+    }
+
+    /// Fields that mean nothing to the parser.
+    fn plain_fields() -> impl Strategy<Value = Vec<(String, String)>> {
+        let name = "[A-Za-z!#$%&'*+.^_`|~][A-Za-z0-9-]{0,20}"
+            .prop_filter("names that mean something", |name| {
+                special(name).is_none() && !is_special_twin(name)
+            });
+        proptest::collection::vec((name, "([!-~]([!-~ \t]{0,20}[!-~])?)?"), 0..8)
+    }
+
+    /// A head that nothing is wrong with: its lines, without their ends.
+    fn valid_head() -> impl Strategy<Value = Vec<String>> {
+        let body = prop_oneof![
+            Just(None),
+            any::<u64>().prop_map(|length| Some(format!("Content-Length: {length}"))),
+            Just(Some("transfer-encoding: Chunked".to_owned())),
+        ];
+        let line = "(GET|POST|X-[a-z]{1,5}) /[!-\"$-~]{0,20} HTTP/1\\.1";
+        (line, "[a-z]{1,9}(\\.[a-z]{1,5})?(:80)?", plain_fields(), body).prop_map(
+            |(line, host, fields, body)| {
+                let mut lines = vec![line, format!("Host: {host}")];
+                lines.extend(fields.iter().map(|(name, value)| format!("{name}:{value}")));
+                lines.extend(body);
+                lines
+            },
+        )
+    }
+
+    fn joined(lines: &[String]) -> String {
+        lines.join("\n") + "\n\n"
+    }
+
+    /// One thing that RFC 9112 forbids, put into a valid head; and the status that meets it.
+    fn spoil(lines: &mut Vec<String>, what: usize, at: prop::sample::Index) -> u16 {
+        let field = 1 + at.index(lines.len() - 1);
+        let has_body = |lines: &[String]| {
+            lines.iter().any(|line| line.contains("Content-Length") || line.contains("Chunked"))
+        };
+        match what {
+            0 => lines.insert(field + 1, " folded".into()),
+            1 => lines[field] = lines[field].replacen(':', " :", 1),
+            2 => lines[field].push('\x01'),
+            3 => lines[field].push('\x7f'),
+            4 => lines[field].insert(0, '\t'),
+            5 => lines[field] = lines[field].replacen(':', "", usize::MAX),
+            6 => lines.insert(field, lines[1].clone()),
+            7 => drop(lines.remove(1)),
+            8 => lines[0] = lines[0].replacen(' ', "  ", 1),
+            9 => lines[0].push(' '),
+            10 => lines[0] = lines[0].replacen('/', "/\u{e9}", 1),
+            11 => lines[0] = lines[0].replacen(" /", " ", 1),
+            12 => lines.insert(field, "Content-Length: 1, 1".into()),
+            13 => lines.insert(field, "Transfer-Encoding: chunked, identity".into()),
+            14 => {
+                if !has_body(lines) {
+                    lines.push("Content-Length: 1".into());
+                }
+                lines.insert(field, "Content-Length: 1".into());
+            }
+            15 => {
+                lines.insert(field, "Transfer-Encoding: chunked".into());
+                lines.insert(field, "Content-Length: 1".into());
+            }
+            16 => lines[0] = lines[0].replace("HTTP/1.1", "HTTP/1.1\t"),
+            17 => {
+                lines[0] = lines[0].replace("HTTP/1.1", "HTTP/1.2");
+                return 505;
+            }
+            18 => {
+                lines.insert(field, "Expect: more".into());
+                return 417;
+            }
+            _ => unreachable!("a fault of this number"),
+        }
+        400
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read_as_the_same(lines in valid_head()) {
+            let text = joined(&lines).replace('\n', "\r\n");
+            let mut slots = FieldSlots::new();
+            let head = RequestHead::parse(text.as_bytes(), &mut slots).unwrap();
+            let Target::Origin(target) = head.target else { panic!("a path") };
+            prop_assert_eq!(format!("{} {target} HTTP/1.1", head.method), &lines[0][..]);
+            prop_assert_eq!(head.fields.len(), lines.len() - 1);
+
+            let mut printed = format!("{}\r\n", lines[0]).into_bytes();
+            write_fields(&mut printed, head.fields.iter());
+            printed.extend_from_slice(b"\r\n");
+            let mut slots = FieldSlots::new();
+            let again = RequestHead::parse(&printed, &mut slots).unwrap();
+            prop_assert_eq!((again.method, again.target, again.host, again.body), (head.method, head.target, head.host, head.body));
+            for (field, printed) in head.fields.iter().zip(again.fields) {
+                prop_assert!(field.name.eq_ignore_ascii_case(printed.name) && field.value == printed.value);
+            }
+            prop_assert_eq!(head.end_to_end().count(), plain_count(&lines));
+        }
+
+        #[test]
+        fn one_fault_is_enough(mut lines in valid_head(), what in 0..19usize, at: prop::sample::Index) {
+            let sound = joined(&lines);
+            prop_assert_eq!(parsed(&sound, |_| ()), Ok(()));
+            let status = spoil(&mut lines, what, at);
+            let refused = parsed(&joined(&lines), |_| ()).map_err(BadRequest::status);
+            prop_assert_eq!(refused, Err(status), "{}", joined(&lines));
+        }
+
+        #[test]
+        fn nothing_of_this_hop_goes_on(
+            fields in proptest::collection::vec(
+                (prop::sample::select(HOP_FIELDS), any::<[bool; 19]>(), any::<bool>()), 0..6),
+            named in "[A-Za-z]{1,3}",
+        ) {
+            let mut head = format!("GET / HTTP/1.1\nHost: a\nConnection: close, {named}\n{named}: b\n");
+            for (name, capitals, underscored) in fields {
+                let name: String = name.chars().zip(capitals)
+                    .map(|(char, capital)| if capital { char.to_ascii_uppercase() } else { char }).collect();
+                let name = if underscored { name.replace('-', "_") } else { name };
+                // Framing is another law's; here it is only its twins.
+                if !name.eq_ignore_ascii_case("content-length") && !name.eq_ignore_ascii_case("transfer-encoding") {
+                    head += &format!("{name}:\n");
+                }
+            }
+            prop_assert_eq!(parsed(&(head + "\n"), names_end_to_end), Ok(String::new()));
+        }
+
+        #[test]
+        fn any_bytes_are_answered(bytes in "[ -~\r\n\t:é\0]{0,200}") {
+            let bytes = format!("{bytes}\r\n\r\n").into_bytes();
+            let Ok(Some(end)) = crate::wire::HeadScan::default().find_end(&bytes, 8192) else { return Ok(()) };
+            let refused = RequestHead::parse(&bytes[..end], &mut FieldSlots::new()).err();
+            prop_assert!(refused.is_none_or(|bad| (400..=505).contains(&bad.status())));
+        }
+    }
+
+    const HOP_FIELDS: &[&str] = &[
+        "te",
+        "expect",
+        "upgrade",
+        "keep-alive",
+        "content-length",
+        "http2-settings",
+        "proxy-connection",
+        "transfer-encoding",
+        "proxy-authorization",
+    ];
+
+    fn plain_count(lines: &[String]) -> usize {
+        lines[1..].iter().filter(|line| special(line.split(':').next().unwrap()).is_none()).count()
     }
 }

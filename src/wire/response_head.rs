@@ -6,8 +6,8 @@ use std::fmt;
 
 use crate::config::limits::{RESPONSE_FIELD_MAX, STATUS_LINE_MAX};
 use crate::wire::field::{
-    BadCodings, ConnectionOptions, Special, TransferCodings, has, has_line_beyond, is_special_twin, length, members,
-    passable_upgrade, special,
+    BadCodings, ConnectionOptions, Special, TransferCodings, has, has_line_beyond, is_special_twin,
+    length, members, passable_upgrade, special,
 };
 use crate::wire::head::{BadHead, Field, FieldSlots, Version};
 
@@ -51,11 +51,21 @@ const ERROR_FIELD: &str = "x-dynomesh-error";
 
 impl<'h, 'b> ResponseHead<'h, 'b> {
     /// Parses `head`, which is exactly what [`HeadScan`](crate::wire::HeadScan) delimited.
-    pub fn parse(head: &'b [u8], slots: &'h mut FieldSlots<'b>, method_is_head: bool) -> Result<Self, BadResponse> {
-        debug_assert_eq!(crate::wire::HeadScan::default().find_end(head, usize::MAX >> 32), Ok(Some(head.len())));
+    pub fn parse(
+        head: &'b [u8],
+        slots: &'h mut FieldSlots<'b>,
+        method_is_head: bool,
+    ) -> Result<Self, BadResponse> {
+        debug_assert_eq!(
+            crate::wire::HeadScan::default().find_end(head, u32::MAX as usize),
+            Ok(Some(head.len()))
+        );
         let mut response = httparse::Response::new(&mut []);
-        let parsed =
-            httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, head, &mut slots.0);
+        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut response,
+            head,
+            &mut slots.0,
+        );
         let (Some(status), Some(version), Ok(httparse::Status::Complete(_))) =
             (response.code, response.version, parsed)
         else {
@@ -135,7 +145,10 @@ fn ends_here(name: &str) -> bool {
             | Special::TransferEncoding
             | Special::Upgrade,
         ) => true,
-        Some(Special::Expect | Special::Host | Special::Http2Settings | Special::ProxyAuthorization) | None => false,
+        Some(
+            Special::Expect | Special::Host | Special::Http2Settings | Special::ProxyAuthorization,
+        )
+        | None => false,
     }
 }
 
@@ -177,9 +190,15 @@ impl<'b> SpecialFields<'b> {
                 }
             }
             Special::TransferEncoding => self.codings.get_or_insert_default().add(value)?,
-            Special::Connection => self.connection.add(value).map_err(|_| BadResponse::ConnectionMalformed)?,
-            Special::KeepAlive => self.keep_alive_timeout = timeout(value).or(self.keep_alive_timeout),
-            Special::Upgrade => self.upgrade = self.upgrade.or(passable_upgrade(value).ok().flatten()),
+            Special::Connection => {
+                self.connection.add(value).map_err(|_| BadResponse::ConnectionMalformed)?
+            }
+            Special::KeepAlive => {
+                self.keep_alive_timeout = timeout(value).or(self.keep_alive_timeout)
+            }
+            Special::Upgrade => {
+                self.upgrade = self.upgrade.or(passable_upgrade(value).ok().flatten())
+            }
             Special::Expect
             | Special::Host
             | Special::Http2Settings
@@ -190,11 +209,18 @@ impl<'b> SpecialFields<'b> {
         Ok(())
     }
 
-    fn framing(&self, status: u16, version: Version, method_is_head: bool) -> Result<Framing, BadResponse> {
+    fn framing(
+        &self,
+        status: u16,
+        version: Version,
+        method_is_head: bool,
+    ) -> Result<Framing, BadResponse> {
         if status < 200 || status == 204 {
             // RFC 9110 §8.6, RFC 9112 §6.1: neither field belongs here. A dyno that sends one may send the
             // body too, on a connection that others would read from.
-            let is_certain = status != 101 && self.codings.is_none() && self.length.is_none_or(|length| length == 0);
+            let is_certain = status != 101
+                && self.codings.is_none()
+                && self.length.is_none_or(|length| length == 0);
             return Ok(Framing { body: ResponseBody::None, content_length: None, is_certain });
         }
         if let Some(codings) = self.codings {
@@ -214,7 +240,8 @@ impl<'b> SpecialFields<'b> {
             body,
             // RFC 9112 §6.3: chunked wins over a length, and the connection is not to be trusted afterwards.
             content_length: self.length.filter(|_| self.codings.is_none()),
-            is_certain: body != ResponseBody::UntilClose && !(self.codings.is_some() && self.length.is_some()),
+            is_certain: body != ResponseBody::UntilClose
+                && !(self.codings.is_some() && self.length.is_some()),
         })
     }
 }
@@ -235,7 +262,8 @@ fn timeout(value: &[u8]) -> Option<u32> {
 fn measure(head: &[u8], fields: &[Field]) -> Result<(), BadResponse> {
     let is_long_cookie = |field: &Field| {
         let name = "set-cookie";
-        field.name.eq_ignore_ascii_case(name) && name.len() + ": ".len() + field.value.len() > STATUS_LINE_MAX
+        field.name.eq_ignore_ascii_case(name)
+            && name.len() + ": ".len() + field.value.len() > STATUS_LINE_MAX
     };
     if fields.iter().any(is_long_cookie) {
         return Err(BadResponse::CookieTooLong);
@@ -251,8 +279,11 @@ fn measure(head: &[u8], fields: &[Field]) -> Result<(), BadResponse> {
 fn explain(error: Option<httparse::Error>) -> BadResponse {
     match error {
         Some(httparse::Error::TooManyHeaders) => BadResponse::TooManyFields,
-        Some(httparse::Error::HeaderName | httparse::Error::HeaderValue | httparse::Error::NewLine) => BadResponse::Field,
-        Some(httparse::Error::Version | httparse::Error::Status | httparse::Error::Token) | None => BadResponse::StatusLine,
+        Some(
+            httparse::Error::HeaderName | httparse::Error::HeaderValue | httparse::Error::NewLine,
+        ) => BadResponse::Field,
+        Some(httparse::Error::Version | httparse::Error::Status | httparse::Error::Token)
+        | None => BadResponse::StatusLine,
     }
 }
 
@@ -346,5 +377,137 @@ impl From<BadCodings> for BadResponse {
             BadCodings::NotChunked => Self::CodingsNotChunked,
             BadCodings::Unknown => Self::CodingUnknown,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Parses an answer to GET written with `\n` for its line ends, and shows what `show` makes of it.
+    fn parsed<T>(head: &str, show: impl FnOnce(&ResponseHead) -> T) -> T {
+        show(
+            &ResponseHead::parse(
+                head.replace('\n', "\r\n").as_bytes(),
+                &mut FieldSlots::new(),
+                false,
+            )
+            .unwrap(),
+        )
+    }
+
+    #[test]
+    fn where_bodies_end() {
+        use ResponseBody as Body;
+        let check = |method_is_head, head: &str, body, length, reusable| {
+            let head = head.replace('\n', "\r\n");
+            let mut slots = FieldSlots::new();
+            let parsed = ResponseHead::parse(head.as_bytes(), &mut slots, method_is_head).unwrap();
+            assert_eq!(
+                (parsed.body, parsed.content_length(), parsed.reusable),
+                (body, length, reusable),
+                "{head}"
+            );
+        };
+        check(false, "HTTP/1.1 200 OK\nContent-Length: 3\n\n", Body::Length(3), Some(3), true);
+        check(false, "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n", Body::Chunked, None, true);
+        check(false, "HTTP/1.1 200 OK\n\n", Body::UntilClose, None, false);
+        check(
+            false,
+            "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nContent-Length: 3\n\n",
+            Body::Chunked,
+            None,
+            false,
+        );
+        check(true, "HTTP/1.1 200 OK\nContent-Length: 3\n\n", Body::None, Some(3), true);
+        check(true, "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n", Body::None, None, true);
+        check(true, "HTTP/1.1 200 OK\n\n", Body::None, None, true);
+        check(false, "HTTP/1.1 304 Not Modified\nContent-Length: 3\n\n", Body::None, Some(3), true);
+        check(false, "HTTP/1.1 204 No Content\n\n", Body::None, None, true);
+        check(false, "HTTP/1.1 204 No Content\nContent-Length: 0\n\n", Body::None, None, true);
+        check(false, "HTTP/1.1 204 No Content\nContent-Length: 3\n\n", Body::None, None, false);
+        check(
+            false,
+            "HTTP/1.1 204 No Content\nTransfer-Encoding: chunked\n\n",
+            Body::None,
+            None,
+            false,
+        );
+        check(false, "HTTP/1.1 101 Switching Protocols\n\n", Body::None, None, false);
+        check(false, "HTTP/1.1 103 Early Hints\n\n", Body::None, None, true);
+    }
+
+    #[test]
+    fn connections_that_outlive_an_answer() {
+        let check = |start: &str, expected| {
+            assert_eq!(
+                parsed(&format!("{start}\nContent-Length: 0\n\n"), |head| head.reusable),
+                expected,
+                "{start}"
+            );
+        };
+        check("HTTP/1.1 200 OK", true);
+        check("HTTP/1.1 200 OK\nConnection: close", false);
+        check("HTTP/1.1 200 OK\nConnection: keep-alive, Close", false);
+        check("HTTP/1.0 200 OK", false);
+        check("HTTP/1.0 200 OK\nConnection: keep-alive", true);
+    }
+
+    #[test]
+    fn how_long_a_dyno_keeps_it() {
+        let check = |value: &str, expected| {
+            let head = format!("HTTP/1.1 200 OK\nKeep-Alive: {value}\n\n");
+            assert_eq!(parsed(&head, |head| head.keep_alive_timeout), expected, "{value}");
+        };
+        check("timeout=5", Some(5));
+        check("max=100, Timeout=65", Some(65));
+        check("timeout=5;max=1", None);
+        check("timeout=", None);
+        check("timeout=99999999999", None);
+        check("5", None);
+    }
+
+    #[test]
+    fn what_goes_on_to_the_client() {
+        let check = |fields: &str, expected: &str| {
+            let names = parsed(&format!("HTTP/1.1 200 OK\n{fields}\n"), |head| {
+                head.end_to_end().map(|field| field.name).collect::<Vec<_>>().join(" ")
+            });
+            assert_eq!(names, expected, "{fields}");
+        };
+        check(
+            "Date: a\nserver: b\nTrailer: c\nSet-Cookie: d\nSet-Cookie: e\n",
+            "Date server Trailer Set-Cookie Set-Cookie",
+        );
+        check(
+            "Connection: close, X-One\nX-One: a\nKeep-Alive: timeout=1\nProxy-Connection: b\nTE: c\n",
+            "",
+        );
+        check("Content-Length: 3\nUpgrade: h2c\nX-DYNOMESH-error: H12\nETag: a\n", "ETag");
+        check("Transfer-Encoding: chunked\nProxy-Authenticate: a\n", "Proxy-Authenticate");
+    }
+
+    #[test]
+    fn what_it_says_of_itself() {
+        let head = "HTTP/1.1 101 Switching\nConnection: upgrade\nUpgrade: websocket\nDate: a\n\n";
+        parsed(head, |head| {
+            assert_eq!(
+                (head.status, head.reason, head.version),
+                (101, "Switching", Version::Http11)
+            );
+            assert_eq!(head.upgrade_tokens(), Some(&b"websocket"[..]));
+            assert!(head.has("date") && !head.has("server") && !head.is_interim());
+        });
+        assert!(parsed("HTTP/1.1 100 Continue\n\n", |head| head.is_interim()));
+        assert_eq!(
+            parsed("HTTP/1.1 101\nConnection: upgrade\nUpgrade: h2c\n\n", |head| head
+                .upgrade_tokens()
+                .is_some()),
+            false
+        );
+        assert_eq!(
+            parsed("HTTP/1.1 101\nUpgrade: websocket\n\n", |head| head.upgrade_tokens().is_some()),
+            false
+        );
     }
 }

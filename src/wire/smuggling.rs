@@ -5,7 +5,8 @@
 
 use crate::config::limits::REQUEST_HEAD_MAX;
 use crate::wire::{
-    BadRequest, ChunkedDecoder, FieldSlots, HeadScan, Piece, RequestBody, RequestHead, ResponseHead, blank_lines,
+    BadRequest, ChunkedDecoder, FieldSlots, HeadScan, Piece, RequestBody, RequestHead,
+    ResponseHead, blank_lines,
 };
 
 /// The status with which a client's bytes are met.
@@ -19,7 +20,8 @@ fn answer(bytes: &[u8]) -> u16 {
 fn take(bytes: &[u8]) -> Result<(), u16> {
     let refused = |bad: BadRequest| bad.status();
     let bytes = &bytes[blank_lines(bytes).map_err(|bad| refused(bad.into()))?..];
-    let end = HeadScan::default().find_end(bytes, REQUEST_HEAD_MAX).map_err(|bad| refused(bad.into()))?;
+    let end =
+        HeadScan::default().find_end(bytes, REQUEST_HEAD_MAX).map_err(|bad| refused(bad.into()))?;
     let (head, mut rest) = bytes.split_at(end.expect("each row holds a whole head"));
     let mut slots = FieldSlots::new();
     let head = RequestHead::parse(head, &mut slots).map_err(refused)?;
@@ -277,7 +279,9 @@ fn verdict(bytes: &[u8]) -> &'static str {
         Ok(end) => end.expect("each row holds a whole head"),
         Err(bad) => return crate::wire::BadResponse::from(bad).code(),
     };
-    ResponseHead::parse(&bytes[..end], &mut FieldSlots::new(), false).err().map_or("", |bad| bad.code())
+    ResponseHead::parse(&bytes[..end], &mut FieldSlots::new(), false)
+        .err()
+        .map_or("", |bad| bad.code())
 }
 
 #[rustfmt::skip]
