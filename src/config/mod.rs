@@ -3,4 +3,7 @@
 pub mod limits; // every limit that is not in the file
 mod used; // the configuration as the rest of the program uses it
 
-pub use used::{AccessLog, AdminConfig, AppConfig, AppSource, Config, ManagedApp, RouterConfig, SupervisorTimeouts};
+pub use used::{
+    AccessLog, AdminConfig, AppConfig, AppSource, Config, ManagedApp, RouterConfig,
+    SupervisorTimeouts,
+};
