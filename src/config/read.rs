@@ -127,6 +127,7 @@ fn in_words(message: &str) -> String {
     let mut message = message.to_owned();
     for (rust, toml) in [
         ("a sequence", "an array"),
+        ("sequence", "an array"),
         ("a map", "a table"),
         ("map", "a table"),
         ("a boolean", "true or false"),
@@ -199,7 +200,14 @@ mod tests {
             &["f:2: apps.a.formation.web: invalid value: integer `-1`, expected a whole number"],
         );
         check("apps = 1", &["f:1: apps: invalid type: integer `1`, expected a table"]);
-        check("[[router]]", &["f:1: router: invalid type: sequence, expected a table"]);
+        check("[[router]]", &["f:1: router: invalid type: an array, expected a table"]);
+        check(
+            "state = [\"x\"]\napps.a = [\"b\"]",
+            &[
+                "f:1: state: invalid type: an array, expected a table",
+                "f:2: apps.a: invalid type: an array, expected a table",
+            ],
+        );
     }
 
     #[test]

@@ -188,7 +188,7 @@ fn resolve_apps(
     router: &RouterConfig,
 ) -> BTreeMap<AppName, AppConfig> {
     let mut apps = Vec::new();
-    for (name, app) in &written.apps {
+    for (name, app) in written.apps.iter() {
         match AppName::parse(name.get_ref()) {
             Ok(parsed) => apps.push((parsed, name.span().start, app)),
             Err(wrong) => {
