@@ -90,6 +90,25 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Descriptors kept aside for what is not a connection: files, pipes of dynos, listeners.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 
+// ---- configuration -------------------------------------------------------------------------------------
+
+/// The shortest time that a configured timer may have: one tick of the router's clock.
+pub const TIMEOUT_MIN: Duration = TICK;
+/// The longest time that a configured timer may have; what is longer is a slip of the unit.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Worker threads: one per core is right, and no machine in sight has more cores.
+pub const WORKERS_MAX: usize = 256;
+/// Dynos of one process type: each is a process, a port and some descriptors.
+pub const FORMATION_MAX: u32 = 1000;
+/// What a configured backlog may be: a million waiting requests hold a million connections.
+pub const BACKLOG_MAX: u32 = 1_000_000;
+/// Bytes of the configuration and of each file it names (Procfile, env file, pages).
+pub const CONFIG_FILE_MAX: u64 = 1024 * 1024;
+/// Bytes of a unix socket's path, without the NUL (sun_path of sockaddr_un).
+pub const SOCKET_PATH_MAX: usize = 107;
+/// Unknown keys and values of a wrong type that are reported at once.
+pub const WRITTEN_PROBLEMS_MAX: usize = 20;
+
 const _: () = assert!(REQUEST_LINE_MAX < REQUEST_HEAD_MAX && REQUEST_HEAD_MAX <= SCRATCH);
 const _: () = assert!(READ_FIRST <= SCRATCH && RESPONSE_FIELD_MAX < RESPONSE_HEAD_MAX);
 const _: () = assert!(FAIR_SHARE >= SCRATCH && LOG_BLOCK < SCRATCH);
