@@ -24,9 +24,6 @@ pub(in crate::cli) struct Check {
 impl Check {
     pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
         let config = config::load(&self.file.path())?;
-        for warning in &config.notes.warnings {
-            eprintln!("warning: {warning}");
-        }
         let wanted = Summary::of(&config);
         print!("{}", wanted.describe());
         let addr = self.socket.or(config.admin.socket);
@@ -39,13 +36,14 @@ impl Check {
         };
         let running: Summary =
             serde_json::from_slice(&reply.body).context("read the daemon's answer")?;
-        let changes = config::diff(&running, &wanted);
+        let diff = config::diff(&running, &wanted);
         println!();
-        match changes.is_empty() {
-            true => println!("A reload would change nothing."),
-            false => println!("A reload would change:"),
+        match (diff.is_empty(), diff.is_refused()) {
+            (true, _) => println!("A reload would change nothing."),
+            (_, false) => println!("A reload would change:"),
+            (_, true) => println!("A reload would be refused:"),
         }
-        for change in changes {
+        for change in diff.changes {
             println!("  {change}");
         }
         Ok(ExitCode::SUCCESS)

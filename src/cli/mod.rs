@@ -52,10 +52,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(error) => return say(&error),
         },
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("dynomesh: {error:#}");
-        ExitCode::from(if is_usage(&error) { USAGE } else { 1 })
-    })
+    result.unwrap_or_else(|error| complain(&error))
 }
 
 impl Command {
@@ -76,10 +73,19 @@ fn say(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.exit_code() == 0 { 0 } else { USAGE })
 }
 
-fn is_usage(error: &anyhow::Error) -> bool {
-    error.is::<ConfigError>()
-        || error.is::<init::UsageError>()
-        || matches!(error.downcast_ref(), Some(ServeError::Config(_)))
+/// Prints an error. Those of the configuration stand as they are, one per line, `file:line:` in front, where
+/// editors look for it.
+fn complain(error: &anyhow::Error) -> ExitCode {
+    let config = match error.downcast_ref() {
+        Some(ServeError::Config(error)) => Some(error),
+        _ => error.downcast_ref::<ConfigError>(),
+    };
+    match config {
+        Some(config) => eprintln!("{config}"),
+        None => eprintln!("dynomesh: {error:#}"),
+    }
+    let usage = config.is_some() || error.is::<init::UsageError>();
+    ExitCode::from(if usage { USAGE } else { 1 })
 }
 
 #[cfg(test)]

@@ -124,8 +124,8 @@ impl Reloader {
         for warning in &config.notes.warnings {
             tracing::warn!("{warning}");
         }
-        let changes = config::diff(&Summary::of(&before), &Summary::of(&config));
-        let changes = changes.iter().map(ToString::to_string).collect();
+        let diff = config::diff(&Summary::of(&before), &Summary::of(&config));
+        let changes = diff.changes.iter().map(ToString::to_string).collect();
         ReloadOutcome::Ok { table_version: running.publisher.table().version(), changes }
     }
 }
