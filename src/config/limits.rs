@@ -46,6 +46,9 @@ pub const FRESH_ENOUGH: Duration = Duration::from_secs(1);
 pub const REPLY: Duration = Duration::from_secs(55);
 /// How long a worker may be silent before /healthz says so.
 pub const WORKER_STALL: Duration = Duration::from_secs(2);
+/// How long a connection of the admin listener may take for a request's head, and be idle: a scraper comes
+/// each 15 s to 60 s.
+pub const ADMIN_HEAD: Duration = Duration::from_secs(90);
 /// How long accepting pauses when the process is out of descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -83,6 +86,9 @@ pub const LOG_BLOCK: usize = 60 * 1024;
 pub const LOG_QUEUE: usize = 64;
 /// Bytes of a line of a dyno's output (heroku.md §0); longer lines are cut into several.
 pub const OUTPUT_LINE_MAX: usize = 10_000;
+/// Connections of the admin listener, and of the control socket, at one time: people and scrapers, out of the
+/// descriptors kept aside.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Descriptors kept aside for what is not a connection: files, pipes of dynos, listeners.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 
