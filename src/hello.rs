@@ -25,7 +25,10 @@ use crate::shutdown::Shutdown;
 /// Serves until SIGTERM, then until the last answer is sent.
 pub fn run() -> io::Result<()> {
     let port = env::var("PORT").ok().and_then(|port| port.parse().ok()).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidInput, "PORT is not set to a port number: this runs as a dyno")
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "PORT is not set to a port number: this runs as a dyno",
+        )
     })?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(port))
 }
@@ -67,7 +70,8 @@ async fn answer_all(stream: TcpStream, shutdown: Shutdown) {
 }
 
 fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let request_id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or("-");
+    let request_id =
+        request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or("-");
     let variable = |name| env::var(name).unwrap_or_else(|_| "-".into());
     let page = page(&[
         ("app", &variable("HEROKU_APP_NAME")),
@@ -76,12 +80,16 @@ fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
         ("request", request_id),
     ]);
     let mut response = Response::new(Full::new(page.into()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     response
 }
 
 fn page(facts: &[(&str, &str)]) -> String {
-    let row = |(name, value): &(&str, &str)| format!("<tr><th>{name}</th><td>{}</td></tr>\n", escape(value));
+    let row = |(name, value): &(&str, &str)| {
+        format!("<tr><th>{name}</th><td>{}</td></tr>\n", escape(value))
+    };
     let rows = facts.iter().map(row).collect::<String>();
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<title>Hello from dynomesh</title>\n\

@@ -15,7 +15,9 @@ pub struct Init {
 
 /// The command line is none that the daemon writes.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("usage: dynomesh init [--parent PID] [--descriptors N] -- COMMAND (it is the daemon that runs this)")]
+#[error(
+    "usage: dynomesh init [--parent PID] [--descriptors N] -- COMMAND (it is the daemon that runs this)"
+)]
 pub struct UsageError;
 
 impl Init {
@@ -65,14 +67,22 @@ mod tests {
         for descriptors in [None, Some(1024)] {
             let mut args = Init::options(7, descriptors);
             args.push("echo -- --parent".into());
-            let expected = Init { parent: Some(7), descriptors, command: "echo -- --parent".into() };
+            let expected =
+                Init { parent: Some(7), descriptors, command: "echo -- --parent".into() };
             assert_eq!(Init::parse(args), Ok(expected));
         }
     }
 
     #[test]
     fn anything_else_is_refused() {
-        for bad in [&[][..], &["x"], &["--"], &["--", "a", "b"], &["--parent", "x", "--", "a"], &["--parent"]] {
+        for bad in [
+            &[][..],
+            &["x"],
+            &["--"],
+            &["--", "a", "b"],
+            &["--parent", "x", "--", "a"],
+            &["--parent"],
+        ] {
             assert_eq!(parse(bad), Err(UsageError), "{bad:?}");
         }
     }

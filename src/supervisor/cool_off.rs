@@ -55,7 +55,8 @@ mod tests {
 
     fn check(crashes_after_being_up: &[u64], expected_waits: &[u64]) {
         let mut cool_off = CoolOff::default();
-        let wait = |secs: &u64| cool_off.after_crash(Duration::from_secs(*secs), &TIMEOUTS, 0.5).as_secs();
+        let wait =
+            |secs: &u64| cool_off.after_crash(Duration::from_secs(*secs), &TIMEOUTS, 0.5).as_secs();
         assert_eq!(crashes_after_being_up.iter().map(wait).collect::<Vec<_>>(), expected_waits);
     }
 

@@ -14,7 +14,7 @@ use crate::supervisor::place::{Event, Orders, Place};
 use crate::supervisor::plan::{Step, plan};
 use crate::supervisor::ports::Ports;
 use crate::supervisor::routes::Routes;
-use crate::supervisor::spawn::{Program, Spawn};
+use crate::supervisor::spawn::{Program, Spawn, random};
 use crate::supervisor::status::Board;
 use crate::telemetry::AppLog;
 
@@ -96,10 +96,13 @@ impl<S: Spawn> Manager<S> {
     fn apply(&mut self, config: &Config) {
         self.stop = config.router.stop;
         let managed = |name: &AppName| match config.apps.get(name) {
-            Some(AppConfig { source: AppSource::Managed(app), policy, .. }) => Some((app, policy.timeouts.drain)),
+            Some(AppConfig { source: AppSource::Managed(app), policy, .. }) => {
+                Some((app, policy.timeouts.drain))
+            }
             _ => None,
         };
-        let gone = self.apps.keys().filter(|name| managed(name).is_none()).cloned().collect::<Vec<_>>();
+        let gone =
+            self.apps.keys().filter(|name| managed(name).is_none()).cloned().collect::<Vec<_>>();
         for name in gone {
             self.stop_app(&name);
         }
@@ -114,7 +117,8 @@ impl<S: Spawn> Manager<S> {
     fn form(&mut self, name: &AppName, app: &ManagedApp, drain: Duration) {
         let mut formed = self.apps.remove(name).unwrap_or_else(|| Formed::new(app.clone()));
         formed.follow(app, drain);
-        let actual = formed.dynos.iter().map(|(name, living)| (name.clone(), living.release)).collect();
+        let actual =
+            formed.dynos.iter().map(|(name, living)| (name.clone(), living.release)).collect();
         for step in plan(&app.formation, formed.release, &actual) {
             match step {
                 Step::Start(dyno) => {
@@ -147,6 +151,7 @@ impl<S: Spawn> Manager<S> {
             log: self.means.log.clone(),
             shutdown: self.means.shutdown.clone(),
             events: self.events.clone(),
+            jitter: || random() as f64 / u64::MAX as f64,
         };
         self.means.board.list(id, app.clone(), dyno.clone());
         let Means { spawn, ports, routes, .. } = &self.means;
@@ -197,7 +202,8 @@ impl Formed {
 
     /// Takes over what the configuration says now. What the app runs has changed: that is a new release.
     fn follow(&mut self, app: &ManagedApp, drain: Duration) {
-        let runs = |app: &ManagedApp| (app.dir.clone(), app.commands.clone(), app.config_vars.clone());
+        let runs =
+            |app: &ManagedApp| (app.dir.clone(), app.commands.clone(), app.config_vars.clone());
         if runs(&self.app) != runs(app) {
             self.release += 1;
             self.config_vars = Arc::new(app.config_vars.clone());
@@ -205,7 +211,9 @@ impl Formed {
         let rules = |timeouts: SupervisorTimeouts, drain| (timeouts, drain);
         if rules(self.app.timeouts, self.drain) != rules(app.timeouts, drain) {
             for living in self.dynos.values() {
-                living.orders.send_modify(|orders| (orders.timeouts, orders.drain) = (app.timeouts, drain));
+                living
+                    .orders
+                    .send_modify(|orders| (orders.timeouts, orders.drain) = (app.timeouts, drain));
             }
         }
         self.app = app.clone();

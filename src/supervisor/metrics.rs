@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 use crate::model::{AppName, DynoState, ProcessType};
 
@@ -24,7 +26,11 @@ pub(crate) const LINES_DROPPED: &str = "dynomesh_log_lines_dropped_total";
 pub(crate) fn describe() {
     describe_gauge!(DYNOS, "Dynos by app, process type and state");
     describe_counter!(RESTARTS, "Starts of dynos after a crash");
-    describe_histogram!(BOOT_SECONDS, Unit::Seconds, "From the start of a dyno's process until it was up");
+    describe_histogram!(
+        BOOT_SECONDS,
+        Unit::Seconds,
+        "From the start of a dyno's process until it was up"
+    );
     describe_counter!(ERRORS, "Errors by Heroku's code");
     describe_counter!(LINES_DROPPED, "Lines of output of dynos that were dropped");
 }
@@ -46,7 +52,8 @@ pub(crate) fn restarted(app: &AppName, process_type: &ProcessType) {
 
 /// A dyno came up.
 pub(crate) fn booted(app: &AppName, process_type: &ProcessType, took: Duration) {
-    histogram!(BOOT_SECONDS, "app" => app.to_string(), "type" => process_type.to_string()).record(took);
+    histogram!(BOOT_SECONDS, "app" => app.to_string(), "type" => process_type.to_string())
+        .record(took);
 }
 
 /// A dyno made this error.

@@ -15,6 +15,10 @@ mod output; // what dynos print
 mod routes; // what the table says
 mod status; // what people are told
 mod metrics; // what is counted
+#[cfg(test)]
+mod scripted; // processes for tests
+#[cfg(test)]
+mod tests; // formations on a paused clock
 
 use std::path::PathBuf;
 use std::sync::Arc;

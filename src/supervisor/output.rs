@@ -39,7 +39,12 @@ impl Output {
 }
 
 /// Starts to carry what comes out of `pipe` into the log.
-pub(crate) fn carry(pipe: OwnedFd, start: &Start, log: &AppLog, shutdown: &Shutdown) -> io::Result<Output> {
+pub(crate) fn carry(
+    pipe: OwnedFd,
+    start: &Start,
+    log: &AppLog,
+    shutdown: &Shutdown,
+) -> io::Result<Output> {
     let pipe = pipe::Receiver::from_owned_fd(pipe)?;
     let (process, process_gone) = oneshot::channel();
     let (running, ended) = watch::channel(());
@@ -115,7 +120,9 @@ impl Carrier {
     fn say_lost(&mut self) {
         if let Some((lines, since)) = self.lost.take() {
             let since = String::from_utf8_lossy(&since);
-            let line = format!("Error L10 (output buffer overflow): {lines} messages dropped since {since}.");
+            let line = format!(
+                "Error L10 (output buffer overflow): {lines} messages dropped since {since}."
+            );
             self.log.platform(&self.app, &self.dyno, &line);
         }
     }

@@ -76,6 +76,8 @@ pub(crate) struct Place {
     pub(crate) shutdown: Shutdown,
     /// Unbounded: a dyno has few events per start, and cool-offs bound its starts.
     pub(crate) events: mpsc::UnboundedSender<(u64, Event)>,
+    /// From 0 to 1: moves cool-offs.
+    pub(crate) jitter: fn() -> f64,
 }
 
 impl Place {

@@ -17,8 +17,14 @@ pub(crate) enum Step {
 
 /// What turns the actual dynos (each with the release that it was told to run) into the wanted formation of
 /// a release: starts first, lowest numbers first; then restarts; stops last, highest numbers first.
-pub(crate) fn plan(formation: &Formation, release: u64, actual: &BTreeMap<DynoName, u64>) -> Vec<Step> {
-    let wanted = |name: &DynoName| (1..=formation.get(&name.process_type).copied().unwrap_or(0)).contains(&name.number);
+pub(crate) fn plan(
+    formation: &Formation,
+    release: u64,
+    actual: &BTreeMap<DynoName, u64>,
+) -> Vec<Step> {
+    let wanted = |name: &DynoName| {
+        (1..=formation.get(&name.process_type).copied().unwrap_or(0)).contains(&name.number)
+    };
     let places = formation.iter().flat_map(|(process_type, count)| {
         (1..=*count).map(|number| DynoName { process_type: process_type.clone(), number })
     });
@@ -38,7 +44,10 @@ mod tests {
 
     fn name(text: &str) -> DynoName {
         let (process_type, number) = text.split_once('.').unwrap();
-        DynoName { process_type: ProcessType::parse(process_type).unwrap(), number: number.parse().unwrap() }
+        DynoName {
+            process_type: ProcessType::parse(process_type).unwrap(),
+            number: number.parse().unwrap(),
+        }
     }
 
     fn formation(counts: &[(&str, u32)]) -> Formation {
@@ -58,13 +67,25 @@ mod tests {
     #[test]
     fn plans() {
         check(&[("web", 2)], &[], &["start web.1", "start web.2"]);
-        check(&[("web", 1)], &[("web.1", 2), ("web.2", 2), ("web.3", 2)], &["stop web.3", "stop web.2"]);
-        check(&[("web", 2), ("job", 1)], &[("web.1", 1)], &["start job.1", "start web.2", "restart web.1"]);
+        check(
+            &[("web", 1)],
+            &[("web.1", 2), ("web.2", 2), ("web.3", 2)],
+            &["stop web.3", "stop web.2"],
+        );
+        check(
+            &[("web", 2), ("job", 1)],
+            &[("web.1", 1)],
+            &["start job.1", "start web.2", "restart web.1"],
+        );
         check(&[("web", 0)], &[("job.1", 2), ("web.1", 1)], &["stop web.1", "stop job.1"]);
         check(&[("web", 1)], &[("web.1", 2)], &[]);
     }
 
-    fn apply(steps: Vec<Step>, release: u64, mut actual: BTreeMap<DynoName, u64>) -> BTreeMap<DynoName, u64> {
+    fn apply(
+        steps: Vec<Step>,
+        release: u64,
+        mut actual: BTreeMap<DynoName, u64>,
+    ) -> BTreeMap<DynoName, u64> {
         for step in steps {
             match step {
                 Step::Start(name) | Step::Restart(name) => actual.insert(name, release),
@@ -81,8 +102,9 @@ mod tests {
             actual in prop::collection::btree_map(("[abc]", 1u32..6), 1u64..4, 0..9),
         ) {
             let wanted = formation(&wanted.iter().map(|(name, count)| (name.as_str(), *count)).collect::<Vec<_>>());
-            let actual = actual.into_iter().map(|((of, number), release)| (name(&format!("{of}.{number}")), release));
-            let reached = apply(plan(&wanted, 3, &actual.clone().collect()), 3, actual.collect());
+            let place = |(of, number): (String, u32)| name(&format!("{of}.{number}"));
+            let actual = actual.into_iter().map(|(of, release)| (place(of), release)).collect();
+            let reached = apply(plan(&wanted, 3, &actual), 3, actual);
             for (process_type, count) in &wanted {
                 let of_type = reached.keys().filter(|name| name.process_type == *process_type);
                 let numbers = of_type.map(|name| name.number).collect::<Vec<_>>();

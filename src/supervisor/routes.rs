@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::{AppSource, Config};
 use crate::model::{AppName, DynoAddr, DynoName, ProcessType};
-use crate::table::{App, AppId, Dyno, Lineup, Publisher, Roster, Routes as TableRoutes, Standing, Table};
+use crate::table::{
+    App, AppId, Dyno, Lineup, Publisher, Roster, Routes as TableRoutes, Standing, Table,
+};
 
 /// Owns what the table is made from.
 pub(crate) struct Routes {
@@ -132,7 +134,10 @@ impl Known {
     fn table(&mut self, config: &Config) -> Table {
         self.version += 1;
         let apps = config.apps.iter().map(|(name, app)| {
-            let known = self.apps.entry(name.clone()).or_insert_with(|| KnownApp::new(wanted(Some(&app.source))));
+            let known = self
+                .apps
+                .entry(name.clone())
+                .or_insert_with(|| KnownApp::new(wanted(Some(&app.source))));
             let routed = App {
                 id: known.id,
                 name: name.clone(),
@@ -166,8 +171,9 @@ impl KnownApp {
 
     /// Keeps the records of addresses that stay, makes records for new ones, and returns those that went.
     fn follow_addresses(&mut self, addresses: &[DynoAddr]) -> Vec<Arc<Dyno>> {
-        let (mut kept, removed): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.external).into_iter().partition(|dyno| addresses.contains(dyno.addr()));
+        let (mut kept, removed): (Vec<_>, Vec<_>) = std::mem::take(&mut self.external)
+            .into_iter()
+            .partition(|dyno| addresses.contains(dyno.addr()));
         for addr in addresses {
             if !kept.iter().any(|dyno| dyno.addr() == addr) {
                 let number = lowest_free(&kept);
@@ -196,7 +202,9 @@ impl KnownApp {
             Wanted::None => Standing::NoWeb,
             // No entry at all: their lives are about to begin.
             Wanted::Some if self.entries.is_empty() => Standing::Starting,
-            Wanted::Some if self.entries.values().all(|entry| matches!(entry, Standpoint::Crashed)) => {
+            Wanted::Some
+                if self.entries.values().all(|entry| matches!(entry, Standpoint::Crashed)) =>
+            {
                 Standing::Crashed
             }
             Wanted::Some => Standing::Starting,
@@ -206,7 +214,9 @@ impl KnownApp {
 
 fn wanted(source: Option<&AppSource>) -> Wanted {
     match source {
-        Some(AppSource::Managed(app)) if app.formation.get(&ProcessType::web()).is_some_and(|count| *count > 0) => {
+        Some(AppSource::Managed(app))
+            if app.formation.get(&ProcessType::web()).is_some_and(|count| *count > 0) =>
+        {
             Wanted::Some
         }
         Some(AppSource::External(_)) => Wanted::Some,
@@ -234,7 +244,8 @@ impl Entry {
 
     /// Requests are sent to this record from now on, in place of an earlier one of the same dyno.
     pub(crate) fn up(&self, dyno: &Arc<Dyno>) {
-        self.routes.change(&self.app, |entries| _ = entries.insert(self.id, Standpoint::Up(dyno.clone())));
+        self.routes
+            .change(&self.app, |entries| _ = entries.insert(self.id, Standpoint::Up(dyno.clone())));
     }
 
     /// No request can be sent here, and not soon.

@@ -72,7 +72,7 @@ pub(crate) struct Program {
 }
 
 /// One start of a process.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Start {
     pub(crate) app: AppName,
     pub(crate) dyno: DynoName,
@@ -124,7 +124,13 @@ impl Launcher {
         Self::new(binary.clone(), args, binary, log, shutdown)
     }
 
-    fn new(program: PathBuf, args: Vec<OsString>, binary: PathBuf, log: AppLog, shutdown: Shutdown) -> Self {
+    fn new(
+        program: PathBuf,
+        args: Vec<OsString>,
+        binary: PathBuf,
+        log: AppLog,
+        shutdown: Shutdown,
+    ) -> Self {
         Self { inner: Arc::new(LauncherParts { program, args, binary, log, shutdown }) }
     }
 }
@@ -157,7 +163,8 @@ impl Spawn for Launcher {
         let child = command.spawn().map_err(failed)?;
         // Our copies of the pipe's writing end are in `command`.
         drop(command);
-        let output = output::carry(output.into(), start, log, shutdown).map_err(SpawnError::Watch)?;
+        let output =
+            output::carry(output.into(), start, log, shutdown).map_err(SpawnError::Watch)?;
         OsProcess::new(child.id(), start.port, output)
     }
 }
@@ -176,7 +183,9 @@ fn environment(
     for (name, value) in &*start.program.config_vars {
         variables.insert(name.into(), value.into());
     }
-    let mut set = |name: &str, value: &dyn AsRef<OsStr>| variables.insert(name.into(), value.as_ref().to_owned());
+    let mut set = |name: &str, value: &dyn AsRef<OsStr>| {
+        variables.insert(name.into(), value.as_ref().to_owned())
+    };
     if let Some(port) = start.port {
         set("PORT", &port.to_string());
     }
@@ -242,7 +251,10 @@ impl OsProcess {
     }
 }
 
-#[expect(deprecated, reason = "its successor is unsafe, for descriptors that are not owned; this one is")]
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe, for descriptors that are not owned; this one is"
+)]
 fn watch(leader: Pid) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(pidfd_open(leader, PidfdFlags::NONBLOCK)?, Interest::READABLE)
 }
@@ -313,6 +325,9 @@ impl Drop for OsProcess {
         if self.exit.get().is_none() {
             self.signal(Signal::KILL);
         }
-        let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        let _ = waitid(
+            WaitId::PidFd(self.pidfd.as_fd()),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        );
     }
 }

@@ -56,7 +56,8 @@ struct Listed {
 impl Board {
     /// Lists a dyno that is about to live.
     pub(crate) fn list(&self, id: u64, app: AppName, dyno: DynoName) {
-        let listed = Listed { app, dyno, state: None, since: now(), pid: None, record: None, restarts: 0 };
+        let listed =
+            Listed { app, dyno, state: None, since: now(), pid: None, record: None, restarts: 0 };
         self.dynos().insert(id, listed);
     }
 

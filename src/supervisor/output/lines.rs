@@ -65,7 +65,9 @@ fn escape(line: &[u8]) -> Vec<u8> {
             }
             b'\t' => out.push(b'\t'),
             b'\r' => out.extend_from_slice(b"\\r"),
-            byte if byte.is_ascii_control() => out.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
+            byte if byte.is_ascii_control() => {
+                out.extend_from_slice(format!("\\x{byte:02x}").as_bytes())
+            }
             byte => out.push(byte),
         }
         at += 1;
@@ -111,7 +113,10 @@ mod tests {
     fn what_would_fake_a_line_is_escaped() {
         check(&["50%\r100%\n"], &["50%\\r100%"]);
         check(&["a\x1b[31mred\x1b[0m\tb\n"], &["a\x1b[31mred\x1b[0m\tb"]);
-        check(&["\x1b[1A\x1b[2Kfake \x1b]0;title\x07\n"], &["\\x1b[1A\\x1b[2Kfake \\x1b]0;title\\x07"]);
+        check(
+            &["\x1b[1A\x1b[2Kfake \x1b]0;title\x07\n"],
+            &["\\x1b[1A\\x1b[2Kfake \\x1b]0;title\\x07"],
+        );
         check(&["é\0\x7f\n"], &["é\\x00\\x7f"]);
         assert_eq!(lines(&[b"\xff\xfe\n"]), [b"\xff\xfe"]);
     }
@@ -119,7 +124,8 @@ mod tests {
     #[test]
     fn long_lines_are_cut_between_characters() {
         let max = limits::OUTPUT_LINE_MAX;
-        let lengths = |text: String| lines(&[text.as_bytes()]).iter().map(Vec::len).collect::<Vec<_>>();
+        let lengths =
+            |text: String| lines(&[text.as_bytes()]).iter().map(Vec::len).collect::<Vec<_>>();
         assert_eq!(lengths("x".repeat(max) + "\n"), [max]);
         assert_eq!(lengths("x".repeat(max + 1) + "\n"), [max, 1]);
         assert_eq!(lengths("x".repeat(max - 1) + "é\n"), [max - 1, 2]);
