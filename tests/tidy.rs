@@ -94,7 +94,10 @@ fn files_say_what_they_are_for_and_fit_a_reader() {
 fn nothing_unwanted_is_left_in_a_file() {
     for (path, text) in &Files::read().0 {
         let code = without_tests(text);
-        assert!(!code.contains("super::"), "src/{path}: write crate::…, so that every import says its floor");
+        assert!(
+            !code.contains("super::"),
+            "src/{path}: write crate::…, so that every import says its floor"
+        );
         for (unwanted, allowed_in) in UNWANTED {
             let found = code.lines().position(|line| line.contains(unwanted));
             let allowed = allowed_in.contains(&top(&module_of(path)));
@@ -231,8 +234,15 @@ fn circle(
 
 #[test]
 fn paths_are_opened_up() {
-    let code = "use crate::table::{App, dyno::{Dyno, Lease}, Roster};\nlet it = crate::wire::Head::new();";
-    let expected = ["table::App", "table::dyno::Dyno", "table::dyno::Lease", "table::Roster", "wire::Head::new"];
+    let code =
+        "use crate::table::{App, dyno::{Dyno, Lease}, Roster};\nlet it = crate::wire::Head::new();";
+    let expected = [
+        "table::App",
+        "table::dyno::Dyno",
+        "table::dyno::Lease",
+        "table::Roster",
+        "wire::Head::new",
+    ];
     assert_eq!(named_paths(code), expected);
 }
 

@@ -7,3 +7,5 @@ mod support;
 
 mod routing; // which app and dyno a request goes to, and what is tried again
 mod timeouts; // what ends when
+mod headers; // the heads that dynos and clients see
+mod smuggling; // requests that no dyno may ever see

@@ -21,7 +21,10 @@ async fn the_host_decides_the_app() {
     let mesh = Setup::new()
         .router("default_app = \"blog\"")
         .shop_with(&[&shop], "domains = [\"shop.example.com\", \"*.shop.example.com\"]")
-        .app("blog", &format!("dynos = [{:?}]\ndomains = [\"deep.shop.example.com\"]", blog.place()))
+        .app(
+            "blog",
+            &format!("dynos = [{:?}]\ndomains = [\"deep.shop.example.com\"]", blog.place()),
+        )
         .start()
         .await;
     let check = async |host: &str, expected: &App| {
@@ -31,7 +34,9 @@ async fn the_host_decides_the_app() {
         assert_eq!(client.answer().await.status, 200, "{host}");
         assert_eq!(expected.count().await, before + 1, "{host}");
     };
-    for host in ["shop.localhost", "shop.example.com", "any.shop.example.com", "a.b.shop.example.com"] {
+    for host in
+        ["shop.localhost", "shop.example.com", "any.shop.example.com", "a.b.shop.example.com"]
+    {
         check(host, &shop).await;
     }
     // Looked up in lower case, without port and trailing dot.
@@ -39,7 +44,8 @@ async fn the_host_decides_the_app() {
         check(host, &shop).await;
     }
     // Exact beats wildcard; the domain itself and bare addresses belong to the default app.
-    for host in ["deep.shop.example.com", "blog.localhost", "localhost", "127.0.0.1", "[::1]:8080"] {
+    for host in ["deep.shop.example.com", "blog.localhost", "localhost", "127.0.0.1", "[::1]:8080"]
+    {
         check(host, &blog).await;
     }
 }
@@ -97,7 +103,8 @@ async fn every_way_of_choosing_uses_every_dyno() {
     for balance in ["p2c", "random", "least"] {
         let apps = [App::start().await, App::start().await, App::start().await];
         let [a, b, c] = &apps;
-        let mesh = Setup::new().shop_with(&[a, b, c], &format!("balance = {balance:?}")).start().await;
+        let mesh =
+            Setup::new().shop_with(&[a, b, c], &format!("balance = {balance:?}")).start().await;
         let mut client = mesh.client().await;
         for _ in 0..60 {
             assert_eq!(client.get("/").await.status, 200);
@@ -114,10 +121,17 @@ async fn every_way_of_choosing_uses_every_dyno() {
 async fn a_busy_dyno_is_passed_over() {
     for balance in ["p2c", "least"] {
         let [a, b] = [App::start().await, App::start().await];
-        let mesh = Setup::new().shop_with(&[&a, &b], &format!("balance = {balance:?}")).start().await;
+        let mesh =
+            Setup::new().shop_with(&[&a, &b], &format!("balance = {balance:?}")).start().await;
         let released = mesh.path("released");
         let mut busy = mesh.client().await;
-        busy.send(crate::support::request("GET", &format!("/until?file={}", released.display()), "", "")).await;
+        busy.send(crate::support::request(
+            "GET",
+            &format!("/until?file={}", released.display()),
+            "",
+            "",
+        ))
+        .await;
         let busy_app = async {
             loop {
                 if a.count().await == 1 {
@@ -162,7 +176,13 @@ async fn dynos_that_all_refuse_are_h21() {
     let mesh = Setup::new().app("shop", &dynos).start().await;
     mesh.client().await.request("POST", "/x", "", "body").await.is_refusal(503, "H21");
     let request = mesh.request("/x").await;
-    request.has(&["at=error", "code=H21", "desc=Backend connection refused", "service=", "status=503"]);
+    request.has(&[
+        "at=error",
+        "code=H21",
+        "desc=Backend connection refused",
+        "service=",
+        "status=503",
+    ]);
     assert!(request.get("dyno").starts_with("web."), "the dyno tried last");
     request.millis("connect");
 }
@@ -184,7 +204,13 @@ async fn dynos_that_do_not_answer_a_connect_are_h19() {
     assert!(held.iter().any(Result::is_err), "the listen queue took everything");
     mesh.get("/x").await.is_refusal(503, "H19");
     let request = mesh.request("/x").await;
-    request.has(&["at=error", "code=H19", "desc=Backend connection timeout", "dyno=web.1", "service="]);
+    request.has(&[
+        "at=error",
+        "code=H19",
+        "desc=Backend connection timeout",
+        "dyno=web.1",
+        "service=",
+    ]);
     let connect = request.millis("connect");
     assert!((300..2000).contains(&connect), "{connect}");
     app.thaw();
@@ -228,7 +254,13 @@ async fn a_request_waits_for_a_quarantined_dyno_up_to_its_budget() {
     mesh.get("/tried").await.is_refusal(503, "H21");
     mesh.get("/waited").await.is_refusal(503, "H34");
     let request = mesh.request("/waited").await;
-    request.has(&["at=error", "code=H34", "desc=All up dynos are quarantined", "connect=", "service="]);
+    request.has(&[
+        "at=error",
+        "code=H34",
+        "desc=All up dynos are quarantined",
+        "connect=",
+        "service=",
+    ]);
 }
 
 #[tokio::test]
@@ -268,15 +300,25 @@ async fn a_reused_connection_that_dies_never_sends_a_post_twice() {
     let app = App::start().await;
     let mesh = Mesh::of(&[&app]).await;
     // A POST with and without body, a method nobody knows, and a GET that has a body.
-    for (method, body) in [("POST", ""), ("POST", "body"), ("BREW", ""), ("GET", "body"), ("PUT", "body")] {
+    for (method, body) in
+        [("POST", ""), ("POST", "body"), ("BREW", ""), ("GET", "body"), ("PUT", "body")]
+    {
         let id = format!("{method}{body}");
         let mut client = mesh.client().await;
         assert_eq!(client.get("/").await.status, 200);
         let target = format!("/once?{id}");
-        client.request(method, &target, &format!("Id: {id}\r\n"), body).await.is_refusal(503, "H13");
+        client
+            .request(method, &target, &format!("Id: {id}\r\n"), body)
+            .await
+            .is_refusal(503, "H13");
         assert_eq!(app.seen(&id).await, 1, "{id}");
         let request = mesh.request(&target).await;
-        request.has(&["code=H13", "desc=Connection closed without response", "dyno=web.1", "status=503"]);
+        request.has(&[
+            "code=H13",
+            "desc=Connection closed without response",
+            "dyno=web.1",
+            "status=503",
+        ]);
         assert_eq!(request.find("retries"), None);
     }
 }
@@ -317,7 +359,8 @@ async fn a_post_lost_with_its_dyno_is_sent_to_no_other() {
         for number in 0..10 {
             let id = format!("{method}-{number}");
             let mut client = mesh.client().await;
-            let answer = client.request(method, &format!("/{id}"), &format!("Id: {id}\r\n"), "").await;
+            let answer =
+                client.request(method, &format!("/{id}"), &format!("Id: {id}\r\n"), "").await;
             let seen = (closing.seen(&id).await, fine.seen(&id).await);
             match answer.status {
                 200 => assert_eq!(seen, (0, 1), "{id}"),

@@ -15,7 +15,10 @@ const SHORT: &str = "first_byte = \"500ms\"\nrolling = \"500ms\"";
 #[track_caller]
 fn took(start: Instant, expected: Duration) {
     let took = start.elapsed();
-    assert!(took >= expected && took < expected * 2 + Duration::from_secs(2), "{took:?}, expected {expected:?}");
+    assert!(
+        took >= expected && took < expected * 2 + Duration::from_secs(2),
+        "{took:?}, expected {expected:?}"
+    );
 }
 
 fn half_a_second() -> Duration {
@@ -127,7 +130,9 @@ async fn a_client_that_stops_sending_its_body_is_h28() {
     let mesh = Setup::new().timeouts(SHORT).shop(&[&app]).start().await;
     let mut client = mesh.client().await;
     let start = Instant::now();
-    client.send("POST /stops HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: 10\r\n\r\nhalf").await;
+    client
+        .send("POST /stops HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: 10\r\n\r\nhalf")
+        .await;
     client.is_closed().await;
     took(start, half_a_second());
     let line = mesh.request("/stops").await;
@@ -141,7 +146,12 @@ async fn a_dyno_that_does_not_take_the_body_is_h12() {
     let mesh = Setup::new().timeouts(SHORT).shop(&[&app]).start().await;
     let mut client = mesh.client().await;
     let body = vec![b'x'; 32 << 20];
-    client.send(format!("POST /never-read HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: {}\r\n\r\n", body.len())).await;
+    client
+        .send(format!(
+            "POST /never-read HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        ))
+        .await;
     // The router stops reading, so this does not end before the answer.
     let _ = tokio::time::timeout(Duration::from_secs(2), client.try_send(&body)).await;
     client.head().await.is_refusal(503, "H12");
@@ -155,11 +165,17 @@ async fn a_dyno_that_does_not_take_the_body_is_h12() {
 async fn a_dyno_that_falls_silent_in_its_head_is_h15() {
     let app = App::start().await;
     let mesh = Setup::new().timeouts(SHORT).shop(&[&app]).start().await;
-    let target = format!("/raw?bytes={}&then=silent", percent_encoded("HTTP/1.1 200 OK\r\nA: b\r\n"));
+    let target =
+        format!("/raw?bytes={}&then=silent", percent_encoded("HTTP/1.1 200 OK\r\nA: b\r\n"));
     let start = Instant::now();
     mesh.get(&target).await.is_refusal(503, "H15");
     took(start, half_a_second());
-    mesh.request(&target).await.has(&["at=error", "code=H15", "desc=Idle connection", "status=503"]);
+    mesh.request(&target).await.has(&[
+        "at=error",
+        "code=H15",
+        "desc=Idle connection",
+        "status=503",
+    ]);
 }
 
 #[tokio::test]
@@ -230,9 +246,17 @@ async fn a_head_that_takes_too_long_is_408_however_it_drips() {
     assert!(answer.says_close());
     client.is_closed().await;
     assert_eq!(app.count().await, 0);
-    let cause = |line: &crate::support::Line| line.request().filter(|it| it.find("status") == Some("408"));
+    let cause =
+        |line: &crate::support::Line| line.request().filter(|it| it.find("status") == Some("408"));
     let line = mesh.line("status=408", cause).await;
-    line.has(&["at=error", "code=H26", "desc=Request Error", "cause=head timeout", "dyno=", "service="]);
+    line.has(&[
+        "at=error",
+        "code=H26",
+        "desc=Request Error",
+        "cause=head timeout",
+        "dyno=",
+        "service=",
+    ]);
     assert_eq!(line.line.app, "-");
 }
 
@@ -286,7 +310,15 @@ async fn a_request_that_was_held_too_long_is_h20() {
     client.get("/held").await.is_refusal(503, "H20");
     took(start, half_a_second());
     let line = mesh.request("/held").await;
-    line.has(&["at=error", "code=H20", "desc=App boot timeout", "dyno=", "connect=", "service=", "status=503"]);
+    line.has(&[
+        "at=error",
+        "code=H20",
+        "desc=App boot timeout",
+        "dyno=",
+        "connect=",
+        "service=",
+        "status=503",
+    ]);
     let held = mesh.metrics().await.get("dynomesh_held_requests", &[("app", "shop")]);
     assert_eq!(held, 0.0);
     // No body, so the connection is kept.

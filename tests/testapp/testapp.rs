@@ -35,7 +35,9 @@ fn main() -> io::Result<()> {
         io::stdout().lock().write_all(b"caf\xe9 \x1b[31mred\n")?;
     }
     if let Some(lines) = number("FILL_STDOUT") {
-        thread::spawn(move || (0..lines).for_each(|line| say(&format!("filler {line} {}", "y".repeat(80)))));
+        thread::spawn(move || {
+            (0..lines).for_each(|line| say(&format!("filler {line} {}", "y".repeat(80))))
+        });
     }
     if env::var_os("CRASH_DURING_BOOT").is_some() {
         say("crashing during boot");
@@ -67,7 +69,8 @@ fn listen() -> io::Result<Socket> {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
             socket.set_reuse_address(true)?;
             socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into())?;
-            let addr = socket.local_addr()?.as_socket().expect("an address of the family it was bound in");
+            let addr =
+                socket.local_addr()?.as_socket().expect("an address of the family it was bound in");
             (socket, addr.to_string())
         }
     };
@@ -97,7 +100,11 @@ static SEEN: LazyLock<Mutex<HashMap<String, u64>>> = LazyLock::new(Mutex::defaul
 fn count(request: &Request) {
     REQUESTS.fetch_add(1, Ordering::Relaxed);
     if let Some(id) = request.field("Id") {
-        *SEEN.lock().expect("no thread panics with it in hand").entry(id.to_string()).or_default() += 1;
+        *SEEN
+            .lock()
+            .expect("no thread panics with it in hand")
+            .entry(id.to_string())
+            .or_default() += 1;
     }
 }
 
@@ -202,7 +209,9 @@ impl Connection {
     fn answer(&mut self, request: &Request) -> io::Result<Then> {
         match request.path.as_str() {
             "/count" => return self.text(200, &REQUESTS.load(Ordering::Relaxed).to_string()),
-            "/connections" => return self.text(200, &CONNECTIONS.load(Ordering::Relaxed).to_string()),
+            "/connections" => {
+                return self.text(200, &CONNECTIONS.load(Ordering::Relaxed).to_string());
+            }
             "/seen" => return self.text(200, &seen(request.text("id")).to_string()),
             "/pid" => return self.text(200, &std::process::id().to_string()),
             _ => count(request),
@@ -251,6 +260,7 @@ impl Connection {
             "/chunked" => self.chunked(request),
             "/drip" => self.drip(request),
             "/interim" => self.interim(request),
+            "/fields" => self.fields(request),
             "/stall" => {
                 self.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")?;
                 thread::park();
@@ -293,7 +303,8 @@ impl Connection {
 
     fn respond(&mut self, status: u16, fields: &str, body: &[u8]) -> io::Result<Then> {
         // Not a word about the connection: it persists, as HTTP/1.1 has it.
-        let head = format!("HTTP/1.1 {status} Fine\r\n{fields}Content-Length: {}\r\n\r\n", body.len());
+        let head =
+            format!("HTTP/1.1 {status} Fine\r\n{fields}Content-Length: {}\r\n\r\n", body.len());
         self.send(&[head.as_bytes(), body].concat())?;
         Ok(Then::Keep)
     }
@@ -379,6 +390,14 @@ impl Connection {
         Ok(Then::Keep)
     }
 
+    /// `?name=X&line=100&n=1`: that many such field lines (CRLF not counted), then Content-Length.
+    fn fields(&mut self, request: &Request) -> io::Result<Then> {
+        let name = request.text("name");
+        let length = request.number("line").unwrap_or(100) as usize - name.len() - 2;
+        let line = format!("{name}: {}\r\n", "v".repeat(length));
+        self.respond(200, &line.repeat(request.number("n").unwrap_or(1) as usize), b"")
+    }
+
     /// `?n=1&ms=0&status=103`: interim answers every so often, then the answer.
     fn interim(&mut self, request: &Request) -> io::Result<Then> {
         let status = request.number("status").unwrap_or(103);
@@ -453,7 +472,8 @@ impl Connection {
     /// The body, and the trailer section as it came.
     fn read_body(&mut self, request: &Request) -> io::Result<(Vec<u8>, Vec<u8>)> {
         if !request.is_chunked() {
-            let length = request.field("Content-Length").and_then(|it| it.parse().ok()).unwrap_or(0);
+            let length =
+                request.field("Content-Length").and_then(|it| it.parse().ok()).unwrap_or(0);
             return Ok((self.take(length)?, Vec::new()));
         }
         let mut body = Vec::new();
