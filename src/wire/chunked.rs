@@ -148,7 +148,11 @@ impl ChunkedDecoder {
     }
 
     fn add_extension(&mut self) -> Result<State, BadChunk> {
-        const { assert!(CHUNK_LINE_MAX < CHUNK_EXTENSIONS_MAX && CHUNK_EXTENSIONS_MAX < u16::MAX as usize) };
+        const {
+            assert!(
+                CHUNK_LINE_MAX < CHUNK_EXTENSIONS_MAX && CHUNK_EXTENSIONS_MAX < u16::MAX as usize
+            )
+        };
         self.line += 1;
         self.extensions += 1;
         if usize::from(self.line) > CHUNK_LINE_MAX
