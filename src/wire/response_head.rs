@@ -364,7 +364,7 @@ impl From<BadHead> for BadResponse {
             BadHead::BareCarriageReturn => Self::BareCarriageReturn,
             BadHead::Nul => Self::Nul,
             BadHead::BlankLines => Self::BlankLines,
-            BadHead::StartLineTooLong => Self::StatusLineTooLong,
+            BadHead::LineTooLong => Self::StatusLineTooLong,
             BadHead::TooLarge => Self::HeadTooLarge,
         }
     }
