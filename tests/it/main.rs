@@ -13,3 +13,5 @@ mod bodies; // every framing, both ways
 mod interim; // 1xx and Expect
 mod connections; // kept, pipelined, half-closed, given up
 mod upgrade; // pipes
+mod refusals; // the answers of the router itself
+mod log; // the line per request, and the counters
