@@ -178,8 +178,6 @@ impl AppResolver<'_> {
     }
 
     fn source(&self, findings: &mut Findings<'_>) -> AppSource {
-        let timeouts = self.supervisor_timeouts(findings);
-        let config_vars = self.config_vars(findings);
         if let Some(dynos) = &self.written.dynos {
             if self.written.dir.is_some() {
                 let message =
@@ -197,6 +195,8 @@ impl AppResolver<'_> {
             findings.warn(self.at, format!("apps.{}", self.name), message);
             return AppSource::Blank;
         };
+        let timeouts = self.supervisor_timeouts(findings);
+        let config_vars = self.config_vars(findings);
         let commands = self.procfile(findings, dir.span().start, &findings.path(dir.get_ref()));
         let Some(commands) = commands else { return AppSource::Blank };
         let formation = self.formation(findings, &commands);
