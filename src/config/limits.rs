@@ -32,8 +32,8 @@ pub const INTERIM_MAX: u32 = 64;
 
 // ---- time ----------------------------------------------------------------------------------------------
 
-/// The router's clock: deadlines are numbers of ticks, rounded up plus one, so that a timer never fires
-/// early and at most 0.2 s late. (With 250 ms, 30 s would become up to 30.5: outside H12's ± 0.3 s.)
+/// The router's clock: deadlines are numbers of ticks, rounded up, so that a timer never fires early and at
+/// most 0.2 s late. (With 250 ms, 30 s could become 30.5: outside H12's ± 0.3 s.)
 pub const TICK: Duration = Duration::from_millis(100);
 /// How long a dyno that refused or did not answer a connect gets no request (heroku.md §1.4).
 pub const QUARANTINE: Duration = Duration::from_secs(5);
@@ -42,6 +42,8 @@ pub const WIND_DOWN: Duration = Duration::from_secs(2);
 /// A request that may not be repeated takes only a connection used within this time: servers close idle
 /// ones after 2 s (gunicorn) to 5 s (node).
 pub const FRESH_ENOUGH: Duration = Duration::from_secs(1);
+/// How long a client may take for an answer of the router's own where no app's `rolling` applies.
+pub const REPLY: Duration = Duration::from_secs(55);
 /// How long a worker may be silent before /healthz says so.
 pub const WORKER_STALL: Duration = Duration::from_secs(2);
 /// How long accepting pauses when the process is out of descriptors.

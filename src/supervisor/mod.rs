@@ -39,7 +39,11 @@ pub struct DynoStatus {
 
 impl Supervisor {
     /// Makes the first table, and starts the dynos of the configuration. Call it on the control runtime.
-    pub fn start(_config: &Arc<Config>, _log: AppLog, _shutdown: Shutdown) -> (Self, Arc<Publisher>) {
+    pub fn start(
+        _config: &Arc<Config>,
+        _log: AppLog,
+        _shutdown: Shutdown,
+    ) -> (Self, Arc<Publisher>) {
         todo!()
     }
 
