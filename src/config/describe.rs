@@ -19,7 +19,8 @@ impl Summary {
         line(out, "http", &self.http.join(", "))?;
         line(out, "domain", &format!("apps answer at NAME.{}", self.domain))?;
         line(out, "default app", self.default_app.as_deref().unwrap_or("none"))?;
-        line(out, "workers", &self.workers.to_string())?;
+        let per_core = if self.workers_per_core { " (one per core)" } else { "" };
+        line(out, "workers", &format!("{}{per_core}", self.workers))?;
         line(out, "access log", &self.access_log)?;
         if !self.trusted_proxies.is_empty() {
             line(out, "trusts", &self.trusted_proxies.join(", "))?;

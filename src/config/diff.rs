@@ -207,6 +207,11 @@ fn fixed_keys(old: &Summary, new: &Summary) -> Vec<Fixed> {
         .into_iter()
         .zip(values(new))
         .filter(|(old, new)| old != new)
+        // How many cores there are is asked at each reading, and may have changed (affinity, quota); nobody
+        // asked for another number of workers by that.
+        .filter(|((key, _), _)| {
+            *key != "router.workers" || !(old.workers_per_core && new.workers_per_core)
+        })
         .map(|((key, old), (_, new))| Fixed { key, old, new })
         .collect()
 }
@@ -366,6 +371,12 @@ mod tests {
                 "dynomesh.toml:9: admin.http: cannot change from none to 127.0.0.1:9 by a reload; restart the daemon for it",
             ]
         );
+        // Two configurations that leave the number to the machine agree, whatever it is.
+        let (mut here, mut elsewhere) = (old.clone(), old.clone());
+        here.notes.workers_per_core = true;
+        elsewhere.notes.workers_per_core = true;
+        elsewhere.router.workers += 1;
+        assert_eq!(here.reload_refusals(&elsewhere), []);
         // A key that was taken out has no line.
         assert_eq!(new.reload_refusals(&old)[1].line, None);
     }

@@ -33,7 +33,8 @@ pub(crate) fn resolve(findings: &mut Findings<'_>, file: &Path, written: &Writte
         findings.problem(written.span().start, "router.default_app", message);
     }
     let lines = lines_of_fixed_keys(findings, written);
-    let notes = Notes { warnings: Vec::new(), lines };
+    let workers_per_core = written.router.workers.as_ref().is_none_or(|it| *it.get_ref() == 0);
+    let notes = Notes { warnings: Vec::new(), workers_per_core, lines };
     Config { file: make_absolute(file), router, admin, state_dir, apps, notes }
 }
 

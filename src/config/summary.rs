@@ -27,6 +27,8 @@ pub struct Summary {
     pub default_app: Option<String>,
     /// Worker threads, counted.
     pub workers: usize,
+    /// Whether they are as many as there are cores.
+    pub workers_per_core: bool,
     /// `stdout`, `off`, or a path.
     pub access_log: String,
     /// `router.trusted_proxies`
@@ -89,6 +91,7 @@ impl Summary {
             domain: router.domain.to_string(),
             default_app: router.default_app.as_ref().map(ToString::to_string),
             workers: router.workers,
+            workers_per_core: config.notes.workers_per_core,
             access_log: match &router.access_log {
                 AccessLog::Stdout => "stdout".into(),
                 AccessLog::Off => "off".into(),
