@@ -268,7 +268,7 @@ dynos = ["127.0.0.1:2"]
 domains = ["X.test", "localhost"]
 [apps.c]
 dynos = ["127.0.0.1:3"]
-domains = ["localhost", "a b"]
+domains = ["localhost", "a b", "10.0.0.1"]
 "#;
         check(
             config,
@@ -278,6 +278,7 @@ domains = ["localhost", "a b"]
                 "7: apps.b.domains: x.test belongs to apps.a (line 4)",
                 "10: apps.c.domains: localhost belongs to apps.b (line 7)",
                 "10: apps.c.domains: \"a b\": a domain is made of labels like shop.example.com, and may begin with *. (write names beyond ASCII in punycode, xn--…)",
+                "10: apps.c.domains: 10.0.0.1 is an address, not a name: requests for addresses go to router.default_app",
             ],
         );
     }
@@ -316,6 +317,10 @@ domains = ["localhost", "a b"]
             &[
                 "3: apps.a.timeouts.cool_off: the first cool-off (10m) is longer than cool_off_max (5m)",
             ],
+        );
+        check(
+            "router.default_app = \"shp\"\n[apps.shop]\ndir = \"only\"",
+            &["1: router.default_app: there is no app shp (there is: shop; did you mean shop?)"],
         );
         check("router.http = []", &["1: router.http: expected at least one address to listen on"]);
         check(

@@ -1,6 +1,7 @@
 //! One app, as written → as used.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -77,6 +78,13 @@ impl AppResolver<'_> {
         for item in self.written.domains.as_ref().map_or(&[][..], |it| it.get_ref()) {
             let at = item.span().start;
             match Domain::parse(item.get_ref()) {
+                Ok(_) if item.get_ref().parse::<Ipv4Addr>().is_ok() => {
+                    let message = format!(
+                        "{} is an address, not a name: requests for addresses go to router.default_app",
+                        item.get_ref()
+                    );
+                    findings.problem(at, self.key("domains"), message);
+                }
                 Ok(domain) if claims.claim(findings, at, self.name, &domain) => {
                     domains.push(domain)
                 }
