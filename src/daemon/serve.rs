@@ -143,6 +143,13 @@ async fn build(
 ) -> Result<Arc<Running>, ServeError> {
     let Start { path, inherited, config, log, stdout, access_log } = start;
     let connections_max = descriptors::raise();
+    tracing::info!(
+        "dynomesh {}: {}, apps: {}, workers: {}, connections at most: {connections_max}",
+        env!("CARGO_PKG_VERSION"),
+        config.file.display(),
+        config.apps.len(),
+        config.router.workers,
+    );
     // The control socket comes first: where another dynomesh runs, no dyno is started.
     let doors = Doors::bind(&config.admin)?;
     let recorded = install_recorder();
@@ -213,10 +220,8 @@ async fn stop(running: Arc<Running>, dynos: &Shutdown, control: &Shutdown) {
     running.router.drain();
     tokio::select! {
         () = running.router.drained() => tracing::info!("router: every connection is closed"),
-        () = sleep(bound) => {
-            tracing::warn!("router: {} requests in flight after {bound:?}, cut", running.in_flight());
-        }
-        () = dynos.forced() => tracing::warn!("router: {} requests in flight, cut", running.in_flight()),
+        () = sleep(bound) => tracing::warn!("router: after {bound:?}, {}", Left(&running)),
+        () = dynos.forced() => tracing::warn!("router: at once, {}", Left(&running)),
     }
 
     // Until here /metrics and /readyz told how the stop goes; what they read ends now.
@@ -240,6 +245,16 @@ async fn stop(running: Arc<Running>, dynos: &Shutdown, control: &Shutdown) {
     supervisor.stop().await;
     let left = supervisor.status().iter().filter(|dyno| dyno.pid.is_some()).count();
     tracing::info!("dynos: stopped, {left} left");
+}
+
+/// What the end of the router cuts.
+struct Left<'a>(&'a Running);
+
+impl fmt::Display for Left<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (connections, requests) = (self.0.router.connections(), self.0.in_flight());
+        write!(f, "cutting {connections} connections with {requests} requests in flight")
+    }
 }
 
 /// An address as a person types it into a browser, where one can.
