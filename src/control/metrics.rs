@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use crate::control::Running;
 use crate::control::exposition::{Family, merge};
 use crate::table::{Dyno, Table};
-use crate::telemetry::Lines;
 
 /// Renders every metric.
 pub(in crate::control) fn render(running: &Running) -> String {
@@ -68,9 +67,13 @@ fn render_daemon(running: &Running, out: &mut String) {
             stalled.iter().find(|(index, _)| *index == worker).map_or(0.0, |(_, seconds)| *seconds);
         family.sample(&[("worker", &worker)], stall);
     }
-    let dropped: u64 = running.lines.iter().map(Lines::dropped).sum();
-    Family::counter(out, "dynomesh_log_lines_dropped_total", "Log lines that were dropped.")
-        .sample(&[("app", &"-")], dropped);
+    // Of their own lines apps have their own count; what is nobody's is the router's lines.
+    Family::counter(
+        out,
+        "dynomesh_log_lines_dropped_total",
+        "Log lines that were dropped, by app.",
+    )
+    .sample(&[("app", &"-")], running.access_log.dropped());
 }
 
 #[cfg(test)]

@@ -71,16 +71,14 @@ pub fn serve(path: &Path) -> Result<(), ServeError> {
     // Before any dyno is started, which must inherit none of them.
     let inherited = inherited::take();
     let config = Arc::new(config::load(path)?);
-    let stdout = Lines::start(Target::Stdout)?;
-    let log = AppLog::new(stdout.clone());
+    let log = AppLog::new(Lines::start(Target::Stdout)?);
     telemetry::install(log.clone());
     let access_log = Lines::start(open_access_log(&config.router.access_log)?)?;
     for warning in &config.notes.warnings {
         tracing::warn!("{warning}");
     }
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let start =
-        Start { path, inherited, config, log: log.clone(), stdout, access_log: access_log.clone() };
+    let start = Start { path, inherited, config, log: log.clone(), access_log: access_log.clone() };
     let ended = runtime.block_on(live(start));
     // Nothing is left to run but a log writer that is stuck.
     runtime.shutdown_background();
@@ -104,7 +102,6 @@ struct Start<'a> {
     inherited: Vec<OwnedFd>,
     config: Arc<Config>,
     log: AppLog,
-    stdout: Lines,
     access_log: Lines,
 }
 
@@ -141,7 +138,7 @@ async fn build(
     hangups: Signal,
     notifier: &Notifier,
 ) -> Result<Arc<Running>, ServeError> {
-    let Start { path, inherited, config, log, stdout, access_log } = start;
+    let Start { path, inherited, config, log, access_log } = start;
     let connections_max = descriptors::raise();
     tracing::info!(
         "dynomesh {}: {}, apps: {}, workers: {}, connections at most: {connections_max}",
@@ -175,8 +172,8 @@ async fn build(
         tracing::info!("metrics and health on {}", Url(&addr));
     }
     let (reloads, requests) = mpsc::channel(RELOADS_WAITING);
-    let lines = vec![stdout, access_log.clone()];
-    let running = Running::new(router, supervisor, publisher, recorded, lines, config, reloads);
+    let running =
+        Running::new(router, supervisor, publisher, recorded, access_log.clone(), config, reloads);
     let running = Arc::new(running);
     running.enter(Phase::Serving);
     doors.serve(&running, control);
