@@ -20,6 +20,8 @@ mod metrics; // what is counted
 mod scripted; // processes for tests
 #[cfg(test)]
 mod tests; // formations on a paused clock
+#[cfg(test)]
+mod simulation; // any order of events
 
 use std::path::PathBuf;
 use std::sync::Arc;
