@@ -79,7 +79,7 @@ impl Spawn for Scripts {
             return Err(SpawnError::NoDirectory(start.program.dir.clone()));
         }
         self.starts.lock().unwrap().push(start.clone());
-        for port in start.port {
+        if let Some(port) = start.port {
             assert!(self.ports.lock().unwrap().insert(port), "port {port} is lent twice");
         }
         let (port, ports) = (start.port, self.ports.clone());
@@ -99,7 +99,7 @@ pub(crate) struct Scripted {
 
 impl Drop for Scripted {
     fn drop(&mut self) {
-        for port in self.port {
+        if let Some(port) = self.port {
             self.ports.lock().unwrap().remove(&port);
         }
     }
