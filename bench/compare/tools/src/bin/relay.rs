@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 const SCRATCH: usize = 256 * 1024;
@@ -33,8 +33,7 @@ async fn serve() -> Result<(), String> {
         Ok([listen, dynos @ ..]) if !dynos.is_empty() => (*listen, dynos),
         _ => return Err("usage: relay LISTEN DYNO…".into()),
     };
-    let listener =
-        TcpListener::bind(listen).await.map_err(|error| format!("listen on {listen}: {error}"))?;
+    let listener = compare_tools::listen(listen)?;
     for dyno in dynos.iter().copied().cycle() {
         let client = loop {
             match listener.accept().await {

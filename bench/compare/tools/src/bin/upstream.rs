@@ -1,11 +1,12 @@
 //! The app behind every contestant: answers by path, for as little CPU as a small program can.
 //!
 //! `upstream [--journal FILE] PORT…`, each port a dyno:
-//! `/small` 12 bytes · `/bytes/N` N bytes · `/slow/MS` 12 bytes after MS milliseconds. A body is read to its
-//! end and dropped. With a journal, each request that came whole is a line of it (`PORT METHOD PATH`), so
+//! `/small` 12 bytes · `/bytes/N` N bytes · `/slow/MS` 12 bytes after MS milliseconds · `/count` how many
+//! requests were answered and how many bytes of bodies went through, so that a moment under load can be
+//! measured whatever makes the load. A body is read to its end and dropped. With a journal, each request that came whole is a line of it (`PORT METHOD PATH`), so
 //! that a request that a proxy sent twice is seen twice.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -33,15 +34,14 @@ async fn serve() -> Result<(), String> {
     let options = Options::parse()?;
     let journal = options.get("journal", String::new())?;
     let journal = if journal.is_empty() { None } else { Some(open(&journal)?) };
-    let app = Rc::new(App { starts: RefCell::default(), journal });
+    let app = Rc::new(App { journal, ..App::default() });
     if options.rest.is_empty() {
         return Err("usage: upstream [--journal FILE] PORT…".into());
     }
     let mut listeners = Vec::new();
     for port in &options.rest {
         let port: u16 = port.parse().map_err(|_| format!("{port} is no port"))?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
-        let listener = listener.map_err(|error| format!("listen on {port}: {error}"))?;
+        let listener = compare_tools::listen((Ipv4Addr::LOCALHOST, port).into())?;
         listeners.push(tokio::task::spawn_local(accept(app.clone(), listener, port)));
     }
     for listener in listeners {
@@ -76,10 +76,13 @@ async fn accept(app: Rc<App>, listener: TcpListener, port: u16) {
     }
 }
 
+#[derive(Default)]
 struct App {
     /// By body length: the head and as much of the body as fits into one write.
     starts: RefCell<HashMap<usize, Rc<[u8]>>>,
     journal: Option<File>,
+    answered: Cell<u64>,
+    body_bytes: Cell<u64>,
 }
 
 impl App {
@@ -95,27 +98,66 @@ impl App {
             received.drain(..head);
             let here = request.body.min(received.len());
             received.drain(..here);
-            discard(&mut stream, request.body - here, &mut sink).await?;
+            self.carried(here);
+            self.discard(&mut stream, request.body - here, &mut sink).await?;
             if let Some(mut journal) = self.journal.as_ref() {
                 journal.write_all(format!("{port} {}\n", request.line).as_bytes())?;
             }
             if let Some(delay) = request.delay {
                 sleep(delay).await;
             }
-            self.answer(&mut stream, request.answer).await?;
+            match request.answer {
+                Answer::Bytes(length) => self.answer(&mut stream, length).await?,
+                Answer::Count => self.answer_count(&mut stream).await?,
+            }
         }
     }
 
     async fn answer(&self, stream: &mut TcpStream, length: usize) -> io::Result<()> {
         let start = self.starts.borrow_mut().entry(length).or_insert_with(|| start(length)).clone();
         stream.write_all(&start).await?;
+        self.carried(length.min(BLOCK));
         let mut left = length.saturating_sub(BLOCK);
         while left > 0 {
             let block = left.min(BLOCK);
             stream.write_all(&ZEROS[..block]).await?;
+            self.carried(block);
             left -= block;
         }
+        self.answered.set(self.answered.get() + 1);
         Ok(())
+    }
+
+    async fn answer_count(&self, stream: &mut TcpStream) -> io::Result<()> {
+        let body = format!("{} {}", self.answered.get(), self.body_bytes.get());
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(answer.as_bytes()).await
+    }
+
+    async fn discard(
+        &self,
+        stream: &mut TcpStream,
+        mut left: usize,
+        sink: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        if left > 0 {
+            sink.resize(BLOCK, 0);
+        }
+        while left > 0 {
+            let block = left.min(BLOCK);
+            match stream.read(&mut sink[..block]).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => {
+                    self.carried(n);
+                    left -= n;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn carried(&self, bytes: usize) {
+        self.body_bytes.set(self.body_bytes.get() + bytes as u64);
     }
 }
 
@@ -145,28 +187,20 @@ async fn read_head(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Result
     }
 }
 
-async fn discard(stream: &mut TcpStream, mut left: usize, sink: &mut Vec<u8>) -> io::Result<()> {
-    if left > 0 {
-        sink.resize(BLOCK, 0);
-    }
-    while left > 0 {
-        let block = left.min(BLOCK);
-        match stream.read(&mut sink[..block]).await? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => left -= n,
-        }
-    }
-    Ok(())
-}
-
 /// What a request asks of this app.
 #[derive(Debug, PartialEq)]
 struct Request {
     /// Method and path, for the journal.
     line: String,
     body: usize,
-    answer: usize,
+    answer: Answer,
     delay: Option<Duration>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Answer {
+    Bytes(usize),
+    Count,
 }
 
 impl Request {
@@ -175,11 +209,14 @@ impl Request {
         let line = std::str::from_utf8(&head[..end]).ok()?.strip_suffix(" HTTP/1.1")?;
         let (method, target) = line.split_once(' ')?;
         let path = target.split('?').next()?;
-        let mut request = Self { line: line.to_owned(), body: 0, answer: 12, delay: None };
+        let mut request =
+            Self { line: line.to_owned(), body: 0, answer: Answer::Bytes(12), delay: None };
         if let Some(length) = path.strip_prefix("/bytes/") {
-            request.answer = length.parse().ok()?;
+            request.answer = Answer::Bytes(length.parse().ok()?);
         } else if let Some(delay) = path.strip_prefix("/slow/") {
             request.delay = Some(Duration::from_millis(delay.parse().ok()?));
+        } else if path == "/count" {
+            request.answer = Answer::Count;
         } else if path != "/small" {
             return None;
         }
@@ -204,17 +241,19 @@ mod tests {
 
     #[test]
     fn requests() {
-        let check = |head: &str, expected: Option<(usize, usize, Option<u64>)>| {
+        let check = |head: &str, expected: Option<(usize, Answer, Option<u64>)>| {
             let parsed = Request::parse(head.as_bytes());
             let parsed =
                 parsed.map(|it| (it.body, it.answer, it.delay.map(|it| it.as_millis() as u64)));
             assert_eq!(parsed, expected, "{head}");
         };
-        check("GET /small HTTP/1.1\r\nHost: x\r\n\r\n", Some((0, 12, None)));
-        check("GET /bytes/100 HTTP/1.1\r\n\r\n", Some((0, 100, None)));
+        let small = || Answer::Bytes(12);
+        check("GET /small HTTP/1.1\r\nHost: x\r\n\r\n", Some((0, small(), None)));
+        check("GET /bytes/100 HTTP/1.1\r\n\r\n", Some((0, Answer::Bytes(100), None)));
+        check("GET /count HTTP/1.1\r\n\r\n", Some((0, Answer::Count, None)));
         check(
             "POST /slow/50?n=1 HTTP/1.1\r\nHost: x\r\ncontent-length: 7\r\n\r\n",
-            Some((7, 12, Some(50))),
+            Some((7, small(), Some(50))),
         );
         check("POST /small HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", None);
         check("GET /else HTTP/1.1\r\n\r\n", None);
