@@ -15,3 +15,6 @@ mod connections; // kept, pipelined, half-closed, given up
 mod upgrade; // pipes
 mod refusals; // the answers of the router itself
 mod log; // the line per request, and the counters
+mod reload; // one configuration for another
+mod dynos; // dynos that dynomesh runs, and their faults
+mod operator; // start, check, stop
