@@ -158,10 +158,10 @@ async fn a_dyno_that_crashes_leaves_the_table_and_comes_back() {
     let mesh = shop("web: TESTAPP\n", "").await;
     let pid = mesh.get("/pid").await.text().to_string();
     kill(&pid);
+    mesh.says("heroku[web.1]", "Process exited with status 137").await;
     let answer = mesh.get("/pid").await;
     assert_eq!(answer.status, 200);
     assert_ne!(answer.text(), pid);
-    mesh.says("heroku[web.1]", "Process exited with status 137").await;
     mesh.says("heroku[web.1]", "State changed from up to crashed").await;
     mesh.says("heroku[web.1]", "State changed from crashed to starting").await;
     let restarts = mesh
@@ -215,8 +215,13 @@ async fn killing_one_of_three_dynos_loses_no_get() {
     }
     let load = Load::start(mesh.http(), 20, &request("GET", "/", "", ""));
     load.carries(200).await;
-    for _ in 0..5 {
+    for killed in 1..=5 {
         kill(mesh.get("/pid").await.text());
+        // All three are up before the next one goes: without any there would be nobody to ask.
+        let restarts = [("app", "shop"), ("type", "web")];
+        mesh.metric_becomes("dynomesh_dyno_restarts_total", &restarts, f64::from(killed)).await;
+        let up = [("app", "shop"), ("type", "web"), ("state", "up")];
+        mesh.metric_becomes("dynomesh_dynos", &up, 3.0).await;
         load.carries(300).await;
     }
     let tally = load.stop().await;
@@ -431,8 +436,10 @@ async fn a_changed_config_var_restarts_the_dynos_without_a_loss() {
     load.carries(100).await;
     let text = mesh.setup().text().replace("first", "second");
     mesh.reload_text(&text, "ok").await;
-    mesh.says_times("heroku[web.1]", "State changed from starting to up", 2).await;
-    mesh.says_times("heroku[web.2]", "State changed from starting to up", 2).await;
+    for dyno in ["heroku[web.1]", "heroku[web.2]"] {
+        mesh.says(dyno, "Restarting").await;
+        mesh.says(dyno, "Process exited with status 143").await;
+    }
     for _ in 0..10 {
         assert_eq!(mesh.get("/env?name=GREETING").await.text(), "second");
     }
