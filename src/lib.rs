@@ -15,6 +15,7 @@ pub mod wire; // HTTP/1.1 as bytes. No sockets, no clock
 
 // 2
 pub mod init; // what runs first inside a dyno
+pub mod hello; // the example app
 
 // 3
 pub mod router; // a request's life

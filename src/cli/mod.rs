@@ -1,8 +1,119 @@
-//! What a person types.
+//! What a person types: one file per family of commands.
+//!
+//! Exit codes: 0, 1, and 64 (EX_USAGE of sysexits.h) for a wrong command line or configuration.
 
+mod serve; // run the daemon
+mod check; // what `serve` would do, what a reload would change
+mod reload; // ask the daemon to read its file again
+mod health; // ask the daemon whether it is well
+mod dyno; // what runs first inside a dyno
+mod place; // which file, which socket
+
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Runs the command line; the exit code is 0, 1, or 64 for usage and configuration.
+use clap::{Parser, Subcommand};
+
+use crate::config::ConfigError;
+use crate::daemon::ServeError;
+use crate::init;
+
+/// A wrong command line or configuration.
+const USAGE: u8 = 64;
+
+/// A routing mesh and a dyno manager in one process: turns a VM into a small Heroku.
+#[derive(Parser)]
+#[command(name = "dynomesh", version, disable_help_subcommand = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Check(check::Check),
+    Reload(reload::Reload),
+    Health(health::Health),
+}
+
+/// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    ExitCode::from(64)
+    run(std::env::args_os())
+}
+
+fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let result = match args.get(1).and_then(|command| command.to_str()) {
+        // The daemon writes this line, for each start of a dyno: it has a grammar of its own.
+        Some("init") => dyno::init(args.into_iter().skip(2)),
+        _ => match CommandLine::try_parse_from(args) {
+            Ok(command_line) => command_line.command.run(),
+            Err(error) => return say(&error),
+        },
+    };
+    result.unwrap_or_else(|error| complain(&error))
+}
+
+impl Command {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Serve(serve) => serve.run(),
+            Self::Check(check) => check.run(),
+            Self::Reload(reload) => reload.run(),
+            Self::Health(health) => health.run(),
+        }
+    }
+}
+
+/// Prints clap's help, version or complaint.
+fn say(error: &clap::Error) -> ExitCode {
+    // Nobody is left to hear of a failed print.
+    let _ = error.print();
+    ExitCode::from(if error.exit_code() == 0 { 0 } else { USAGE })
+}
+
+/// Prints an error. Those of the configuration stand as they are, one per line, `file:line:` in front, where
+/// editors look for it.
+fn complain(error: &anyhow::Error) -> ExitCode {
+    let config = match error.downcast_ref() {
+        Some(ServeError::Config(error)) => Some(error),
+        _ => error.downcast_ref::<ConfigError>(),
+    };
+    match config {
+        Some(config) => eprintln!("{config}"),
+        None => eprintln!("dynomesh: {error:#}"),
+    }
+    let usage = config.is_some() || error.is::<init::UsageError>();
+    ExitCode::from(if usage { USAGE } else { 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn exit_codes() {
+        let check = |args: &[&str], expected: u8| {
+            let args = std::iter::once("dynomesh").chain(args.iter().copied()).map(OsString::from);
+            assert_eq!(run(args), ExitCode::from(expected));
+        };
+        check(&["--version"], 0);
+        check(&["serve", "--help"], 0);
+        check(&[], 64);
+        check(&["sreve"], 64);
+        check(&["serve", "--config"], 64);
+        check(&["serve", "--config", "/nonexistent/dynomesh.toml"], 64);
+        check(&["check", "--config", "/nonexistent/dynomesh.toml"], 64);
+        check(&["init", "command"], 64);
+        check(&["reload", "--socket", "/nonexistent/socket"], 1);
+        check(&["health", "--socket", "/nonexistent/socket"], 1);
+    }
 }

@@ -1,5 +1,6 @@
 //! Every limit on one page, each with its reason. What a person may set is in the file; these are not.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 // ---- heads ---------------------------------------------------------------------------------------------
@@ -32,8 +33,8 @@ pub const INTERIM_MAX: u32 = 64;
 
 // ---- time ----------------------------------------------------------------------------------------------
 
-/// The router's clock: deadlines are numbers of ticks, rounded up plus one, so that a timer never fires
-/// early and at most 0.2 s late. (With 250 ms, 30 s would become up to 30.5: outside H12's ± 0.3 s.)
+/// The router's clock: deadlines are numbers of ticks, rounded up, so that a timer never fires early and at
+/// most 0.2 s late. (With 250 ms, 30 s could become 30.5: outside H12's ± 0.3 s.)
 pub const TICK: Duration = Duration::from_millis(100);
 /// How long a dyno that refused or did not answer a connect gets no request (heroku.md §1.4).
 pub const QUARANTINE: Duration = Duration::from_secs(5);
@@ -42,8 +43,13 @@ pub const WIND_DOWN: Duration = Duration::from_secs(2);
 /// A request that may not be repeated takes only a connection used within this time: servers close idle
 /// ones after 2 s (gunicorn) to 5 s (node).
 pub const FRESH_ENOUGH: Duration = Duration::from_secs(1);
+/// How long a client may take for an answer of the router's own where no app's `rolling` applies.
+pub const REPLY: Duration = Duration::from_secs(55);
 /// How long a worker may be silent before /healthz says so.
 pub const WORKER_STALL: Duration = Duration::from_secs(2);
+/// How long a connection of the admin listener may take for a request's head, and be idle: a scraper comes
+/// each 15 s to 60 s.
+pub const ADMIN_HEAD: Duration = Duration::from_secs(90);
 /// How long accepting pauses when the process is out of descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -81,8 +87,61 @@ pub const LOG_BLOCK: usize = 60 * 1024;
 pub const LOG_QUEUE: usize = 64;
 /// Bytes of a line of a dyno's output (heroku.md §0); longer lines are cut into several.
 pub const OUTPUT_LINE_MAX: usize = 10_000;
+/// Connections of the admin listener, and of the control socket, at one time: people and scrapers, out of the
+/// descriptors kept aside.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Descriptors kept aside for what is not a connection: files, pipes of dynos, listeners.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
+
+// ---- configuration -------------------------------------------------------------------------------------
+
+/// The shortest time that a configured timer may have: one tick of the router's clock.
+pub const TIMEOUT_MIN: Duration = TICK;
+/// The longest time that a configured timer may have; what is longer is a slip of the unit.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Worker threads: one per core is right, and no machine in sight has more cores.
+pub const WORKERS_MAX: usize = 256;
+/// Dynos of one process type: each is a process, a port and some descriptors.
+pub const FORMATION_MAX: u32 = 1000;
+/// What a configured backlog may be: a million waiting requests hold a million connections.
+pub const BACKLOG_MAX: u32 = 1_000_000;
+/// Bytes of the configuration and of each file it names (Procfile, env file, pages).
+pub const CONFIG_FILE_MAX: u64 = 1024 * 1024;
+/// Bytes of a unix socket's path, without the NUL (sun_path of sockaddr_un).
+pub const SOCKET_PATH_MAX: usize = 107;
+/// Unknown keys and values of a wrong type that are reported at once.
+pub const WRITTEN_PROBLEMS_MAX: usize = 20;
+// ---- dynos ---------------------------------------------------------------------------------------------
+
+/// The ports that are lent to web dynos: below the kernel's own range for outgoing connections (32768 on),
+/// so that none of ours is taken by chance.
+pub const DYNO_PORTS: RangeInclusive<u16> = 20_000..=29_999;
+/// How long after a start the port is first asked again, doubling to [`PROBE_MAX`]: most apps take longer
+/// than a few milliseconds, none should wait for the probe.
+pub const PROBE_FIRST: Duration = Duration::from_millis(2);
+/// The longest wait between two probes of a port, and the longest wait for one.
+pub const PROBE_MAX: Duration = Duration::from_millis(50);
+/// How long a dyno must have been up for its earlier crashes to be forgotten.
+pub const STABLE: Duration = Duration::from_secs(60);
+/// How long a stop waits for the workers to close their idle connections to the dyno (exchange.md §1a).
+pub const PURGE_WAIT: Duration = Duration::from_millis(100);
+/// How long a process may take to be gone after SIGKILL, before it is left to the kernel: one that is stuck
+/// in a system call must not hold up the end of everything else.
+pub const KILL_WAIT: Duration = Duration::from_secs(5);
+/// How often a stop looks whether the rest of a process group is gone once its leader is.
+pub const GROUP_LOOK: Duration = Duration::from_millis(5);
+/// How long the line that a process exited waits for the last output to be printed before it.
+pub const OUTPUT_SETTLE: Duration = Duration::from_millis(25);
+/// How long output is still read once the process is gone. Whoever left the process group and kept standard
+/// output open is not listened to for longer.
+pub const OUTPUT_AFTER_EXIT: Duration = Duration::from_secs(2);
+/// Bytes of one read of a dyno's output: a quarter of what a pipe holds.
+pub const OUTPUT_READ: usize = 16 * 1024;
+/// Bytes of output that one dyno may print per [`OUTPUT_WINDOW`] (10 MB/s); what it prints beyond it is
+/// dropped and counted (L10), so that its neighbours' lines find room.
+pub const OUTPUT_WINDOW_BYTES: usize = 1024 * 1024;
+/// See [`OUTPUT_WINDOW_BYTES`].
+pub const OUTPUT_WINDOW: Duration = Duration::from_millis(100);
 
 const _: () = assert!(REQUEST_LINE_MAX < REQUEST_HEAD_MAX && REQUEST_HEAD_MAX <= SCRATCH);
 const _: () = assert!(READ_FIRST <= SCRATCH && RESPONSE_FIELD_MAX < RESPONSE_HEAD_MAX);

@@ -1,6 +1,34 @@
 //! The configuration: the file as written, then as used.
 
 pub mod limits; // every limit that is not in the file
+mod load; // the file's text → what follows
+mod read; // text → as written, with errors in our own form
+mod written; // the file, key by key
+mod resolve; // as written → as used
+mod resolve_app; // the same for one app
+mod claims; // which app a domain belongs to
+mod values; // single values: timers, addresses, choices
+mod defaults; // what holds where the file says nothing
 mod used; // the configuration as the rest of the program uses it
+pub mod procfile; // process types and their commands
+pub mod env_file; // foreman's .env
+mod config_var; // names, and how values stay hidden
+mod duration; // 1h30m
+mod text_file; // small files, bounded
+mod nearest; // did you mean
+mod findings; // collects problems and warnings
+mod problem; // one of them: file, line, key, what would be right
+mod summary; // the configuration as text values without secrets, to be shown and sent
+mod describe; // what serve would do
+mod diff; // what a reload would change
+#[cfg(test)]
+mod example; // config/example.toml stays complete and true
 
-pub use used::{AccessLog, AdminConfig, AppConfig, AppSource, Config, ManagedApp, RouterConfig, SupervisorTimeouts};
+pub use diff::{Change, Diff, Mark, diff};
+pub use load::{default_path, load};
+pub use problem::{ConfigError, ConfigProblem, Remark};
+pub use summary::{AppSummary, SourceSummary, Summary};
+pub use used::{
+    AccessLog, AdminConfig, AppConfig, AppSource, Config, ManagedApp, Notes, RouterConfig,
+    SupervisorTimeouts,
+};

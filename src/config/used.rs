@@ -2,9 +2,12 @@
 //! that it names read. What exists here is valid.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::ConfigProblem;
+use crate::config::config_var::Redacted;
 use crate::model::{
     AppName, AppPolicy, Domain, DynoAddr, Formation, ListenAddr, ListenerPolicy, ProcessType,
 };
@@ -22,6 +25,17 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// `[apps.NAME]`, in the order of names.
     pub apps: BTreeMap<AppName, AppConfig>,
+    /// What a person should hear of it; nothing that changes what `serve` does.
+    pub notes: Notes,
+}
+
+/// What was noticed while the configuration was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// What holds, but may not be what was meant.
+    pub warnings: Vec<ConfigProblem>,
+    /// The line of each key that is written and cannot change while the daemon runs.
+    pub lines: BTreeMap<&'static str, usize>,
 }
 
 /// `[router]`
@@ -85,8 +99,8 @@ pub enum AppSource {
     Blank,
 }
 
-/// An app whose processes dynomesh runs.
-#[derive(Clone, Debug, PartialEq)]
+/// An app whose processes dynomesh runs. Its `Debug` shows no values of config vars.
+#[derive(Clone, PartialEq)]
 pub struct ManagedApp {
     /// Has the Procfile; the working directory of its dynos.
     pub dir: PathBuf,
@@ -98,6 +112,18 @@ pub struct ManagedApp {
     pub config_vars: BTreeMap<String, String>,
     /// How its dynos are booted and stopped.
     pub timeouts: SupervisorTimeouts,
+}
+
+impl fmt::Debug for ManagedApp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ManagedApp")
+            .field("dir", &self.dir)
+            .field("commands", &self.commands)
+            .field("formation", &self.formation)
+            .field("config_vars", &Redacted(&self.config_vars))
+            .field("timeouts", &self.timeouts)
+            .finish()
+    }
 }
 
 /// How dynos are booted, stopped and restarted.

@@ -15,7 +15,9 @@ impl AppName {
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let well_formed = text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
         if !well_formed || !text.starts_with(|c: char| c.is_ascii_lowercase()) {
-            return Err("an app's name has lower-case letters, digits and dashes, and begins with a letter");
+            return Err(
+                "an app's name has lower-case letters, digits and dashes, and begins with a letter",
+            );
         }
         if text.len() > 63 || text.ends_with('-') {
             return Err("an app's name has at most 63 characters and does not end with a dash");

@@ -28,7 +28,9 @@ impl Domain {
                 && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         };
         if name.len() > 253 || !name.split('.').all(label) {
-            return Err("a domain is made of labels like shop.example.com, and may begin with *. (write names beyond ASCII in punycode, xn--…)");
+            return Err(
+                "a domain is made of labels like shop.example.com, and may begin with *. (write names beyond ASCII in punycode, xn--…)",
+            );
         }
         Ok(if wildcard { Self::Wildcard(name.into()) } else { Self::Exact(name.into()) })
     }
@@ -60,7 +62,8 @@ impl<'a> Host<'a> {
         if let Some(rest) = text.strip_prefix('[') {
             let (literal, port) = rest.split_once(']')?;
             let well_formed = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
-            return well_formed.then(|| literal.parse().ok().map(|it| Self::Address(IpAddr::V6(it))))?;
+            return well_formed
+                .then(|| literal.parse().ok().map(|it| Self::Address(IpAddr::V6(it))))?;
         }
         let name = match text.split_once(':') {
             Some((name, port)) => is_port(port).then_some(name)?,
@@ -95,9 +98,13 @@ mod tests {
 
     #[test]
     fn domains() {
-        assert_eq!(Domain::parse("Shop.Example.com.").unwrap(), Domain::Exact("shop.example.com".into()));
+        assert_eq!(
+            Domain::parse("Shop.Example.com.").unwrap(),
+            Domain::Exact("shop.example.com".into())
+        );
         assert_eq!(Domain::parse("*.x.y").unwrap(), Domain::Wildcard("x.y".into()));
-        for bad in ["", "*", "*.", "a..b", "-a.b", "a b", "a*.b", "*.*.b", "é.fr", &"a".repeat(64)] {
+        for bad in ["", "*", "*.", "a..b", "-a.b", "a b", "a*.b", "*.*.b", "é.fr", &"a".repeat(64)]
+        {
             assert!(Domain::parse(bad).is_err(), "{bad}");
         }
     }
@@ -111,7 +118,9 @@ mod tests {
         assert_eq!(Host::parse("shop:"), name("shop"));
         assert_eq!(Host::parse("127.0.0.1:80"), address("127.0.0.1"));
         assert_eq!(Host::parse("[::1]:80"), address("::1"));
-        for bad in ["", ".", ":80", "a:b", "a:99999", "a/b", "a@b", "a b", "[::1", "[x]", "[::1]x", "a%20"] {
+        for bad in
+            ["", ".", ":80", "a:b", "a:99999", "a/b", "a@b", "a b", "[::1", "[x]", "[::1]x", "a%20"]
+        {
             assert_eq!(Host::parse(bad), None, "{bad}");
         }
     }

@@ -1,15 +1,57 @@
 //! The router: a request's life.
+//!
+//! In the order in which a request meets them. Invariant: the router knows nothing of processes; it reads the
+//! table and takes leases, and the supervisor does the rest.
+
+mod door; // one thread accepts, and hands connections to workers
+mod worker; // one thread each: runtime, mailbox, ticks, and what its connections share
+mod connection; // idle → head → exchange → idle
+mod exchange; // the life of one request, from admission to its line
+mod request; // what is kept of a head
+mod headers; // the heads that the router writes
+mod search; // hold, pick, connect
+mod pick; // two choices
+mod pool; // connections to dynos
+mod relay; // request and answer on their way
+mod pending; // bytes that a socket has not taken
+mod retry; // what may be sent again, and whose fault a connect is
+mod upgrade; // after 101
+mod linger; // the dyno's half without its client
+mod reply; // the router's own answers, in one table
+mod access_log; // one line per request
+mod metrics; // request counters
+mod stream; // a socket
+mod clock; // read once per turn
+mod deadlines; // numbers, looked at once per tick
+mod random; // draws and ids
+mod http_date; // the Date field
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
+use tokio::sync::oneshot;
+use tokio::time;
+
+use crate::config::limits;
 use crate::model::ListenAddr;
+use crate::router::clock::Moment;
+use crate::router::door::{Door, Listening, bound_address};
+use crate::router::metrics::Registry;
+use crate::router::worker::{Mailbox, Message, Start, Worker};
 use crate::table::Publisher;
 use crate::telemetry::Lines;
 
 /// The running data plane: one door thread that accepts, and worker threads that carry connections.
-pub struct Router {}
+pub struct Router {
+    door: Arc<Door>,
+    workers: Vec<Arc<Mailbox>>,
+    threads: Vec<JoinHandle<()>>,
+    registry: Arc<Registry>,
+}
 
 /// What [`Router::start`] needs.
 pub struct Options {
@@ -24,7 +66,7 @@ pub struct Options {
 }
 
 /// Listeners that are bound and not yet accepted on.
-pub struct Prepared {}
+pub struct Prepared(Vec<Arc<Listening>>);
 
 /// An address that could not be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -38,55 +80,137 @@ pub struct BindError {
 
 impl Router {
     /// Starts the threads. Listens nowhere yet.
-    pub fn start(_options: Options) -> io::Result<Self> {
-        todo!()
+    pub fn start(options: Options) -> io::Result<Self> {
+        Moment::follow_the_wall();
+        let registry = Arc::new(Registry::default());
+        let door = Door::new(options.connections_max, registry.clone())?;
+        let mut workers = Vec::new();
+        let mut threads = Vec::new();
+        for index in 0..options.workers {
+            let (mailbox, thread) = Worker::start(Start {
+                index,
+                publisher: options.publisher.clone(),
+                access_log: options.access_log.clone(),
+                registry: registry.clone(),
+                door: door.clone(),
+            })?;
+            workers.push(mailbox);
+            threads.push(thread);
+        }
+        threads.push(door.open(&workers)?);
+        Ok(Self { door, workers, threads, registry })
     }
 
     /// Binds those of the wanted addresses that are not listened on yet, taking inherited descriptors
     /// (`LISTEN_FDS`) where their address fits. Nothing else changes until [`apply`](Self::apply).
-    pub fn prepare(&self, _wanted: &[ListenAddr], _inherited: Vec<OwnedFd>) -> Result<Prepared, BindError> {
-        todo!()
+    pub fn prepare(
+        &self,
+        wanted: &[ListenAddr],
+        mut inherited: Vec<OwnedFd>,
+    ) -> Result<Prepared, BindError> {
+        let current = self.door.listeners();
+        let mut prepared = Vec::new();
+        for addr in wanted {
+            let fail = |source| BindError { addr: addr.clone(), source };
+            if let Some(listening) = current.iter().find(|it| it.listener.wanted == *addr) {
+                prepared.push(listening.clone());
+                continue;
+            }
+            let fits = |socket: &OwnedFd| {
+                bound_address(socket).is_ok_and(|bound| bound.as_ref() == Some(addr))
+            };
+            let listening = match inherited.iter().position(fits) {
+                Some(at) => Listening::adopt(inherited.swap_remove(at), addr),
+                None => Listening::bind(addr),
+            };
+            prepared.push(Arc::new(listening.map_err(fail)?));
+        }
+        Ok(Prepared(prepared))
     }
 
     /// Accepts on exactly the prepared addresses from now on. Those that are not among them are emptied
     /// and closed; their connections finish.
-    pub fn apply(&self, _prepared: Prepared) {
-        todo!()
+    pub fn apply(&self, prepared: Prepared) {
+        self.door.listen(prepared.0);
     }
 
     /// The addresses that are accepted on, with the ports the kernel chose.
     pub fn listening(&self) -> Vec<ListenAddr> {
-        todo!()
+        self.door.listeners().iter().map(|it| it.listener.addr.clone()).collect()
+    }
+
+    /// Client connections that are open.
+    pub fn connections(&self) -> usize {
+        self.door.connections()
     }
 
     /// Stops accepting; each connection finishes its exchange and closes.
     pub fn drain(&self) {
-        todo!()
+        self.door.listen(Vec::new());
+        self.workers.iter().for_each(|worker| worker.post(Message::Drain));
     }
 
     /// Waits until no connection is left.
     pub async fn drained(&self) {
-        todo!()
+        // Looked at twice a tick: the end of a daemon needs no finer clock, and connections no bell for it.
+        while self.connections() > 0 {
+            time::sleep(limits::TICK / 2).await;
+        }
     }
 
     /// Cuts what is left (H24), then joins the threads. Blocks for at most some ticks.
     pub fn stop(self) {
-        todo!()
+        self.door.close();
+        self.workers.iter().for_each(|worker| worker.post(Message::Stop));
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the router had panicked");
+            }
+        }
     }
 
     /// The request counters in Prometheus' text format.
-    pub fn render_metrics(&self, _out: &mut String) {
-        todo!()
+    pub fn render_metrics(&self, out: &mut String) {
+        use std::fmt::Write;
+        self.registry.render(out);
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            out,
+            "# HELP dynomesh_connections Client connections that are open.\n# TYPE dynomesh_connections gauge"
+        );
+        for listening in &*self.door.listeners() {
+            let (addr, open) =
+                (&listening.listener.addr, listening.listener.connections.load(Ordering::Relaxed));
+            let _ = writeln!(out, "dynomesh_connections{{listener=\"{addr}\"}} {open}");
+        }
     }
 
-    /// Workers that have not answered for [`limits::WORKER_STALL`](crate::config::limits::WORKER_STALL),
-    /// with the seconds since they last did. Called each second by the control runtime; posts the next ping.
+    /// Workers that have not answered for [`limits::WORKER_STALL`], with the seconds since they last did.
+    /// Called each second by the control runtime; posts the next ping.
     pub fn stalled_workers(&self) -> Vec<(usize, f64)> {
-        todo!()
+        let now = Moment::now().micros();
+        let silent = |worker: &Mailbox| match worker.pulse.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            pulse => Duration::from_micros(now.saturating_sub(pulse)),
+        };
+        let stalled =
+            self.workers.iter().enumerate().map(|(index, worker)| (index, silent(worker)));
+        let stalled = stalled.filter(|(_, silence)| *silence > limits::WORKER_STALL);
+        let stalled = stalled.map(|(index, silence)| (index, silence.as_secs_f64())).collect();
+        self.workers.iter().for_each(|worker| worker.post(Message::Ping));
+        stalled
     }
 
-    /// What each worker holds (connections, pools, lingers), for `/debug/workers`.
+    /// What each worker holds (connections, pools, lingers), for `/debug/workers`. A worker that does not
+    /// answer within [`limits::WORKER_STALL`] is reported as `null`.
     pub async fn report_workers(&self) -> serde_json::Value {
-        todo!()
+        let mut reports = Vec::new();
+        for worker in &self.workers {
+            let (answer, report) = oneshot::channel();
+            worker.post(Message::Report(answer));
+            let report = time::timeout(limits::WORKER_STALL, report).await;
+            reports.push(report.ok().and_then(Result::ok).unwrap_or(serde_json::Value::Null));
+        }
+        serde_json::Value::Array(reports)
     }
 }

@@ -1,61 +1,112 @@
 //! The supervisor: a dyno's life.
+//!
+//! Knows of requests only how many a dyno holds. What it shares with the router is the route table.
 
+mod manager; // one loop owns what is wanted
+mod plan; // wanted against actual, as steps
+mod dyno; // the life
+mod place; // what every part of one life has in hand
+mod running; // one process of a dyno, and how it ends
+mod cool_off; // how long after a crash
+mod spawn; // the only place that makes processes
+mod probe; // when a web dyno is ready
+mod ports; // lent to web dynos
+mod output; // what dynos print
+mod routes; // what the table says
+mod status; // what people are told
+mod metrics; // what is counted
+#[cfg(test)]
+mod scripted; // processes for tests
+#[cfg(test)]
+mod tests; // formations on a paused clock
+
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, limits};
 use crate::shutdown::Shutdown;
 use crate::table::Publisher;
 use crate::telemetry::AppLog;
 
-/// The running dyno manager.
-pub struct Supervisor {}
+use manager::{Command, Manager, Means};
+use ports::Ports;
+use routes::Routes;
+use spawn::{Launcher, Spawn};
+use status::Board;
 
-/// What the supervisor knows of one dyno, for people and for `/debug/dynos`.
-#[derive(Clone, Debug, Serialize)]
-pub struct DynoStatus {
-    /// The app.
-    pub app: String,
-    /// `web.1`
-    pub dyno: String,
-    /// `starting`, `up`, `crashed`, `down`; `external` where somebody else runs it.
-    pub state: String,
-    /// Unix seconds since when.
-    pub since: u64,
-    /// The operating system's number of its process, where it runs.
-    pub pid: Option<u32>,
-    /// Where it accepts connections.
-    pub addr: Option<String>,
-    /// Requests in flight, lingering ones included.
-    pub in_flight: u32,
-    /// Of those, requests whose client was answered or has left.
-    pub lingering: u32,
-    /// Milliseconds of quarantine left: not known here, the router's clock tick at its end.
-    pub quarantined_until: u32,
-    /// Starts after a crash.
-    pub restarts: u32,
+pub use status::DynoStatus;
+
+/// The running dyno manager.
+pub struct Supervisor {
+    routes: Arc<Routes>,
+    board: Board,
+    /// Unbounded: people send these, a few in a daemon's life.
+    commands: mpsc::UnboundedSender<Command>,
+    ended: CancellationToken,
 }
 
 impl Supervisor {
-    /// Makes the first table, and starts the dynos of the configuration. Call it on the control runtime.
-    pub fn start(_config: &Arc<Config>, _log: AppLog, _shutdown: Shutdown) -> (Self, Arc<Publisher>) {
-        todo!()
+    /// Makes the first table, and starts the dynos of the configuration. Call it on the control runtime, whose
+    /// threads must live as long as the daemon: dynos die with the thread that started them.
+    pub fn start(config: &Arc<Config>, log: AppLog, shutdown: Shutdown) -> (Self, Arc<Publisher>) {
+        // Where the system does not say, `DYNOMESH` and the shell's search path are as good a guess as any.
+        let binary = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("dynomesh"));
+        let launcher = Launcher::through_init(binary, log.clone(), shutdown.clone());
+        Self::start_with(launcher, config, log, shutdown)
+    }
+
+    fn start_with<S: Spawn>(
+        spawn: S,
+        config: &Arc<Config>,
+        log: AppLog,
+        shutdown: Shutdown,
+    ) -> (Self, Arc<Publisher>) {
+        metrics::describe();
+        let (routes, publisher) = Routes::new(config);
+        let board = Board::default();
+        let (commands, orders) = mpsc::unbounded_channel();
+        let means = Means {
+            spawn,
+            ports: Ports::new(limits::DYNO_PORTS),
+            routes: routes.clone(),
+            board: board.clone(),
+            log,
+            shutdown: shutdown.clone(),
+        };
+        let ended = CancellationToken::new();
+        let end = ended.clone().drop_guard();
+        shutdown.spawn(async move {
+            Manager::run(means, orders).await;
+            drop(end);
+        });
+        let supervisor = Self { routes, board, commands, ended };
+        supervisor.command(Command::Apply(config.clone()));
+        (supervisor, publisher)
     }
 
     /// Puts a new configuration in force: the table is published before this returns, dynos follow.
-    pub fn apply(&self, _config: &Arc<Config>) {
-        todo!()
+    pub fn apply(&self, config: &Arc<Config>) {
+        self.routes.apply(config);
+        self.command(Command::Apply(config.clone()));
     }
 
-    /// Every dyno.
+    /// Every dyno, those that are finishing included.
     pub fn status(&self) -> Vec<DynoStatus> {
-        todo!()
+        self.board.status(self.routes.external())
     }
 
     /// Stops every dyno (SIGTERM, then SIGKILL after its exit timeout, or at once when the shutdown is
     /// forced) and waits for them.
     pub async fn stop(&self) {
-        todo!()
+        self.command(Command::Stop);
+        self.ended.cancelled().await;
+    }
+
+    fn command(&self, command: Command) {
+        // After the end there is nobody to command, and nothing left to do.
+        let _ = self.commands.send(command);
     }
 }

@@ -26,7 +26,10 @@ pub enum Take {
 
 impl LeaseWord {
     /// Open, with no lease held.
-    #[expect(clippy::new_without_default, reason = "a word by default says nothing about open or closed")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "a word by default says nothing about open or closed"
+    )]
     pub fn new() -> Self {
         Self(AtomicU32::new(0))
     }

@@ -22,7 +22,9 @@ pub enum Notice {
 
 /// Dropped by a worker when it has done what a [`Notice::Gone`] asks.
 #[derive(Clone)]
-pub struct Acknowledgement(#[expect(dead_code, reason = "its drop is the message")] mpsc::Sender<()>);
+pub struct Acknowledgement(
+    #[expect(dead_code, reason = "its drop is the message")] mpsc::Sender<()>,
+);
 
 /// Waits until every worker has acknowledged.
 pub struct Acknowledged(mpsc::Receiver<()>);

@@ -62,7 +62,8 @@ impl Table {
         let Routes { version, listener, apps, domain, default_app } = routes;
         let mut exact = FxHashMap::default();
         let mut wildcard = FxHashMap::default();
-        let machine = default_app.and_then(|name| apps.iter().find(|(app, _)| app.name == name).cloned());
+        let machine =
+            default_app.and_then(|name| apps.iter().find(|(app, _)| app.name == name).cloned());
         if let Some((app, _)) = &machine {
             exact.insert(domain.clone(), app.clone());
         }

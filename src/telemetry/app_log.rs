@@ -26,6 +26,29 @@ impl AppLog {
         self.write(Some(app), "app", process, |out| out.write_all(line))
     }
 
+    /// Lines that an app's process printed, as [`output`](Self::output), as one block: a burst of lines takes
+    /// one place of the queue. `false`: all were dropped.
+    pub fn outputs<'a>(
+        &self,
+        app: &AppName,
+        process: &dyn Display,
+        lines: impl IntoIterator<Item = &'a [u8]>,
+    ) -> bool {
+        let mut out = Vec::new();
+        let mut count = 0;
+        let mut head = Vec::with_capacity(64);
+        Stamp::default().write_now(&mut head);
+        // Writing to a Vec does not fail.
+        let _ = write!(head, " {app} app[{process}]: ");
+        for line in lines {
+            out.extend_from_slice(&head);
+            out.extend_from_slice(line);
+            out.push(b'\n');
+            count += 1;
+        }
+        self.0.send(out, count)
+    }
+
     /// A line of the daemon about itself: `- dynomesh[daemon]: listening on 127.0.0.1:8080`.
     pub fn daemon(&self, part: &dyn Display, message: &dyn Display) {
         self.write(None, "dynomesh", part, |out| write!(out, "{message}"));

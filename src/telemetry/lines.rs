@@ -129,9 +129,17 @@ impl Writer {
         if let Err(error) = &written {
             self.shared.dropped.fetch_add(lines, Ordering::Relaxed);
             if !self.failing {
-                let path = if let Target::File(path, _) = &self.target { path } else { Path::new("stdout") };
+                let path = if let Target::File(path, _) = &self.target {
+                    path
+                } else {
+                    Path::new("stdout")
+                };
                 // Standard error, since standard output may be what fails.
-                let _ = writeln!(io::stderr(), "failed to write the log to {}: {error}", path.display());
+                let _ = writeln!(
+                    io::stderr(),
+                    "failed to write the log to {}: {error}",
+                    path.display()
+                );
             }
         }
         self.failing = written.is_err();

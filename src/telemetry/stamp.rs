@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn stamps() {
         let mut stamp = Stamp::default();
-        let mut check = |secs, micros, expected: &str| {
+        let mut check = |secs, micros: u32, expected: &str| {
             let mut out = Vec::new();
             stamp.write(&mut out, Duration::new(secs, micros * 1000));
             assert_eq!(String::from_utf8(out).unwrap(), expected);

@@ -1,0 +1,249 @@
+//! What a reload would change: the difference of two configurations, in words.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::config::{AppSummary, Config, ConfigProblem, SourceSummary, Summary};
+
+/// The changes from one configuration to another. Prints one per line, nothing where there are none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// The router first, then the apps by name.
+    pub changes: Vec<Change>,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// What kind of change.
+    pub mark: Mark,
+    /// `app shop: web 1 → 2 dynos`
+    pub what: String,
+}
+
+/// What kind of change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// Is there afterwards, was not before.
+    Added,
+    /// Was there before, is not afterwards.
+    Removed,
+    /// Is another than before.
+    Changed,
+    /// Cannot change while the daemon runs: the reload would be refused.
+    Refused,
+}
+
+impl fmt::Display for Diff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, change) in self.changes.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            change.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = match self.mark {
+            Mark::Added => '+',
+            Mark::Removed => '-',
+            Mark::Changed => '~',
+            Mark::Refused => '!',
+        };
+        write!(f, "{mark} {}", self.what)
+    }
+}
+
+impl Diff {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Whether a reload would be refused.
+    pub fn is_refused(&self) -> bool {
+        self.changes.iter().any(|change| change.mark == Mark::Refused)
+    }
+
+    fn push(&mut self, mark: Mark, what: String) {
+        self.changes.push(Change { mark, what });
+    }
+
+    fn changed(&mut self, what: &str, old: &str, new: &str) {
+        if old != new {
+            self.push(Mark::Changed, format!("{what}: {old} → {new}"));
+        }
+    }
+
+    /// Items of two lists, each of which is in a list once.
+    fn items(&mut self, what: &str, old: &[String], new: &[String]) {
+        for item in old.iter().filter(|item| !new.contains(item)) {
+            self.push(Mark::Removed, format!("{what} {item}"));
+        }
+        for item in new.iter().filter(|item| !old.contains(item)) {
+            self.push(Mark::Added, format!("{what} {item}"));
+        }
+    }
+}
+
+/// What changes from `old` to `new`.
+pub fn diff(old: &Summary, new: &Summary) -> Diff {
+    let mut diff = Diff::default();
+    for fixed in fixed_keys(old, new) {
+        let Fixed { key, old, new } = fixed;
+        diff.push(Mark::Refused, format!("{key}: {old} → {new} (restart the daemon for it)"));
+    }
+    diff.items("listener", &old.http, &new.http);
+    diff.changed("domain", &old.domain, &new.domain);
+    diff.changed("default app", or_none(&old.default_app), or_none(&new.default_app));
+    diff.changed("access log", &old.access_log, &new.access_log);
+    diff.items("trusted proxy", &old.trusted_proxies, &new.trusted_proxies);
+    for (key, old, new) in differing(&old.timeouts, &new.timeouts) {
+        diff.changed(&format!("timeouts.{key}"), text(old), text(new));
+    }
+    for (name, old, new) in differing(&old.apps, &new.apps) {
+        match (old, new) {
+            (Some(old), Some(new)) => diff_app(&mut diff, name, old, new),
+            (Some(old), None) => diff.push(Mark::Removed, format!("app {name} ({})", brief(old))),
+            (None, new) => diff
+                .push(Mark::Added, format!("app {name} ({})", new.map(brief).unwrap_or_default())),
+        }
+    }
+    diff
+}
+
+fn diff_app(diff: &mut Diff, name: &str, old: &AppSummary, new: &AppSummary) {
+    diff.items(&format!("app {name}: domain"), &old.domains, &new.domains);
+    diff_source(diff, name, old, new);
+    for (key, old, new) in differing(&old.settings, &new.settings) {
+        // A timer that only one of two kinds of source has comes and goes with it.
+        if let (Some(old), Some(new)) = (old, new) {
+            diff.changed(&format!("app {name}: {key}"), old, new);
+        }
+    }
+}
+
+fn diff_source(diff: &mut Diff, name: &str, old: &AppSummary, new: &AppSummary) {
+    use SourceSummary::{External, Managed};
+    match (&old.source, &new.source) {
+        (External(old), External(new)) => diff.items(&format!("app {name}: dyno"), old, new),
+        (
+            Managed { dir, commands, formation, config_vars },
+            Managed {
+                dir: new_dir,
+                commands: new_commands,
+                formation: new_formation,
+                config_vars: new_vars,
+            },
+        ) => {
+            diff.changed(&format!("app {name}: dir"), dir, new_dir);
+            for (process_type, old, new) in differing(commands, new_commands) {
+                diff.changed(&format!("app {name}: {process_type} runs"), text(old), text(new));
+            }
+            for (process_type, old, new) in differing(formation, new_formation) {
+                let count = |it: Option<&u32>| it.copied().unwrap_or_default().to_string();
+                diff.changed(
+                    &format!("app {name}: {process_type} dynos"),
+                    &count(old),
+                    &count(new),
+                );
+            }
+            for (var, old, new) in differing(config_vars, new_vars) {
+                let mark = match (old, new) {
+                    (None, _) => Mark::Added,
+                    (_, None) => Mark::Removed,
+                    _ => Mark::Changed,
+                };
+                diff.push(mark, format!("app {name}: config var {var}"));
+            }
+        }
+        (old_source, new_source) if old_source != new_source => {
+            diff.changed(&format!("app {name}"), &brief(old), &brief(new));
+        }
+        _ => {}
+    }
+}
+
+/// An app in half a line.
+fn brief(app: &AppSummary) -> String {
+    match &app.source {
+        SourceSummary::Managed { dir, formation, .. } => {
+            let formation: Vec<_> =
+                formation.iter().map(|(it, count)| format!("{it}={count}")).collect();
+            format!("{}: {dir}", formation.join(" "))
+        }
+        SourceSummary::External(dynos) => format!("dynos {}", dynos.join(", ")),
+        SourceSummary::Blank => "no dynos".into(),
+    }
+}
+
+/// A key that cannot change while the daemon runs, and does.
+struct Fixed {
+    key: &'static str,
+    old: String,
+    new: String,
+}
+
+/// Worker threads hold connections, the socket is how commands find the daemon, and state is where its
+/// dynos are written down: none of them can move while it runs.
+fn fixed_keys(old: &Summary, new: &Summary) -> Vec<Fixed> {
+    let values = |it: &Summary| {
+        [
+            ("router.workers", it.workers.to_string()),
+            ("admin.http", or_none(&it.admin_http).to_owned()),
+            ("admin.socket", it.admin_socket.clone()),
+            ("state.dir", it.state_dir.clone()),
+        ]
+    };
+    values(old)
+        .into_iter()
+        .zip(values(new))
+        .filter(|(old, new)| old != new)
+        .map(|((key, old), (_, new))| Fixed { key, old, new })
+        .collect()
+}
+
+impl Config {
+    /// Why a running daemon with this configuration must refuse `new`: the keys that cannot change by a
+    /// reload and do. Empty where it may reload.
+    pub fn reload_refusals(&self, new: &Config) -> Vec<ConfigProblem> {
+        fixed_keys(&Summary::of(self), &Summary::of(new))
+            .into_iter()
+            .map(|Fixed { key, old, new: value }| ConfigProblem {
+                file: PathBuf::clone(&new.file),
+                line: new.notes.lines.get(key).copied(),
+                column: None,
+                key: Some(key.to_owned()),
+                message: format!(
+                    "cannot change from {old} to {value} by a reload; restart the daemon for it"
+                ),
+            })
+            .collect()
+    }
+}
+
+/// The keys under which two maps differ, with what each has there.
+fn differing<'a, V: PartialEq>(
+    old: &'a BTreeMap<String, V>,
+    new: &'a BTreeMap<String, V>,
+) -> impl Iterator<Item = (&'a str, Option<&'a V>, Option<&'a V>)> {
+    let added = new.keys().filter(|key| !old.contains_key(*key));
+    let mut keys: Vec<&String> = old.keys().chain(added).collect();
+    keys.sort();
+    keys.into_iter()
+        .map(|key| (key.as_str(), old.get(key), new.get(key)))
+        .filter(|(_, old, new)| old != new)
+}
+
+fn or_none(value: &Option<String>) -> &str {
+    value.as_deref().unwrap_or("none")
+}
+
+fn text(value: Option<&String>) -> &str {
+    value.map_or("nothing", String::as_str)
+}

@@ -1,0 +1,164 @@
+//! `config/example.toml` has every key that is read, and shows the defaults that hold.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use crate::config::read::unknown_field;
+use crate::config::written::Written;
+use crate::config::{Config, load};
+use crate::model::AppName;
+
+/// Stands for the names that people choose: `apps.NAME.dir`.
+const NAME: &str = "NAME";
+
+/// Every key that the structs of `written.rs` read, found out by offering each table a key that none has:
+/// serde answers with those it does have.
+fn keys_read() -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    collect_keys(&mut Vec::new(), &mut keys);
+    keys
+}
+
+fn collect_keys(path: &mut Vec<String>, keys: &mut BTreeSet<String>) {
+    let mut document = toml::Value::Integer(1);
+    for key in path.iter().chain([&"?".to_owned()]).rev() {
+        document = toml::Value::Table([(key.clone(), document)].into_iter().collect());
+    }
+    let text = toml::to_string(&document).unwrap();
+    let Err(error) = toml::from_str::<Written>(&text) else { return };
+    if let Some((_, known)) = unknown_field(error.message()) {
+        for key in known {
+            path.push(key.to_owned());
+            keys.insert(path.join("."));
+            collect_keys(path, keys);
+            path.pop();
+        }
+    } else if &text[error.span().unwrap()] == "1" && path.last().is_none_or(|key| key != NAME) {
+        // The table takes any key, and wants something other than a number there.
+        path.push(NAME.to_owned());
+        collect_keys(path, keys);
+        path.pop();
+    }
+}
+
+/// The keys of a text, with the names that people choose replaced.
+fn keys_written(text: &str) -> BTreeSet<String> {
+    fn collect(prefix: &str, table: &toml::Table, keys: &mut BTreeSet<String>) {
+        for (key, value) in table {
+            let path = match prefix {
+                "" => key.clone(),
+                "apps" => format!("apps.{NAME}"),
+                _ => format!("{prefix}.{key}"),
+            };
+            if path != format!("apps.{NAME}") {
+                keys.insert(path.clone());
+            }
+            let chosen = ["apps.NAME.config", "apps.NAME.formation"];
+            if let toml::Value::Table(inner) = value
+                && !chosen.contains(&&*path)
+            {
+                collect(&path, inner, keys);
+            }
+        }
+    }
+    let mut keys = BTreeSet::new();
+    collect("", &text.parse().unwrap(), &mut keys);
+    keys
+}
+
+fn example() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/example.toml")).unwrap()
+}
+
+/// The example with every commented key in force.
+fn example_uncommented() -> String {
+    let uncomment = |line: &str| match line.strip_prefix('#') {
+        Some(key) if !key.is_empty() && !key.starts_with(' ') => format!("{key}\n"),
+        _ => format!("{line}\n"),
+    };
+    example().lines().map(uncomment).collect()
+}
+
+/// Loads a configuration beside every file that the example names.
+fn loaded(text: &str) -> Config {
+    let dir: TempDir = tempfile::tempdir().unwrap();
+    for (path, content) in [
+        ("hello/Procfile", "web: hello\n"),
+        ("shop/Procfile", "web: shop\nworker: work\n"),
+        ("shop/error.html", "<p>error"),
+        ("shop/maintenance.html", "<p>soon"),
+        ("shop/.env", "A=1\n"),
+        ("example.toml", text),
+    ] {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    let mut config =
+        load(&dir.path().join("example.toml")).unwrap_or_else(|error| panic!("{error}"));
+    let place = |path: &Path| path.strip_prefix(dir.path()).unwrap().to_path_buf();
+    config.file = place(&config.file);
+    config.state_dir = place(&config.state_dir);
+    config.admin.socket = place(&config.admin.socket);
+    config
+}
+
+#[test]
+fn the_example_has_every_key_and_no_other() {
+    let read = keys_read();
+    assert!(read.len() > 40 && read.contains("apps.NAME.timeouts.cool_off_max"), "{read:?}");
+    assert_eq!(keys_written(&example_uncommented()), read);
+}
+
+#[test]
+fn the_example_can_be_used_as_it_is_and_in_full() {
+    assert_eq!(loaded(&example()).notes.warnings, []);
+    let full = loaded(&example_uncommented());
+    assert_eq!(full.notes.warnings, []);
+    assert_eq!(full.apps.len(), 3);
+}
+
+#[test]
+fn commented_keys_show_the_defaults() {
+    let hello = AppName::parse("hello").unwrap();
+    let (brief, full) = (loaded(&example()), loaded(&example_uncommented()));
+    assert_eq!(full.router, brief.router);
+    assert_eq!(full.admin, brief.admin);
+    assert_eq!(full.state_dir, brief.state_dir);
+    let without_dir = |config: &Config| {
+        let app = config.apps[&hello].clone();
+        let crate::config::AppSource::Managed(mut managed) = app.source else {
+            panic!("hello is managed")
+        };
+        managed.dir = "hello".into();
+        (app.domains, app.policy, managed)
+    };
+    assert_eq!(without_dir(&full), without_dir(&brief));
+}
+
+#[test]
+fn what_serve_runs_out_of_the_box_is_well_formed() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/dynomesh.toml");
+    let config = loaded(&fs::read_to_string(path).unwrap());
+    assert_eq!(config.notes.warnings, []);
+    assert_eq!(config.apps.len(), 1);
+}
+
+#[test]
+fn keys_are_found_in_every_struct() {
+    // Guards the trick itself: a struct that serde reads must be one whose keys are found.
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Two {
+        #[expect(dead_code, reason = "only its name matters")]
+        a: Option<u32>,
+        #[expect(dead_code, reason = "only its name matters")]
+        b: Option<u32>,
+    }
+    let error = toml::from_str::<Two>("c = 1").err().unwrap();
+    assert_eq!(unknown_field(error.message()), Some(("c", vec!["a", "b"])));
+}

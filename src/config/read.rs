@@ -1,0 +1,251 @@
+//! Text → the configuration as written. Turns what the TOML parser and serde object to into our own form:
+//! file, line, key, and what would be right.
+
+use std::ops::Range;
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue, Deserializer, Error};
+
+use crate::config::ConfigError;
+use crate::config::findings::Findings;
+use crate::config::limits;
+use crate::config::nearest::nearest;
+use crate::config::written::Written;
+
+/// Parses the text; the error has every unknown key and every value of a wrong type.
+///
+/// serde stops at the first thing it objects to. That entry is noted and taken out, and the rest is read
+/// again, so that a person hears of all of them at once.
+pub(crate) fn read(file: &Path, text: &str) -> Result<Written, ConfigError> {
+    let mut findings = Findings::new(file, text);
+    let mut document = match DeTable::parse(text) {
+        Ok(document) => document,
+        Err(error) => {
+            findings.problem(start(&error), "", error.message());
+            return Err(findings.error());
+        }
+    };
+    for _ in 0..limits::WRITTEN_PROBLEMS_MAX {
+        let error = match Written::deserialize(Deserializer::from(document.clone())) {
+            Ok(written) => return findings.verdict().map(|_| written),
+            Err(error) => error,
+        };
+        let path =
+            error.span().and_then(|span| path_to(document.get_ref(), &span)).unwrap_or_default();
+        findings.problem(start(&error), path.join("."), explain(&path, error.message()));
+        if !remove(document.get_mut(), &path) {
+            break;
+        }
+    }
+    Err(findings.error())
+}
+
+fn start(error: &Error) -> usize {
+    error.span().map_or(0, |span| span.start)
+}
+
+/// The keys that lead to the entry whose key or value stands at `span`.
+fn path_to(table: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<String>> {
+    table.iter().find_map(|(key, value)| {
+        let mut path = vec![key.get_ref().to_string()];
+        let here = match value.get_ref() {
+            DeValue::Table(inner) => {
+                if let Some(rest) = path_to(inner, span) {
+                    path.extend(rest);
+                    return Some(path);
+                }
+                value.span() == *span
+            }
+            _ => value.span().start <= span.start && span.end <= value.span().end,
+        };
+        (here || key.span() == *span).then_some(path)
+    })
+}
+
+/// Takes an entry out; `false` where there is none.
+fn remove(table: &mut DeTable<'_>, path: &[String]) -> bool {
+    match path {
+        [] => false,
+        [key] => table.remove(key.as_str()).is_some(),
+        [key, rest @ ..] => match table.get_mut(key.as_str()).map(|value| value.get_mut()) {
+            Some(DeValue::Table(inner)) => remove(inner, rest),
+            _ => false,
+        },
+    }
+}
+
+/// Says in our words what serde objects to.
+fn explain(path: &[String], message: &str) -> String {
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    if let Some((key, known)) = unknown_field(message) {
+        return match elsewhere(&path) {
+            Some(reason) => reason.to_owned(),
+            None => match nearest(key, known.iter().copied()) {
+                Some(meant) => format!("unknown key; did you mean {meant}?"),
+                None => format!("unknown key; known here: {}", known.join(", ")),
+            },
+        };
+    }
+    let message = in_words(message);
+    match (path.as_slice(), message.split_once(", expected ")) {
+        // Config vars are secrets: what was found is not repeated.
+        (["apps", _, "config", ..], Some((_, expected))) => format!("expected {expected}"),
+        (["apps", _, "config", ..], None) => "cannot be read".into(),
+        _ => message,
+    }
+}
+
+/// Takes serde's message apart: the key that it does not know, and those that it does.
+pub(crate) fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
+    let (key, expected) = message.strip_prefix("unknown field `")?.split_once("`, expected ")?;
+    Some((key, expected.split('`').skip(1).step_by(2).collect()))
+}
+
+/// Why a key that exists is not known here: another table has it, or a later version.
+fn elsewhere(path: &[&str]) -> Option<&'static str> {
+    Some(match path {
+        ["router", "https"] | ["router", "timeouts", "handshake"] => {
+            "comes with HTTPS support, which is not in this version; take the key out"
+        }
+        ["admin", "api"] => {
+            "comes with the Platform API, which is not in this version; take the key out"
+        }
+        ["sizes"] | ["apps", _, "size"] => "dyno sizes are not in this version; take the key out",
+        ["apps", _, "timeouts", "head" | "keepalive" | "stop"] => {
+            "is not an app's: set it in [router.timeouts]"
+        }
+        ["router", "timeouts", "boot" | "exit" | "cool_off" | "cool_off_max"] => {
+            "is an app's: set it in [apps.NAME.timeouts]"
+        }
+        _ => return None,
+    })
+}
+
+/// Puts TOML's words where serde has Rust's.
+fn in_words(message: &str) -> String {
+    let mut message = message.to_owned();
+    for (rust, toml) in [
+        ("a sequence", "an array"),
+        ("sequence", "an array"),
+        ("a map", "a table"),
+        ("map", "a table"),
+        ("a boolean", "true or false"),
+        ("u32", "a whole number"),
+        ("usize", "a whole number"),
+    ] {
+        if let Some(rest) = message.strip_suffix(&format!("expected {rust}")) {
+            message = format!("{rest}expected {toml}");
+        }
+        if let Some(rest) = message.strip_prefix(&format!("invalid type: {rust}, ")) {
+            message = format!("invalid type: {toml}, {rest}");
+        }
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &[&str]) {
+        let problems =
+            read(Path::new("f"), text).map_or_else(|error| error.problems, |_| Vec::new());
+        assert_eq!(
+            problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            expected,
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_the_nearest_known_one() {
+        check("[router]\nhtp = []\n", &["f:2: router.htp: unknown key; did you mean http?"]);
+        check(
+            "[apps.shop]\n\n[apps.shop.timeouts]\nholds = 1",
+            &["f:4: apps.shop.timeouts.holds: unknown key; did you mean hold?"],
+        );
+        check("[state]\ncolour = 1", &["f:2: state.colour: unknown key; known here: dir"]);
+        check("admin.sockte = 1", &["f:1: admin.sockte: unknown key; did you mean socket?"]);
+    }
+
+    #[test]
+    fn all_are_reported_at_once() {
+        check(
+            "nonsense = 1\n[router]\nhttp = 3\nworkers = \"two\"\n[apps.shop]\nmaintenance = 1\n",
+            &[
+                "f:1: nonsense: unknown key; known here: router, admin, state, apps",
+                "f:3: router.http: invalid type: integer `3`, expected an array",
+                "f:4: router.workers: invalid type: string \"two\", expected a whole number",
+                "f:6: apps.shop.maintenance: invalid type: integer `1`, expected true or false",
+            ],
+        );
+    }
+
+    #[test]
+    fn wrong_types_say_what_would_be_right() {
+        check(
+            "[router.timeouts]\nhead = 30",
+            &[
+                "f:2: router.timeouts.head: invalid type: integer `30`, expected a duration like \"30s\", \"500ms\", \"5m\" or \"1h30m\"",
+            ],
+        );
+        check(
+            "[router]\nhttp = [\n  \"a\",\n  1,\n]",
+            &["f:4: router.http: invalid type: integer `1`, expected a string"],
+        );
+        check(
+            "[apps.a]\nformation = { web = -1 }",
+            &["f:2: apps.a.formation.web: invalid value: integer `-1`, expected a whole number"],
+        );
+        check("apps = 1", &["f:1: apps: invalid type: integer `1`, expected a table"]);
+        check("[[router]]", &["f:1: router: invalid type: an array, expected a table"]);
+        check(
+            "state = [\"x\"]\napps.a = [\"b\"]",
+            &[
+                "f:1: state: invalid type: an array, expected a table",
+                "f:2: apps.a: invalid type: an array, expected a table",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_is_not_in_this_version_or_elsewhere_is_said() {
+        check(
+            "[router]\nhttps = []\ntimeouts.handshake = \"1s\"",
+            &[
+                "f:2: router.https: comes with HTTPS support, which is not in this version; take the key out",
+                "f:3: router.timeouts.handshake: comes with HTTPS support, which is not in this version; take the key out",
+            ],
+        );
+        check(
+            "[sizes.nap]\n[apps.a]\nsize = \"eco\"",
+            &[
+                "f:1: sizes: dyno sizes are not in this version; take the key out",
+                "f:3: apps.a.size: dyno sizes are not in this version; take the key out",
+            ],
+        );
+        check(
+            "[apps.a.timeouts]\nstop = \"1s\"",
+            &["f:2: apps.a.timeouts.stop: is not an app's: set it in [router.timeouts]"],
+        );
+    }
+
+    #[test]
+    fn syntax_errors_have_a_line() {
+        check("[router]\n\nhttp = [", &["f:3: unclosed array, expected `]`"]);
+        check("[router]\n[router]", &["f:2: duplicate key"]);
+    }
+
+    #[test]
+    fn config_vars_are_never_repeated() {
+        let text = "[apps.a]\nconfig = \"hunter2\"\n[apps.b.config]\nA = 77712\nB = { c = \"hunter2\" }\nD = 99999999999999999999999999999999999999999\n";
+        let said = read(Path::new("f"), text).err().unwrap().to_string();
+        assert_eq!(said.lines().count(), 4, "{said}");
+        assert!(
+            !said.contains("hunter2") && !said.contains("777") && !said.contains("999"),
+            "{said}"
+        );
+    }
+}

@@ -1,0 +1,255 @@
+//! As written → as used: parses every value, fills in defaults, reads the files that are named.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+use std::num::NonZero;
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use crate::config::claims::Claims;
+use crate::config::findings::Findings;
+use crate::config::resolve_app::{resolve_app, timeouts_of_router};
+use crate::config::values::{absolute, listen_addr, make_absolute, socket_path, timeout};
+use crate::config::written::{self, Optional, Written};
+use crate::config::{AccessLog, AdminConfig, AppConfig, AppSource, Config, Notes, RouterConfig};
+use crate::config::{defaults, limits};
+use crate::model::{AppName, Domain, ListenAddr, ListenerPolicy};
+
+/// Makes the configuration as used. Where the findings have a problem afterwards it is not to be used:
+/// stand-ins hold the places of what was wrong.
+pub(crate) fn resolve(findings: &mut Findings<'_>, file: &Path, written: &Written) -> Config {
+    let state_dir = absolute(
+        findings,
+        written.state.dir.as_ref().map_or(defaults::STATE_DIR, |it| it.get_ref()),
+    );
+    let router = resolve_router(findings, &written.router);
+    let admin = resolve_admin(findings, &written.admin, &state_dir, &router.http);
+    let apps = resolve_apps(findings, written, &router);
+    if let (Some(name), Some(written)) = (&router.default_app, &written.router.default_app)
+        && !apps.contains_key(name)
+    {
+        let message = format!("there is no app {name} (there is: {})", list(apps.keys()));
+        findings.problem(written.span().start, "router.default_app", message);
+    }
+    let lines = lines_of_fixed_keys(findings, written);
+    let notes = Notes { warnings: Vec::new(), lines };
+    Config { file: make_absolute(file), router, admin, state_dir, apps, notes }
+}
+
+fn resolve_router(findings: &mut Findings<'_>, written: &written::Router) -> RouterConfig {
+    RouterConfig {
+        http: resolve_http(findings, &written.http),
+        domain: resolve_domain(findings, &written.domain),
+        default_app: resolve_default_app(findings, &written.default_app),
+        workers: resolve_workers(findings, &written.workers),
+        access_log: resolve_access_log(findings, &written.access_log),
+        listener: ListenerPolicy {
+            head: timeout(findings, "router.timeouts.head", &written.timeouts.head, defaults::HEAD),
+            keepalive: timeout(
+                findings,
+                "router.timeouts.keepalive",
+                &written.timeouts.keepalive,
+                defaults::KEEPALIVE,
+            ),
+            trusted_proxies: resolve_trusted_proxies(findings, &written.trusted_proxies),
+        },
+        stop: timeout(findings, "router.timeouts.stop", &written.timeouts.stop, defaults::STOP),
+    }
+}
+
+fn resolve_http(findings: &mut Findings<'_>, written: &written::List) -> Vec<ListenAddr> {
+    const KEY: &str = "router.http";
+    let Some(written) = written else {
+        return ListenAddr::parse(defaults::HTTP).into_iter().collect();
+    };
+    if written.get_ref().is_empty() {
+        findings.problem(written.span().start, KEY, "expected at least one address to listen on");
+    }
+    let mut addrs: Vec<ListenAddr> = Vec::new();
+    for item in written.get_ref() {
+        let Some(addr) = listen_addr(findings, KEY, item) else { continue };
+        if is_one_place(&addr) && addrs.contains(&addr) {
+            findings.problem(item.span().start, KEY, format!("{addr} stands here twice"));
+        }
+        addrs.push(addr);
+    }
+    addrs
+}
+
+/// Port 0 asks the kernel for any free port, another one each time.
+fn is_one_place(addr: &ListenAddr) -> bool {
+    !matches!(addr, ListenAddr::Tcp(addr) if addr.port() == 0)
+}
+
+fn resolve_domain(findings: &mut Findings<'_>, written: &Optional<String>) -> Box<str> {
+    let Some(written) = written else { return defaults::DOMAIN.into() };
+    let wrong = match Domain::parse(written.get_ref()) {
+        Ok(Domain::Exact(domain)) => return domain,
+        Ok(Domain::Wildcard(_)) => "apps answer at NAME.domain: write the domain without *.",
+        Err(wrong) => wrong,
+    };
+    findings.problem(written.span().start, "router.domain", wrong);
+    defaults::DOMAIN.into()
+}
+
+fn resolve_default_app(findings: &mut Findings<'_>, written: &Optional<String>) -> Option<AppName> {
+    let written = written.as_ref()?;
+    AppName::parse(written.get_ref())
+        .map_err(|wrong| findings.problem(written.span().start, "router.default_app", wrong))
+        .ok()
+}
+
+fn resolve_workers(findings: &mut Findings<'_>, written: &Optional<usize>) -> usize {
+    let cores =
+        || std::thread::available_parallelism().map_or(1, NonZero::get).min(limits::WORKERS_MAX);
+    match written.as_ref().map(|it| (it.span().start, *it.get_ref())) {
+        None | Some((_, 0)) => cores(),
+        Some((_, workers)) if workers <= limits::WORKERS_MAX => workers,
+        Some((at, workers)) => {
+            let message = format!(
+                "expected 0 (one per core) to {} threads, not {workers}",
+                limits::WORKERS_MAX
+            );
+            findings.problem(at, "router.workers", message);
+            cores()
+        }
+    }
+}
+
+fn resolve_access_log(findings: &mut Findings<'_>, written: &Optional<String>) -> AccessLog {
+    let Some(written) = written else { return AccessLog::Stdout };
+    let path = match written.get_ref().as_str() {
+        "stdout" => return AccessLog::Stdout,
+        "off" => return AccessLog::Off,
+        path => absolute(findings, path),
+    };
+    let wrong = match path.parent() {
+        _ if written.get_ref().is_empty() => {
+            Some("expected \"stdout\", \"off\" or a file".to_owned())
+        }
+        _ if path.is_dir() => Some(format!("{} is a directory, not a file", path.display())),
+        Some(dir) if !dir.is_dir() => Some(format!("there is no directory {}", dir.display())),
+        _ => None,
+    };
+    if let Some(wrong) = wrong {
+        findings.problem(written.span().start, "router.access_log", wrong);
+    }
+    AccessLog::File(path)
+}
+
+fn resolve_trusted_proxies(findings: &mut Findings<'_>, written: &written::List) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for item in written.as_ref().map_or(&[][..], |it| it.get_ref()) {
+        let text = item.get_ref();
+        match text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+            Ok(network) => networks.push(network),
+            Err(_) => {
+                let message = format!(
+                    "expected an address like 10.0.0.1 or a network like 10.0.0.0/8, not {text:?}"
+                );
+                findings.problem(item.span().start, "router.trusted_proxies", message);
+            }
+        }
+    }
+    networks
+}
+
+fn resolve_admin(
+    findings: &mut Findings<'_>,
+    written: &written::Admin,
+    state_dir: &Path,
+    taken: &[ListenAddr],
+) -> AdminConfig {
+    let http = written.http.as_ref().and_then(|it| listen_addr(findings, "admin.http", it));
+    if let (Some(addr), Some(written)) = (&http, &written.http)
+        && is_one_place(addr)
+        && taken.contains(addr)
+    {
+        findings.problem(
+            written.span().start,
+            "admin.http",
+            format!("{addr} is in router.http already"),
+        );
+    }
+    let socket = match &written.socket {
+        Some(written) => {
+            let path = state_dir.join(written.get_ref());
+            socket_path(findings, "admin.socket", written, &path)
+        }
+        None => Some(state_dir.join(defaults::SOCKET)),
+    };
+    AdminConfig { http, socket: socket.unwrap_or_default() }
+}
+
+fn resolve_apps(
+    findings: &mut Findings<'_>,
+    written: &Written,
+    router: &RouterConfig,
+) -> BTreeMap<AppName, AppConfig> {
+    let mut apps = Vec::new();
+    for (name, app) in written.apps.iter() {
+        match AppName::parse(name.get_ref()) {
+            Ok(parsed) => apps.push((parsed, name.span().start, app)),
+            Err(wrong) => {
+                findings.problem(name.span().start, format!("apps.{}", name.get_ref()), wrong)
+            }
+        }
+    }
+    let timeouts = timeouts_of_router(findings, &written.router.timeouts);
+    let names = apps.iter().map(|(name, ..)| name);
+    let mut claims = Claims::new(&router.domain, router.default_app.as_ref(), names);
+    let resolved: BTreeMap<AppName, AppConfig> = apps
+        .into_iter()
+        .map(|(name, at, app)| {
+            let config = resolve_app(findings, &mut claims, &name, at, app, timeouts);
+            (name, config)
+        })
+        .collect();
+    note_shared_dynos(findings, written, &resolved);
+    resolved
+}
+
+/// Two apps may stand before one process, but it is more often a slip.
+fn note_shared_dynos(
+    findings: &mut Findings<'_>,
+    written: &Written,
+    apps: &BTreeMap<AppName, AppConfig>,
+) {
+    let mut seen = HashSet::new();
+    for (name, app) in apps {
+        let AppSource::External(dynos) = &app.source else { continue };
+        let Some(list) = written.apps.get(name.as_str()).and_then(|it| it.dynos.as_ref()) else {
+            continue;
+        };
+        for dyno in dynos {
+            if !seen.insert(dyno) {
+                let message = format!("{dyno} is a dyno of another app too");
+                findings.warn(list.span().start, format!("apps.{name}.dynos"), message);
+            }
+        }
+    }
+}
+
+/// Where the keys stand that a running daemon cannot take up anew, for
+/// [`Config::reload_refusals`].
+fn lines_of_fixed_keys(
+    findings: &Findings<'_>,
+    written: &Written,
+) -> BTreeMap<&'static str, usize> {
+    let start = |it: &Optional<String>| it.as_ref().map(|it| it.span().start);
+    [
+        ("router.workers", written.router.workers.as_ref().map(|it| it.span().start)),
+        ("admin.http", start(&written.admin.http)),
+        ("admin.socket", start(&written.admin.socket)),
+        ("state.dir", start(&written.state.dir)),
+    ]
+    .into_iter()
+    .filter_map(|(key, at)| Some((key, findings.line(at?))))
+    .collect()
+}
+
+fn list<T: ToString>(items: impl Iterator<Item = T>) -> String {
+    let items: Vec<String> = items.map(|it| it.to_string()).collect();
+    if items.is_empty() { "none".into() } else { items.join(", ") }
+}

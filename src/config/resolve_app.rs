@@ -1,0 +1,378 @@
+//! One app, as written → as used.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::claims::Claims;
+use crate::config::findings::Findings;
+use crate::config::nearest::nearest;
+use crate::config::procfile::{self, Procfile};
+use crate::config::values::{absolute, choice, dyno_addr, make_absolute, timeout, timeout_or_zero};
+use crate::config::written::{self, Optional};
+use crate::config::{AppConfig, AppSource, ManagedApp, SupervisorTimeouts};
+use crate::config::{config_var, defaults, duration, env_file, limits, text_file};
+use crate::model::{
+    AppName, AppPolicy, AppTimeouts, Balance, Domain, DynoAddr, Expect, Formation, ProcessType,
+};
+
+/// The timers that hold for an app that has none of its own: `[router.timeouts]`.
+pub(crate) fn timeouts_of_router(
+    findings: &mut Findings<'_>,
+    written: &written::RouterTimeouts,
+) -> AppTimeouts {
+    let default = defaults::APP_TIMEOUTS;
+    AppTimeouts {
+        hold: timeout(findings, "router.timeouts.hold", &written.hold, default.hold),
+        connect: timeout(findings, "router.timeouts.connect", &written.connect, default.connect),
+        first_byte: timeout(
+            findings,
+            "router.timeouts.first_byte",
+            &written.first_byte,
+            default.first_byte,
+        ),
+        rolling: timeout(findings, "router.timeouts.rolling", &written.rolling, default.rolling),
+        linger: timeout(findings, "router.timeouts.linger", &written.linger, default.linger),
+        drain: timeout(findings, "router.timeouts.drain", &written.drain, default.drain),
+        dyno_keepalive: timeout_or_zero(
+            findings,
+            "router.timeouts.dyno_keepalive",
+            &written.dyno_keepalive,
+            default.dyno_keepalive,
+        ),
+    }
+}
+
+/// Makes one app as used. Problems go to the findings; stand-ins hold the places of what was wrong.
+pub(crate) fn resolve_app(
+    findings: &mut Findings<'_>,
+    claims: &mut Claims,
+    name: &AppName,
+    at: usize,
+    written: &written::App,
+    timeouts: AppTimeouts,
+) -> AppConfig {
+    let resolver = AppResolver { name, at, written };
+    AppConfig {
+        domains: resolver.domains(findings, claims),
+        policy: resolver.policy(findings, timeouts),
+        source: resolver.source(findings),
+    }
+}
+
+struct AppResolver<'a> {
+    name: &'a AppName,
+    /// Where the name stands.
+    at: usize,
+    written: &'a written::App,
+}
+
+impl AppResolver<'_> {
+    fn key(&self, key: &str) -> String {
+        format!("apps.{}.{key}", self.name)
+    }
+
+    fn domains(&self, findings: &mut Findings<'_>, claims: &mut Claims) -> Vec<Domain> {
+        let mut domains = Vec::new();
+        for item in self.written.domains.as_ref().map_or(&[][..], |it| it.get_ref()) {
+            let at = item.span().start;
+            match Domain::parse(item.get_ref()) {
+                Ok(domain) if claims.claim(findings, at, self.name, &domain) => {
+                    domains.push(domain)
+                }
+                Ok(_) => {}
+                Err(wrong) => {
+                    findings.problem(
+                        at,
+                        self.key("domains"),
+                        format!("{:?}: {wrong}", item.get_ref()),
+                    );
+                }
+            }
+        }
+        domains
+    }
+
+    fn policy(&self, findings: &mut Findings<'_>, base: AppTimeouts) -> AppPolicy {
+        let written = self.written;
+        let balances =
+            [("p2c", Balance::P2c), ("random", Balance::Random), ("least", Balance::Least)];
+        let expects = [("router", Expect::Router), ("dyno", Expect::Dyno)];
+        let default = defaults::POLICY;
+        AppPolicy {
+            timeouts: self.timeouts(findings, base),
+            balance: choice(
+                findings,
+                &self.key("balance"),
+                &written.balance,
+                &balances,
+                default.balance,
+            ),
+            expect: choice(
+                findings,
+                &self.key("expect"),
+                &written.expect,
+                &expects,
+                default.expect,
+            ),
+            maintenance: written.maintenance.unwrap_or(default.maintenance),
+            backlog: self.backlog(findings),
+            error_page: self.page(findings, "error_page", &written.error_page),
+            maintenance_page: self.page(findings, "maintenance_page", &written.maintenance_page),
+        }
+    }
+
+    fn timeouts(&self, findings: &mut Findings<'_>, base: AppTimeouts) -> AppTimeouts {
+        let written = &self.written.timeouts;
+        let key = |key| self.key(&format!("timeouts.{key}"));
+        AppTimeouts {
+            hold: timeout(findings, &key("hold"), &written.hold, base.hold),
+            connect: timeout(findings, &key("connect"), &written.connect, base.connect),
+            first_byte: timeout(findings, &key("first_byte"), &written.first_byte, base.first_byte),
+            rolling: timeout(findings, &key("rolling"), &written.rolling, base.rolling),
+            linger: timeout(findings, &key("linger"), &written.linger, base.linger),
+            drain: timeout(findings, &key("drain"), &written.drain, base.drain),
+            dyno_keepalive: timeout_or_zero(
+                findings,
+                &key("dyno_keepalive"),
+                &written.dyno_keepalive,
+                base.dyno_keepalive,
+            ),
+        }
+    }
+
+    fn backlog(&self, findings: &mut Findings<'_>) -> u32 {
+        match &self.written.backlog {
+            None => defaults::POLICY.backlog,
+            Some(written) => {
+                let backlog = *written.get_ref();
+                if backlog > limits::BACKLOG_MAX {
+                    let message =
+                        format!("expected 0 to {} requests, not {backlog}", limits::BACKLOG_MAX);
+                    findings.problem(written.span().start, self.key("backlog"), message);
+                }
+                backlog
+            }
+        }
+    }
+
+    fn page(
+        &self,
+        findings: &mut Findings<'_>,
+        key: &str,
+        written: &Optional<String>,
+    ) -> Option<Arc<str>> {
+        let written = written.as_ref()?;
+        let path = findings.path(written.get_ref());
+        match text_file::read(&path) {
+            Ok(html) => Some(html.into()),
+            Err(wrong) => {
+                findings.problem(
+                    written.span().start,
+                    self.key(key),
+                    format!("{}: {wrong}", path.display()),
+                );
+                None
+            }
+        }
+    }
+
+    fn source(&self, findings: &mut Findings<'_>) -> AppSource {
+        let timeouts = self.supervisor_timeouts(findings);
+        let config_vars = self.config_vars(findings);
+        if let Some(dynos) = &self.written.dynos {
+            if self.written.dir.is_some() {
+                let message =
+                    "an app has either dir (dynomesh runs its dynos) or dynos (somebody else does)";
+                findings.problem(dynos.span().start, self.key("dynos"), message);
+            } else {
+                self.refuse_what_needs_dir(findings);
+            }
+            return AppSource::External(self.dynos(findings, dynos.span().start, dynos.get_ref()));
+        }
+        let Some(dir) = &self.written.dir else {
+            self.refuse_what_needs_dir(findings);
+            let message =
+                "the app has neither dir nor dynos: requests are answered with H81, Blank app";
+            findings.warn(self.at, format!("apps.{}", self.name), message);
+            return AppSource::Blank;
+        };
+        let commands = self.procfile(findings, dir.span().start, &findings.path(dir.get_ref()));
+        let Some(commands) = commands else { return AppSource::Blank };
+        let formation = self.formation(findings, &commands);
+        let dir = absolute(findings, dir.get_ref());
+        AppSource::Managed(ManagedApp { dir, commands, formation, config_vars, timeouts })
+    }
+
+    fn refuse_what_needs_dir(&self, findings: &mut Findings<'_>) {
+        let written = self.written;
+        let timeouts = &written.timeouts;
+        let start = |it: &Optional<written::DurationText>| it.as_ref().map(|it| it.span().start);
+        for (key, at) in [
+            ("formation", written.formation.as_ref().map(|it| it.span().start)),
+            ("env_file", written.env_file.as_ref().map(|it| it.span().start)),
+            ("config", written.config.as_ref().map(|it| it.span().start)),
+            ("timeouts.boot", start(&timeouts.boot)),
+            ("timeouts.exit", start(&timeouts.exit)),
+            ("timeouts.cool_off", start(&timeouts.cool_off)),
+            ("timeouts.cool_off_max", start(&timeouts.cool_off_max)),
+        ] {
+            if let Some(at) = at {
+                let message =
+                    "is for dynos that dynomesh runs: it needs dir, a directory with a Procfile";
+                findings.problem(at, self.key(key), message);
+            }
+        }
+    }
+
+    fn dynos(
+        &self,
+        findings: &mut Findings<'_>,
+        at: usize,
+        written: &[toml::Spanned<String>],
+    ) -> Vec<DynoAddr> {
+        let key = self.key("dynos");
+        if written.is_empty() {
+            findings.problem(at, &key, "expected at least one address of a dyno");
+        }
+        let mut dynos: Vec<DynoAddr> = Vec::new();
+        for item in written {
+            let Some(addr) = dyno_addr(findings, &key, item) else { continue };
+            if dynos.contains(&addr) {
+                findings.problem(item.span().start, &key, format!("{addr} stands here twice"));
+            } else {
+                dynos.push(addr);
+            }
+        }
+        dynos
+    }
+
+    fn procfile(
+        &self,
+        findings: &mut Findings<'_>,
+        at: usize,
+        dir: &Path,
+    ) -> Option<BTreeMap<ProcessType, String>> {
+        let key = self.key("dir");
+        if !dir.is_dir() {
+            let dir = make_absolute(dir);
+            findings.problem(at, key, format!("there is no directory {}", dir.display()));
+            return None;
+        }
+        let path = dir.join("Procfile");
+        let text = match text_file::read(&path) {
+            Ok(text) => text,
+            Err(wrong) => {
+                findings.problem(at, key, format!("{}: {wrong}", path.display()));
+                return None;
+            }
+        };
+        match procfile::parse(&text) {
+            Ok(Procfile { commands, warnings }) => {
+                findings.warnings_in(&path, warnings);
+                if commands.is_empty() {
+                    findings.warn(
+                        at,
+                        key,
+                        format!("{} has no process type: nothing runs", path.display()),
+                    );
+                }
+                Some(commands)
+            }
+            Err(mistakes) => {
+                findings.problems_in(&path, mistakes);
+                None
+            }
+        }
+    }
+
+    fn formation(
+        &self,
+        findings: &mut Findings<'_>,
+        commands: &BTreeMap<ProcessType, String>,
+    ) -> Formation {
+        let mut formation: Formation =
+            commands.keys().map(|it| (it.clone(), u32::from(it.is_web()))).collect();
+        for (name, count) in self.written.formation.iter().flat_map(|it| it.get_ref()) {
+            let key = self.key(&format!("formation.{}", name.get_ref()));
+            match formation.iter_mut().find(|(it, _)| it.as_str() == name.get_ref()) {
+                Some((_, wanted)) => *wanted = *count.get_ref(),
+                None => {
+                    let message = self.no_process_type(name.get_ref(), commands);
+                    findings.problem(name.span().start, &key, message);
+                }
+            }
+            if *count.get_ref() > limits::FORMATION_MAX {
+                let message = format!("expected 0 to {} dynos", limits::FORMATION_MAX);
+                findings.problem(count.span().start, &key, message);
+            }
+        }
+        formation
+    }
+
+    fn no_process_type(&self, written: &str, commands: &BTreeMap<ProcessType, String>) -> String {
+        let known: Vec<&str> = commands.keys().map(ProcessType::as_str).collect();
+        let known = match (nearest(written, known.iter().copied()), known.as_slice()) {
+            (Some(meant), [_, _, ..]) => {
+                format!("it has: {}; did you mean {meant}?", known.join(", "))
+            }
+            (_, []) => "it has none".to_owned(),
+            _ => format!("it has: {}", known.join(", ")),
+        };
+        format!("the Procfile of {} has no process type {written:?} ({known})", self.name)
+    }
+
+    fn config_vars(&self, findings: &mut Findings<'_>) -> BTreeMap<String, String> {
+        let mut vars = BTreeMap::new();
+        if let Some(written) = &self.written.env_file {
+            let path = findings.path(written.get_ref());
+            match text_file::read(&path) {
+                Ok(text) => {
+                    let file = env_file::parse(&text);
+                    vars = file.vars;
+                    findings.warnings_in(&path, file.warnings);
+                }
+                Err(wrong) => {
+                    let message = format!("{}: {wrong}", path.display());
+                    findings.problem(written.span().start, self.key("env_file"), message);
+                }
+            }
+        }
+        for (name, value) in self.written.config.iter().flat_map(|it| it.get_ref()) {
+            let key = self.key(&format!("config.{}", name.get_ref()));
+            let checked = config_var::check_name(name.get_ref())
+                .and_then(|()| config_var::check_value(value.get_ref()));
+            match checked {
+                Ok(()) => {
+                    vars.insert(name.get_ref().clone(), value.get_ref().clone());
+                }
+                Err(wrong) => findings.problem(name.span().start, key, wrong),
+            }
+        }
+        vars
+    }
+
+    fn supervisor_timeouts(&self, findings: &mut Findings<'_>) -> SupervisorTimeouts {
+        let written = &self.written.timeouts;
+        let key = |key| self.key(&format!("timeouts.{key}"));
+        let default = defaults::SUPERVISOR_TIMEOUTS;
+        let cool_off_first =
+            timeout(findings, &key("cool_off"), &written.cool_off, default.cool_off_first);
+        let cool_off_max =
+            timeout(findings, &key("cool_off_max"), &written.cool_off_max, default.cool_off_max);
+        if let Some(at) = written.cool_off.as_ref().or(written.cool_off_max.as_ref())
+            && cool_off_first > cool_off_max
+        {
+            let [first, max] = [cool_off_first, cool_off_max].map(duration::print);
+            let message =
+                format!("the first cool-off ({first}) is longer than cool_off_max ({max})");
+            findings.problem(at.span().start, key("cool_off"), message);
+        }
+        SupervisorTimeouts {
+            boot: timeout(findings, &key("boot"), &written.boot, default.boot),
+            exit: timeout(findings, &key("exit"), &written.exit, default.exit),
+            cool_off_first,
+            cool_off_max,
+        }
+    }
+}

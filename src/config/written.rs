@@ -1,0 +1,157 @@
+//! The configuration as written: one struct per table of the file, each value with its place in the text.
+//!
+//! Invariant: no `Debug`, since config vars pass through here in the clear. What the keys mean and what
+//! holds where one is absent is in `config/example.toml` and in `defaults.rs`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use toml::Spanned;
+
+use crate::config::duration;
+
+pub(crate) type Optional<T> = Option<Spanned<T>>;
+pub(crate) type List = Optional<Vec<Spanned<String>>>;
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Written {
+    pub(crate) router: Table<Router>,
+    pub(crate) admin: Table<Admin>,
+    pub(crate) state: Table<State>,
+    pub(crate) apps: Table<BTreeMap<Spanned<String>, Table<App>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Router {
+    pub(crate) http: List,
+    pub(crate) domain: Optional<String>,
+    pub(crate) default_app: Optional<String>,
+    pub(crate) workers: Optional<usize>,
+    pub(crate) access_log: Optional<String>,
+    pub(crate) trusted_proxies: List,
+    pub(crate) timeouts: Table<RouterTimeouts>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RouterTimeouts {
+    pub(crate) connect: Optional<DurationText>,
+    pub(crate) first_byte: Optional<DurationText>,
+    pub(crate) rolling: Optional<DurationText>,
+    pub(crate) hold: Optional<DurationText>,
+    pub(crate) linger: Optional<DurationText>,
+    pub(crate) drain: Optional<DurationText>,
+    pub(crate) dyno_keepalive: Optional<DurationText>,
+    pub(crate) head: Optional<DurationText>,
+    pub(crate) keepalive: Optional<DurationText>,
+    pub(crate) stop: Optional<DurationText>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Admin {
+    pub(crate) http: Optional<String>,
+    pub(crate) socket: Optional<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct State {
+    pub(crate) dir: Optional<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct App {
+    pub(crate) dir: Optional<String>,
+    pub(crate) dynos: List,
+    pub(crate) domains: List,
+    pub(crate) formation: Optional<BTreeMap<Spanned<String>, Spanned<u32>>>,
+    pub(crate) balance: Optional<String>,
+    pub(crate) expect: Optional<String>,
+    pub(crate) backlog: Optional<u32>,
+    pub(crate) maintenance: Option<bool>,
+    pub(crate) error_page: Optional<String>,
+    pub(crate) maintenance_page: Optional<String>,
+    pub(crate) env_file: Optional<String>,
+    pub(crate) config: Optional<BTreeMap<Spanned<String>, Spanned<String>>>,
+    pub(crate) timeouts: Table<AppTimeouts>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AppTimeouts {
+    pub(crate) connect: Optional<DurationText>,
+    pub(crate) first_byte: Optional<DurationText>,
+    pub(crate) rolling: Optional<DurationText>,
+    pub(crate) hold: Optional<DurationText>,
+    pub(crate) linger: Optional<DurationText>,
+    pub(crate) drain: Optional<DurationText>,
+    pub(crate) dyno_keepalive: Optional<DurationText>,
+    pub(crate) boot: Optional<DurationText>,
+    pub(crate) exit: Optional<DurationText>,
+    pub(crate) cool_off: Optional<DurationText>,
+    pub(crate) cool_off_max: Optional<DurationText>,
+}
+
+/// A table and nothing else: serde by itself would also fill a struct from an array, by position.
+#[derive(Default)]
+pub(crate) struct Table<T>(T);
+
+impl<T> Deref for Table<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
+            type Value = Table<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<Table<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(entries)).map(Table)
+            }
+        }
+
+        deserializer.deserialize_map(Entries(PhantomData))
+    }
+}
+
+/// A string where a duration belongs: tells somebody who wrote `30` how `"30s"` is written.
+pub(crate) struct DurationText(pub(crate) String);
+
+impl<'de> Deserialize<'de> for DurationText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = DurationText;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(duration::EXPECTED)
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<DurationText, E> {
+                Ok(DurationText(text.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_str(Text)
+    }
+}

@@ -1,0 +1,95 @@
+//! Which path gives which answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::config::Summary;
+use crate::control::{ReloadOutcome, Running, exposition, metrics, readiness};
+
+/// How long a report waits for the workers: one that is stuck must not keep the others' from being read.
+const REPORT: Duration = Duration::from_secs(2);
+
+/// What the admin listener answers. Reads only.
+pub fn admin(running: Arc<Running>) -> axum::Router {
+    pages().with_state(running)
+}
+
+/// What the control socket answers: all of the admin listener's, and what changes things.
+pub fn control(running: Arc<Running>) -> axum::Router {
+    pages()
+        .route("/config", get(config))
+        .route("/dynos", get(dynos))
+        .route("/reload", post(reload))
+        .with_state(running)
+}
+
+fn pages() -> axum::Router<Arc<Running>> {
+    axum::Router::new()
+        .route("/metrics", get(scrape))
+        .route("/healthz", get(health))
+        .route("/readyz", get(ready))
+        .route("/debug/dynos", get(dynos))
+        .route("/debug/workers", get(workers))
+}
+
+async fn scrape(State(running): State<Arc<Running>>) -> Response {
+    ([(CONTENT_TYPE, exposition::MEDIA_TYPE)], metrics::render(&running)).into_response()
+}
+
+/// Whether the daemon works at all. Says nothing of the apps.
+async fn health(State(running): State<Arc<Running>>) -> Response {
+    let stalled = running.stalled();
+    let reasons = stalled
+        .iter()
+        .map(|(worker, seconds)| format!("worker {worker} has not answered for {seconds:.1} s"));
+    verdict(reasons.collect())
+}
+
+/// Whether requests would be served.
+async fn ready(State(running): State<Arc<Running>>) -> Response {
+    verdict(readiness::missing(running.phase(), &running.config.load(), &running.publisher.table()))
+}
+
+fn verdict(against: Vec<String>) -> Response {
+    match against.is_empty() {
+        true => "ok\n".into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, against.join("\n") + "\n").into_response(),
+    }
+}
+
+async fn dynos(State(running): State<Arc<Running>>) -> Response {
+    Json(running.supervisor.status()).into_response()
+}
+
+async fn workers(State(running): State<Arc<Running>>) -> Response {
+    match timeout(REPORT, running.router.report_workers()).await {
+        Ok(report) => Json(report).into_response(),
+        Err(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "some worker does not answer\n").into_response()
+        }
+    }
+}
+
+async fn config(State(running): State<Arc<Running>>) -> Response {
+    Json(Summary::of(&running.config.load())).into_response()
+}
+
+async fn reload(State(running): State<Arc<Running>>) -> Response {
+    let (answer, outcome) = oneshot::channel();
+    let asked = running.reloads.try_send(answer).is_ok();
+    match outcome.await {
+        Ok(outcome @ ReloadOutcome::Ok { .. }) if asked => Json(outcome).into_response(),
+        Ok(outcome) => (StatusCode::UNPROCESSABLE_ENTITY, Json(outcome)).into_response(),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "stopping, or too many reloads asked for\n")
+            .into_response(),
+    }
+}

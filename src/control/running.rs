@@ -1,0 +1,106 @@
+//! What of the running daemon the answers are made from.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::control::ReloadRequest;
+use crate::router::Router;
+use crate::supervisor::Supervisor;
+use crate::table::Publisher;
+use crate::telemetry::Lines;
+
+/// The parts of the running daemon, and what it knows about itself. The daemon fills it and keeps it
+/// current; the routes only read.
+pub struct Running {
+    /// The data plane.
+    pub router: Router,
+    /// The dyno manager.
+    pub supervisor: Supervisor,
+    /// The route table.
+    pub publisher: Arc<Publisher>,
+    /// What was counted through the metrics crate.
+    pub recorded: PrometheusHandle,
+    /// Every writer of lines, for the count of lines that were dropped.
+    pub lines: Vec<Lines>,
+    /// The configuration in force.
+    pub config: ArcSwap<Config>,
+    /// Where reloads are asked for.
+    pub reloads: mpsc::Sender<ReloadRequest>,
+    phase: AtomicU8,
+    stalled: Mutex<Vec<(usize, f64)>>,
+}
+
+/// Where the daemon is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Nothing is accepted yet.
+    Starting,
+    /// Requests are accepted.
+    Serving,
+    /// What is in flight finishes.
+    Stopping,
+}
+
+impl Running {
+    /// Puts the parts together; the phase is [`Phase::Starting`].
+    pub fn new(
+        router: Router,
+        supervisor: Supervisor,
+        publisher: Arc<Publisher>,
+        recorded: PrometheusHandle,
+        lines: Vec<Lines>,
+        config: Arc<Config>,
+        reloads: mpsc::Sender<ReloadRequest>,
+    ) -> Self {
+        Self {
+            router,
+            supervisor,
+            publisher,
+            recorded,
+            lines,
+            config: ArcSwap::new(config),
+            reloads,
+            phase: AtomicU8::new(Phase::Starting as u8),
+            stalled: Mutex::default(),
+        }
+    }
+
+    /// Where the daemon is in its life.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            phase if phase == Phase::Starting as u8 => Phase::Starting,
+            phase if phase == Phase::Serving as u8 => Phase::Serving,
+            _ => Phase::Stopping,
+        }
+    }
+
+    /// Enters the next phase.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// The workers that do not answer, with the seconds since they last did.
+    pub fn stalled(&self) -> Vec<(usize, f64)> {
+        self.stalled.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes which workers do not answer. The daemon's tick calls it each second.
+    pub fn note_stalled(&self, stalled: Vec<(usize, f64)>) {
+        *self.stalled.lock().unwrap_or_else(PoisonError::into_inner) = stalled;
+    }
+
+    /// Requests that hold a slot on some dyno of the table.
+    pub fn in_flight(&self) -> u64 {
+        let table = self.publisher.table();
+        let lineups = table.apps().iter().map(|app| app.roster.lineup());
+        lineups
+            .map(|lineup| lineup.dynos.iter().map(|dyno| u64::from(dyno.in_flight())).sum::<u64>())
+            .sum()
+    }
+}

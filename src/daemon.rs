@@ -1,1 +1,0 @@
-//! Builds all in order, stops in reverse.

@@ -1,0 +1,11 @@
+//! Builds all in order, stops in reverse; the only part that knows all others.
+
+mod serve; // start, run, stop: the daemon's life
+mod reload; // one file swapped for another, or refused
+mod watch; // what is looked at each second
+mod signals; // what the operating system asks for
+mod descriptors; // how many connections the process may hold
+mod inherited; // sockets that the service manager opened for us
+mod notify; // what the service manager is told
+
+pub use serve::{ServeError, serve};

@@ -1,0 +1,150 @@
+//! One configuration swapped for another in one step, or refused as a whole.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use metrics::counter;
+use tokio::signal::unix::Signal;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use crate::config::{self, Config, Summary};
+use crate::control::{Phase, ReloadOutcome, ReloadRequest, Running};
+use crate::daemon::notify::Notifier;
+use crate::daemon::serve::{Url, open_access_log};
+use crate::router::Prepared;
+use crate::shutdown::Shutdown;
+use crate::telemetry::{Lines, Target};
+
+const RELOADS: &str = "dynomesh_reloads_total";
+
+/// Reloads the file when asked, one reload at a time.
+pub(in crate::daemon) struct Reloader {
+    path: PathBuf,
+    running: Arc<Running>,
+    access_log: Lines,
+    notifier: Notifier,
+}
+
+/// A configuration against which nothing stands, and what it needs, opened.
+struct Checked {
+    config: Arc<Config>,
+    listeners: Prepared,
+    access_log: Target,
+}
+
+impl Reloader {
+    /// For the file at `path`.
+    pub(in crate::daemon) fn new(
+        path: PathBuf,
+        running: Arc<Running>,
+        access_log: Lines,
+        notifier: Notifier,
+    ) -> Self {
+        metrics::describe_counter!(RELOADS, "Reloads of the configuration, by what came of them.");
+        for result in ["ok", "refused"] {
+            counter!(RELOADS, "result" => result).absolute(0);
+        }
+        Self { path, running, access_log, notifier }
+    }
+
+    /// Runs until the shutdown begins. Whoever asks while a reload is under way gets another one after it:
+    /// the file may have changed since it was read.
+    pub(in crate::daemon) async fn run(
+        self,
+        mut hangups: Signal,
+        mut requests: mpsc::Receiver<ReloadRequest>,
+        shutdown: Shutdown,
+    ) {
+        loop {
+            let mut waiting = Vec::new();
+            tokio::select! {
+                _ = hangups.recv() => {}
+                Some(request) = requests.recv() => waiting.push(request),
+                () = shutdown.begun() => return,
+            }
+            while let Ok(request) = requests.try_recv() {
+                waiting.push(request);
+            }
+            let outcome = self.reload().await;
+            for request in waiting {
+                // Who asked may have left.
+                let _ = request.send(outcome.clone());
+            }
+        }
+    }
+
+    async fn reload(&self) -> ReloadOutcome {
+        self.notifier.reloading();
+        let outcome = match self.check().await {
+            Ok(checked) => self.apply(checked),
+            Err(reasons) => ReloadOutcome::Refused { reasons },
+        };
+        self.notifier.ready();
+        say(&outcome);
+        outcome
+    }
+
+    /// Loads the file and everything that could fail about it; nothing has changed afterwards.
+    async fn check(&self) -> Result<Checked, Vec<String>> {
+        let path = self.path.clone();
+        // It reads the disk, and a large file takes a while: the control runtime has dynos to watch.
+        let loaded = spawn_blocking(move || config::load(&path)).await;
+        let loaded = loaded.map_err(|panic| vec![format!("{}: {panic}", self.path.display())])?;
+        let config = loaded
+            .map_err(|error| error.problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let refusals = self.running.config.load().reload_refusals(&config);
+        if !refusals.is_empty() {
+            return Err(refusals.iter().map(ToString::to_string).collect());
+        }
+        if self.running.phase() == Phase::Stopping {
+            return Err(vec!["dynomesh is stopping".into()]);
+        }
+        let listeners = self.running.router.prepare(&config.router.http, Vec::new());
+        let listeners = listeners.map_err(|error| vec![format!("{error} ([router] http)")])?;
+        let access_log =
+            open_access_log(&config.router.access_log).map_err(|error| vec![error.to_string()])?;
+        Ok(Checked { config: Arc::new(config), listeners, access_log })
+    }
+
+    /// Puts a checked configuration in force. Nothing here awaits, so nobody sees it half done.
+    fn apply(&self, checked: Checked) -> ReloadOutcome {
+        let Checked { config, listeners, access_log } = checked;
+        let running = &self.running;
+        let before = running.config.swap(config.clone());
+        running.supervisor.apply(&config);
+        let listening = running.router.listening();
+        running.router.apply(listeners);
+        let lines = self.access_log.clone();
+        // It waits while the writer is stuck, and a stuck writer may be why there is a new target.
+        drop(spawn_blocking(move || lines.retarget(access_log)));
+        for addr in running.router.listening().iter().filter(|addr| !listening.contains(addr)) {
+            tracing::info!("listening on {}", Url(addr));
+        }
+        for warning in &config.notes.warnings {
+            tracing::warn!("{warning}");
+        }
+        let diff = config::diff(&Summary::of(&before), &Summary::of(&config));
+        let changes = diff.changes.iter().map(ToString::to_string).collect();
+        ReloadOutcome::Ok { table_version: running.publisher.table().version(), changes }
+    }
+}
+
+fn say(outcome: &ReloadOutcome) {
+    match outcome {
+        ReloadOutcome::Ok { table_version, changes } => {
+            counter!(RELOADS, "result" => "ok").increment(1);
+            for change in changes {
+                tracing::info!("reload: {change}");
+            }
+            tracing::info!("reloaded, {} changes, table version {table_version}", changes.len());
+        }
+        ReloadOutcome::Refused { reasons } => {
+            counter!(RELOADS, "result" => "refused").increment(1);
+            for reason in reasons {
+                tracing::error!("{reason}");
+            }
+            tracing::error!("reload refused, nothing was changed");
+        }
+    }
+}

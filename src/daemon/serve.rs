@@ -1,0 +1,269 @@
+//! The daemon's life: built in order, run until told to stop, stopped in reverse.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fmt, io, thread};
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::runtime;
+use tokio::signal::unix::Signal;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use crate::config::{self, AccessLog, Config, ConfigError};
+use crate::control::{ControlError, Doors, Phase, Running};
+use crate::daemon::notify::Notifier;
+use crate::daemon::reload::Reloader;
+use crate::daemon::signals::{self, Ends};
+use crate::daemon::watch::watch;
+use crate::daemon::{descriptors, inherited};
+use crate::model::ListenAddr;
+use crate::router::{self, BindError, Router};
+use crate::shutdown::Shutdown;
+use crate::supervisor::Supervisor;
+use crate::telemetry::{self, AppLog, Lines, Target};
+
+/// Commands that may wait for a reload at one time.
+const RELOADS_WAITING: usize = 16;
+/// How long the answers of the control plane may take to finish at the end.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// How long the last lines may take to be written.
+const LAST_LINES: Duration = Duration::from_secs(2);
+/// Seconds, for the histograms of the metrics crate. The slow thing that is measured there is a dyno's boot:
+/// from what a shell script needs to R10.
+const BUCKETS: [f64; 9] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Why `serve` could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An address of the router.
+    #[error("{0} ([router] http)")]
+    Bind(#[from] BindError),
+    /// The admin listener or the control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The access log.
+    #[error("open {}: {source} ([router] access_log)", path.display())]
+    AccessLog {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The socket of the service manager.
+    #[error("use $NOTIFY_SOCKET: {0}")]
+    Notify(io::Error),
+    /// Threads, signals, the runtime.
+    #[error("start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs the daemon until it is told to stop. Blocks the thread, which becomes the control runtime: the
+/// supervisor, the control plane and signals live on it, requests never do.
+///
+/// Call it once in a process, before anything else was opened or started.
+pub fn serve(path: &Path) -> Result<(), ServeError> {
+    // Before any dyno is started, which must inherit none of them.
+    let inherited = inherited::take();
+    let config = Arc::new(config::load(path)?);
+    let stdout = Lines::start(Target::Stdout)?;
+    let log = AppLog::new(stdout.clone());
+    telemetry::install(log.clone());
+    let access_log = Lines::start(open_access_log(&config.router.access_log)?)?;
+    for warning in &config.notes.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let start =
+        Start { path, inherited, config, log: log.clone(), stdout, access_log: access_log.clone() };
+    let ended = runtime.block_on(live(start));
+    // Nothing is left to run but a log writer that is stuck.
+    runtime.shutdown_background();
+    flush(log, access_log);
+    ended
+}
+
+/// Opens what the router's lines go to.
+pub(in crate::daemon) fn open_access_log(access_log: &AccessLog) -> Result<Target, ServeError> {
+    match access_log {
+        AccessLog::Stdout => Ok(Target::Stdout),
+        AccessLog::Off => Ok(Target::Off),
+        AccessLog::File(path) => Target::file(path)
+            .map_err(|source| ServeError::AccessLog { path: path.clone(), source }),
+    }
+}
+
+/// What is there before the runtime is.
+struct Start<'a> {
+    path: &'a Path,
+    inherited: Vec<OwnedFd>,
+    config: Arc<Config>,
+    log: AppLog,
+    stdout: Lines,
+    access_log: Lines,
+}
+
+async fn live(start: Start<'_>) -> Result<(), ServeError> {
+    let mut ends = Ends::new()?;
+    let hangups = signals::hangups()?;
+    let notifier = Notifier::new(std::env::var_os("NOTIFY_SOCKET")).map_err(ServeError::Notify)?;
+    let (dynos, control) = (Shutdown::default(), Shutdown::default());
+    let running = build(start, &dynos, &control, hangups, &notifier).await?;
+    notifier.ready();
+
+    let signal = ends.next().await;
+    tracing::info!("{signal}: stopping");
+    notifier.stopping();
+    let impatience = async {
+        let signal = ends.next().await;
+        tracing::warn!("{signal} again: stopping now");
+        dynos.now();
+        // The stop itself goes on, without waiting for anybody.
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = impatience => {}
+        () = stop(running, &dynos, &control) => {}
+    }
+    Ok(())
+}
+
+/// Builds all, bottom to top. What was started is stopped again if a later part cannot be.
+async fn build(
+    start: Start<'_>,
+    dynos: &Shutdown,
+    control: &Shutdown,
+    hangups: Signal,
+    notifier: &Notifier,
+) -> Result<Arc<Running>, ServeError> {
+    let Start { path, inherited, config, log, stdout, access_log } = start;
+    let connections_max = descriptors::raise();
+    // The control socket comes first: where another dynomesh runs, no dyno is started.
+    let doors = Doors::bind(&config.admin)?;
+    let recorded = install_recorder();
+    let (supervisor, publisher) = Supervisor::start(&config, log, dynos.clone());
+    let options = router::Options {
+        workers: config.router.workers,
+        connections_max,
+        publisher: publisher.clone(),
+        access_log: access_log.clone(),
+    };
+    let router = match start_router(options, &config.router.http, inherited) {
+        Ok(router) => router,
+        Err(error) => {
+            dynos.now();
+            supervisor.stop().await;
+            return Err(error);
+        }
+    };
+    for addr in router.listening() {
+        tracing::info!("listening on {}", Url(&addr));
+    }
+    if let Some(addr) = doors.admin_addr() {
+        tracing::info!("metrics and health on {}", Url(&addr));
+    }
+    let (reloads, requests) = mpsc::channel(RELOADS_WAITING);
+    let lines = vec![stdout, access_log.clone()];
+    let running = Running::new(router, supervisor, publisher, recorded, lines, config, reloads);
+    let running = Arc::new(running);
+    running.enter(Phase::Serving);
+    doors.serve(&running, control);
+    control.spawn(watch(running.clone(), control.clone()));
+    let reloader = Reloader::new(path.to_owned(), running.clone(), access_log, notifier.clone());
+    control.spawn(reloader.run(hangups, requests, control.clone()));
+    Ok(running)
+}
+
+fn install_recorder() -> PrometheusHandle {
+    let builder = PrometheusBuilder::new().set_buckets(&BUCKETS);
+    let recorder = builder.expect("the list of buckets is not empty").build_recorder();
+    let handle = recorder.handle();
+    // It fails where there is a recorder, that is where a test has served before in the same process.
+    let _ = metrics::set_global_recorder(recorder);
+    handle
+}
+
+fn start_router(
+    options: router::Options,
+    http: &[ListenAddr],
+    inherited: Vec<OwnedFd>,
+) -> Result<Router, ServeError> {
+    let router = Router::start(options)?;
+    match router.prepare(http, inherited) {
+        Ok(prepared) => {
+            router.apply(prepared);
+            Ok(router)
+        }
+        Err(error) => {
+            router.stop();
+            Err(error.into())
+        }
+    }
+}
+
+/// Stops all, top to bottom: the dynos live until no request can reach them any more.
+async fn stop(running: Arc<Running>, dynos: &Shutdown, control: &Shutdown) {
+    running.enter(Phase::Stopping);
+    let bound = running.config.load().router.stop;
+    running.router.drain();
+    tokio::select! {
+        () = running.router.drained() => tracing::info!("router: every connection is closed"),
+        () = sleep(bound) => {
+            tracing::warn!("router: {} requests in flight after {bound:?}, cut", running.in_flight());
+        }
+        () = dynos.forced() => tracing::warn!("router: {} requests in flight, cut", running.in_flight()),
+    }
+
+    // Until here /metrics and /readyz told how the stop goes; what they read ends now.
+    control.begin();
+    if timeout(LAST_ANSWERS, control.finished()).await.is_err() {
+        control.now();
+        control.finished().await;
+    }
+    let running = Arc::into_inner(running).expect("every task of the control plane has ended");
+    let Running { router, supervisor, .. } = running;
+    // It joins threads; meanwhile dynos that end are still seen to.
+    let stopped = tokio::task::spawn_blocking(move || router.stop()).await;
+    match stopped {
+        Ok(()) => tracing::info!("router: stopped"),
+        Err(panic) => tracing::error!("router: {panic}"),
+    }
+
+    let left = supervisor.status().iter().filter(|dyno| dyno.pid.is_some()).count();
+    tracing::info!("dynos: {left} to stop");
+    dynos.begin();
+    supervisor.stop().await;
+    let left = supervisor.status().iter().filter(|dyno| dyno.pid.is_some()).count();
+    tracing::info!("dynos: stopped, {left} left");
+}
+
+/// An address as a person types it into a browser, where one can.
+pub(in crate::daemon) struct Url<'a>(pub(in crate::daemon) &'a ListenAddr);
+
+impl fmt::Display for Url<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ListenAddr::Tcp(addr) => write!(f, "http://{addr}"),
+            ListenAddr::Unix(_) => self.0.fmt(f),
+        }
+    }
+}
+
+/// Waits until what was logged is written, but not for a disk or a reader that is stuck.
+fn flush(log: AppLog, access_log: Lines) {
+    let (done, flushed) = std::sync::mpsc::sync_channel(1);
+    let flush = move || {
+        access_log.flush();
+        log.flush();
+        // The receiver may have given up.
+        let _ = done.send(());
+    };
+    if thread::Builder::new().name("flush".into()).spawn(flush).is_ok() {
+        let _ = flushed.recv_timeout(LAST_LINES);
+    }
+}

@@ -1,0 +1,441 @@
+//! A request's life: admit → find a dyno → send and relay → give the slot back → one line.
+//!
+//! This file reads as that life. Where requests are refused is `admit`, how a dyno is found is `search.rs`,
+//! how bytes go both ways is `relay.rs`.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::config::limits;
+use crate::model::{Expect, Host};
+use crate::router::access_log::{self, Outcome};
+use crate::router::clock::Moment;
+use crate::router::connection::Connection;
+use crate::router::door::Peer;
+use crate::router::headers::{self, Forwarding};
+use crate::router::linger::{self, Linger};
+use crate::router::pending::Pending;
+use crate::router::relay::{End, Relay};
+use crate::router::reply::{Refusal, Reply};
+use crate::router::request::Request;
+use crate::router::search::Search;
+use crate::router::upgrade;
+use crate::router::worker::Worker;
+use crate::table::{App, Dyno};
+use crate::wire::{
+    BadHead, BadRequest, ChunkedDecoder, FieldSlots, Piece, RequestBody, RequestHead, Target,
+};
+
+/// One request and its answer.
+pub(crate) struct Exchange {
+    pub(crate) app: Option<Arc<App>>,
+    pub(crate) request: Request,
+    pub(crate) request_id: Vec<u8>,
+    /// The head as the dyno sees it, kept for as long as it may have to be sent again.
+    pub(crate) head: Vec<u8>,
+    /// The keys of its line that are known from the beginning.
+    line: Vec<u8>,
+    /// Why it goes no further, where admission says so.
+    refusal: Option<Refusal>,
+    began: Moment,
+    /// When a connection was in hand, and since when connecting counts.
+    connected: Option<Moment>,
+    connect: Option<Duration>,
+    dyno: Option<Arc<Dyno>>,
+    retries: u32,
+}
+
+/// What becomes of the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    /// It may carry another request.
+    Keep,
+    /// It is over, and the client may still be sending.
+    WindDown,
+    /// It is over, or must end visibly unfinished.
+    Close,
+}
+
+impl Exchange {
+    /// Reads a whole head, finds its app, and composes what the dyno will see. No await, no copy of the head
+    /// but the composed one.
+    pub(crate) fn admit(client: &Connection, bytes: &[u8]) -> Box<Self> {
+        let mut slots = FieldSlots::new();
+        let head = match RequestHead::parse(bytes, &mut slots) {
+            Ok(head) => head,
+            Err(bad) => return Self::unreadable(client, bytes, bad.into()),
+        };
+        let worker = &*client.worker;
+        let table = worker.table();
+        let app = Host::parse(head.host).and_then(|host| table.find(&host)).cloned();
+        let expect_dyno = app.as_ref().is_some_and(|app| app.policy.expect == Expect::Dyno);
+        let peer = match client.peer {
+            Peer::Ip(ip) => Some(ip),
+            Peer::Unix => None,
+        };
+        let trusted = peer
+            .is_none_or(|ip| table.listener().trusted_proxies.iter().any(|net| net.contains(&ip)));
+        let with = Forwarding {
+            peer,
+            trusted,
+            port: client.listener.port(),
+            now: worker.now(),
+            random: &worker.random,
+            keep: app.as_ref().is_none_or(|app| !app.policy.timeouts.dyno_keepalive.is_zero()),
+            expect: head.expect_continue && expect_dyno,
+        };
+        let mut composed_head = Vec::with_capacity(bytes.len() + 320);
+        let composed = headers::compose_request(&mut composed_head, &head, &with);
+        let path = match head.target {
+            Target::Origin(path) => path,
+            Target::Asterisk => "*",
+        };
+        let mut line = Vec::with_capacity(160 + path.len() + head.host.len() + composed.fwd.len());
+        access_log::write_request(
+            &mut line,
+            head.method,
+            path.as_bytes(),
+            head.host,
+            &composed.request_id,
+            &composed.fwd,
+        );
+        let refusal = if composed.is_loop {
+            Some(Refusal::BadRequest { status: 508, cause: "routing loop" })
+        } else {
+            refusal(app.as_deref())
+        };
+        Box::new(Self {
+            request: Request::of(&head, composed.wants_json),
+            request_id: composed.request_id,
+            head: composed_head,
+            line,
+            refusal,
+            began: worker.now(),
+            connected: None,
+            connect: None,
+            dyno: None,
+            retries: 0,
+            app,
+        })
+    }
+
+    /// The exchange of a head that cannot be read: it will be refused. What can be made out of its first line is
+    /// for the log.
+    pub(crate) fn unreadable(client: &Connection, bytes: &[u8], refusal: Refusal) -> Box<Self> {
+        let worker = &*client.worker;
+        let request_id = worker.random.uuid().to_vec();
+        let (method, path) = guess_request_line(bytes);
+        let fwd = match client.peer {
+            Peer::Ip(ip) => ip.to_string(),
+            Peer::Unix => String::new(),
+        };
+        let mut line = Vec::new();
+        access_log::write_request(&mut line, method, path, "", &request_id, fwd.as_bytes());
+        Box::new(Self {
+            app: None,
+            request: Request::unreadable(),
+            request_id,
+            head: Vec::new(),
+            line,
+            refusal: Some(refusal),
+            began: worker.now(),
+            connected: None,
+            connect: None,
+            dyno: None,
+            retries: 0,
+        })
+    }
+
+    /// Lives from admission to the line.
+    pub(crate) async fn run(mut self: Box<Self>, client: &mut Connection) -> After {
+        let app = match (self.refusal, self.app.clone()) {
+            (None, Some(app)) => app,
+            (refusal, _) => {
+                let whole = self.take_buffered_body(client);
+                return self.refuse(client, refusal.unwrap_or(Refusal::NoSuchApp), whole).await;
+            }
+        };
+        let mut search = Search::new(client, &app);
+        loop {
+            let (lease, upstream) = match search.find(&mut self, client, &app).await {
+                Ok(found) => found,
+                Err(refusal) => {
+                    self.connect =
+                        search.connecting_since().map(|since| client.worker.now().since(since));
+                    let whole = self.take_buffered_body(client);
+                    return self.refuse(client, refusal, whole).await;
+                }
+            };
+            self.begin_service(client, lease.dyno().clone());
+            let mut relay = Relay::new(&self, client, &app, lease, upstream);
+            let end = poll_fn(|cx| relay.poll(&self, client, &app, cx)).await;
+            match end {
+                End::Again { retry, cause, repeats } => {
+                    search.failed(relay.dyno(), retry, cause);
+                    self.retries += u32::from(repeats);
+                }
+                End::Answered => return self.answered(client, &relay),
+                End::Switched { to_client, to_dyno } => {
+                    return self.pipe(client, &app, relay, to_client, to_dyno).await;
+                }
+                End::ClientGone => return self.client_gone(client, &app, relay),
+                End::Refused(refusal) => return self.broken(client, &app, relay, refusal).await,
+            }
+        }
+    }
+
+    /// Milliseconds count from here as `service=`.
+    fn begin_service(&mut self, client: &Connection, dyno: Arc<Dyno>) {
+        let now = client.worker.now();
+        self.dyno = Some(dyno);
+        if self.connected.is_none() {
+            self.connect = Some(now.since(self.began));
+            self.connected = Some(now);
+        }
+    }
+
+    /// The whole answer is with the client's socket.
+    fn answered(&mut self, client: &Connection, relay: &Relay) -> After {
+        self.end(client, None, relay.status().unwrap_or(499), Some(relay.body_bytes()));
+        if relay.keeps_client() { After::Keep } else { After::WindDown }
+    }
+
+    /// The client hung up. Before any byte of an answer the dyno may be working: it sees the end of our side
+    /// (an app that looks can stop) and keeps its slot until it is done, so that the count stays true.
+    fn client_gone(&mut self, client: &Connection, app: &Arc<App>, relay: Relay) -> After {
+        let (status, bytes) = (relay.status().unwrap_or(499), relay.body_bytes());
+        if relay.is_waiting() {
+            self.linger(client, app, relay, true);
+        } else {
+            drop(relay);
+        }
+        self.end(client, Some(Refusal::ClientInterrupted), status, Some(bytes));
+        After::Close
+    }
+
+    /// The exchange ended against the dyno's, the client's or our own will.
+    async fn broken(
+        &mut self,
+        client: &mut Connection,
+        app: &Arc<App>,
+        relay: Relay,
+        refusal: Refusal,
+    ) -> After {
+        let (sent, bytes, whole) = (relay.status(), relay.body_bytes(), relay.is_request_whole());
+        if refusal == Refusal::RequestTimeout && relay.is_waiting() {
+            self.linger(client, app, relay, false);
+        } else {
+            drop(relay);
+        }
+        match sent {
+            // What has begun cannot be taken back: the client sees it end in the middle.
+            Some(status) => {
+                self.await_exit(client, refusal).await;
+                self.end(client, Some(refusal), status, Some(bytes));
+                After::Close
+            }
+            None => self.refuse(client, refusal, whole).await,
+        }
+    }
+
+    /// Leaves the dyno's half to itself.
+    fn linger(&self, client: &Connection, app: &Arc<App>, relay: Relay, client_gone: bool) {
+        let Some((lease, stream)) = relay.into_parts() else { return };
+        if client_gone {
+            stream.shut_write();
+        }
+        linger::spawn(
+            &client.worker,
+            Linger {
+                app: app.clone(),
+                request_id: self.request_id.clone(),
+                is_head: self.request.is_head,
+                since: self.connected.unwrap_or(self.began),
+                lease,
+                stream,
+            },
+        );
+    }
+
+    /// Answers in the router's own name. `whole`: the request has been read to its end.
+    async fn refuse(&mut self, client: &mut Connection, refusal: Refusal, whole: bool) -> After {
+        let row = refusal.row();
+        let reached = self.connected.is_some();
+        if row.status == 499 {
+            self.end(client, Some(refusal), 499, reached.then_some(0));
+            return After::Close;
+        }
+        let keep = whole && self.may_keep(client) && !matches!(refusal, Refusal::BadRequest { .. });
+        let mut reply = Vec::new();
+        let body = Reply {
+            refusal,
+            request_id: &self.request_id,
+            wants_json: self.request.wants_json,
+            is_head: self.request.is_head,
+            keep_alive: keep,
+            policy: self.app.as_ref().map(|app| &app.policy),
+        }
+        .write(&mut reply, &mut client.worker.date.borrow_mut(), client.worker.now());
+        let delivered = self.deliver(client, reply).await;
+        self.await_exit(client, refusal).await;
+        let bytes = if reached { Some(body as u64) } else { None };
+        self.end(client, Some(refusal), row.status, bytes);
+        match (delivered, keep) {
+            (false, _) => After::Close,
+            (true, true) => After::Keep,
+            (true, false) => After::WindDown,
+        }
+    }
+
+    /// Whether the client's connection may carry another request after this one.
+    pub(crate) fn may_keep(&self, client: &Connection) -> bool {
+        let closing = client.listener.closing.load(Ordering::Relaxed);
+        self.request.keep_alive && !client.worker.is_draining() && !closing
+    }
+
+    /// Writes the router's own answer; `false` if the client does not take it.
+    async fn deliver(&self, client: &mut Connection, reply: Vec<u8>) -> bool {
+        let rolling = self.app.as_ref().map_or(limits::REPLY, |app| app.policy.timeouts.rolling);
+        client.deadline.set(client.worker.read_clock().deadline(rolling));
+        let mut reply = Pending::from(reply);
+        poll_fn(|cx| match reply.poll_flush(&mut client.stream, cx) {
+            Poll::Ready(written) => Poll::Ready(written.is_ok()),
+            Poll::Pending if client.deadline.is_due() || client.worker.is_stopping() => {
+                Poll::Ready(false)
+            }
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    /// A reset is heard before the process's end is: gives the supervisor a tick to say how a dyno died, so
+    /// that the line can.
+    async fn await_exit(&self, client: &Connection, refusal: Refusal) {
+        let died = matches!(refusal, Refusal::ClosedWithoutResponse | Refusal::ServerInterrupted);
+        let Some(dyno) = self.dyno.as_ref().filter(|dyno| died && dyno.is_managed()) else {
+            return;
+        };
+        client.deadline.set(client.worker.read_clock().deadline(limits::TICK));
+        poll_fn(|cx| {
+            if dyno.exit().is_some() || client.deadline.is_due() || client.worker.is_stopping() {
+                return Poll::Ready(());
+            }
+            client.worker.wake_on_change(cx.waker());
+            Poll::Pending
+        })
+        .await;
+        client.worker.read_clock();
+    }
+
+    /// The two sockets become one pipe.
+    async fn pipe(
+        &mut self,
+        client: &mut Connection,
+        app: &Arc<App>,
+        relay: Relay,
+        to_client: Vec<u8>,
+        to_dyno: Vec<u8>,
+    ) -> After {
+        let Some((lease, stream)) = relay.into_parts() else { return After::Close };
+        let piped =
+            upgrade::pipe(client, stream, to_client, to_dyno, app.policy.timeouts.rolling).await;
+        drop(lease);
+        self.end(client, piped.refusal, 101, Some(piped.to_client));
+        After::Close
+    }
+
+    /// Takes a body that is whole in the client's buffer; `false` if the request goes on beyond it.
+    fn take_buffered_body(&self, client: &mut Connection) -> bool {
+        match self.request.body {
+            RequestBody::None => true,
+            RequestBody::Length(length) => {
+                let buffered = client.input.len();
+                let whole = length <= buffered as u64;
+                client.input.drain(..(length as usize).min(buffered));
+                whole
+            }
+            RequestBody::Chunked => {
+                let mut decoder = ChunkedDecoder::new();
+                let mut rest = &client.input[..];
+                loop {
+                    match decoder.next(&mut rest) {
+                        Ok(Piece::Data(_)) => {}
+                        Ok(Piece::End) => {
+                            client.input = rest.to_vec();
+                            return true;
+                        }
+                        Ok(Piece::More) | Err(_) => return false,
+                    }
+                }
+            }
+        }
+    }
+
+    /// The books: one line and one count, in the turn in which the exchange ends.
+    fn end(&self, client: &Connection, refusal: Option<Refusal>, status: u16, bytes: Option<u64>) {
+        let worker: &Worker = &client.worker;
+        let now = worker.read_clock();
+        worker.counters(self.app.as_deref()).request(
+            status,
+            refusal,
+            now.since(self.began),
+            self.retries,
+        );
+        let outcome = Outcome {
+            app: self.app.as_ref().map_or("-", |app| app.name.as_str()),
+            request: &self.line,
+            refusal,
+            dyno: self.dyno.as_deref(),
+            connect: self.connect,
+            service: self.connected.map(|connected| now.since(connected)),
+            status,
+            bytes,
+            retries: self.retries,
+        };
+        worker.access_log.borrow_mut().request(&outcome, now);
+    }
+
+    /// Whether some of it was accepted by a dyno's socket that then failed: it is not sent a third time.
+    pub(crate) fn was_repeated(&self) -> bool {
+        self.retries > 0
+    }
+
+    /// Remembers which dyno was tried last, for the line.
+    pub(crate) fn tried(&mut self, dyno: &Arc<Dyno>) {
+        self.dyno = Some(dyno.clone());
+    }
+}
+
+/// What admission refuses (heroku.md §1.5); a dyno that is missing is the search's business.
+fn refusal(app: Option<&App>) -> Option<Refusal> {
+    match app {
+        None => Some(Refusal::NoSuchApp),
+        Some(app) if app.policy.maintenance => Some(Refusal::Maintenance),
+        Some(_) => None,
+    }
+}
+
+/// Method and path of a head that cannot be read, as far as they can be made out.
+fn guess_request_line(bytes: &[u8]) -> (&str, &[u8]) {
+    let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    let mut words = line.splitn(3, |byte| *byte == b' ');
+    let is_method = |word: &&[u8]| word.len() <= 127 && word.iter().all(u8::is_ascii_alphabetic);
+    let method = words.next().filter(is_method).and_then(|word| std::str::from_utf8(word).ok());
+    let path = words.next().unwrap_or_default();
+    (method.unwrap_or_default(), &path[..path.len().min(1024)])
+}
+
+impl From<BadRequest> for Refusal {
+    fn from(bad: BadRequest) -> Self {
+        Self::BadRequest { status: bad.status(), cause: bad.cause() }
+    }
+}
+
+impl From<BadHead> for Refusal {
+    fn from(bad: BadHead) -> Self {
+        BadRequest::from(bad).into()
+    }
+}

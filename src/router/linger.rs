@@ -1,0 +1,252 @@
+//! A dyno's half of an exchange whose client was answered 503, or left.
+//!
+//! The app works on; its answer is read to the end and thrown away, and its slot is kept until then, so that
+//! the count of requests in flight tells the truth about a busy dyno.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+
+use crate::config::limits;
+use crate::router::access_log::{Late, LateEnd};
+use crate::router::clock::Moment;
+use crate::router::deadlines::Deadline;
+use crate::router::stream::Stream;
+use crate::router::worker::Worker;
+use crate::table::{App, Lease};
+use crate::wire::{ChunkedDecoder, FieldSlots, HeadScan, Piece, ResponseBody, ResponseHead};
+
+/// What is left of an exchange without its client.
+pub(crate) struct Linger {
+    pub(crate) app: Arc<App>,
+    pub(crate) request_id: Vec<u8>,
+    pub(crate) is_head: bool,
+    /// When the dyno was given the request.
+    pub(crate) since: Moment,
+    pub(crate) lease: Lease,
+    pub(crate) stream: Stream,
+}
+
+/// The lingering requests of one worker, oldest first.
+#[derive(Default)]
+pub(crate) struct Lingers(RefCell<Vec<Rc<Ticket>>>);
+
+struct Ticket {
+    dyno: u64,
+    /// Why it must end, if somebody said so.
+    ended: Cell<Option<&'static str>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Lingers {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// Ends those of one dyno.
+    pub(crate) fn close(&self, dyno: u64, why: &'static str) {
+        self.0
+            .borrow()
+            .iter()
+            .filter(|ticket| ticket.dyno == dyno)
+            .for_each(|ticket| ticket.end(why));
+    }
+
+    /// Ends all.
+    pub(crate) fn close_all(&self, why: &'static str) {
+        self.0.borrow().iter().for_each(|ticket| ticket.end(why));
+    }
+
+    fn close_oldest(&self, dyno: u64) {
+        let tickets = self.0.borrow();
+        if let Some(oldest) =
+            tickets.iter().find(|ticket| ticket.dyno == dyno && ticket.ended.get().is_none())
+        {
+            oldest.end("limit");
+        }
+    }
+}
+
+impl Ticket {
+    fn end(&self, why: &'static str) {
+        self.ended.set(Some(why));
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Leaves a dyno's half to a task of its own, for at most the app's `linger`.
+pub(crate) fn spawn(worker: &Rc<Worker>, linger: Linger) {
+    let dyno = linger.lease.dyno().clone();
+    let ticket =
+        Rc::new(Ticket { dyno: dyno.id(), ended: Cell::new(None), waker: RefCell::default() });
+    worker.lingers.0.borrow_mut().push(ticket.clone());
+    if dyno.lingering().fetch_add(1, Ordering::Relaxed) >= limits::LINGERS_MAX {
+        worker.lingers.close_oldest(dyno.id());
+    }
+    let deadline = worker.deadlines.slot();
+    deadline.set(worker.now().deadline(linger.app.policy.timeouts.linger));
+    let guard = Guard { worker: worker.clone(), ticket, lease: linger.lease };
+    let answer = Reading {
+        stream: linger.stream,
+        is_head: linger.is_head,
+        status: None,
+        bytes: 0,
+        state: State::default(),
+    };
+    let task = live(guard, answer, deadline, linger.app, linger.request_id, linger.since);
+    // Not awaited: it ends by its deadline, by its ticket, or with its worker.
+    drop(tokio::task::spawn_local(task));
+}
+
+/// Holds the slot, and what counts the linger; undone on drop, also when a panic unwinds.
+struct Guard {
+    worker: Rc<Worker>,
+    ticket: Rc<Ticket>,
+    lease: Lease,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.lease.dyno().lingering().fetch_sub(1, Ordering::Relaxed);
+        self.worker.lingers.0.borrow_mut().retain(|ticket| !Rc::ptr_eq(ticket, &self.ticket));
+    }
+}
+
+async fn live(
+    guard: Guard,
+    mut answer: Reading,
+    deadline: Deadline,
+    app: Arc<App>,
+    request_id: Vec<u8>,
+    since: Moment,
+) {
+    let worker = guard.worker.clone();
+    let closed = poll_fn(|cx| {
+        deadline.attach(cx.waker());
+        *guard.ticket.waker.borrow_mut() = Some(cx.waker().clone());
+        let closed = guard.ticket.ended.get().or_else(|| deadline.is_due().then_some("timeout"));
+        match (answer.poll(&worker, cx), closed) {
+            (Poll::Ready(()), _) => Poll::Ready(None),
+            (Poll::Pending, Some(why)) => Poll::Ready(Some(why)),
+            (Poll::Pending, None) => Poll::Pending,
+        }
+    })
+    .await;
+    let now = worker.read_clock();
+    let end = closed.map_or(LateEnd::Ended { after: now.since(since) }, LateEnd::Closed);
+    worker.counters(Some(&app)).late();
+    let Reading { status, bytes, .. } = answer;
+    let dyno = guard.lease.dyno().clone();
+    // The slot is given back before the line says so.
+    drop(guard);
+    let late =
+        Late { app: app.name.as_str(), end, status, bytes, request_id: &request_id, dyno: &dyno };
+    worker.access_log.borrow_mut().late(&late, now);
+}
+
+/// An answer that is read and thrown away.
+struct Reading {
+    stream: Stream,
+    is_head: bool,
+    status: Option<u16>,
+    bytes: u64,
+    state: State,
+}
+
+enum State {
+    Head { bytes: Vec<u8>, scan: HeadScan },
+    Length(u64),
+    Chunked(ChunkedDecoder),
+    UntilClose,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Head { bytes: Vec::new(), scan: HeadScan::default() }
+    }
+}
+
+impl Reading {
+    /// Ready when the answer is whole, or will never be.
+    fn poll(&mut self, worker: &Worker, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..limits::FAIR_SHARE / limits::READ_FIRST {
+            let scratch = &mut worker.scratch.borrow_mut()[..limits::READ_FIRST];
+            match self.stream.poll_read(cx, scratch) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(count)) if self.take(&scratch[..count]) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Takes bytes; `true` when the answer is whole, or cannot be read.
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        match &mut self.state {
+            State::Head { bytes: before, .. } => {
+                let mut whole = std::mem::take(before);
+                whole.extend_from_slice(bytes);
+                self.take_head(&whole)
+            }
+            State::Length(left) => {
+                let count = (bytes.len() as u64).min(*left);
+                self.bytes += count;
+                *left -= count;
+                *left == 0
+            }
+            State::Chunked(decoder) => {
+                let mut rest = bytes;
+                loop {
+                    match decoder.next(&mut rest) {
+                        Ok(Piece::Data(data)) => self.bytes += data.len() as u64,
+                        Ok(Piece::More) => return false,
+                        Ok(Piece::End) | Err(_) => return true,
+                    }
+                }
+            }
+            State::UntilClose => {
+                self.bytes += bytes.len() as u64;
+                false
+            }
+        }
+    }
+
+    fn take_head(&mut self, bytes: &[u8]) -> bool {
+        let mut rest = bytes;
+        while let State::Head { bytes: kept, scan } = &mut self.state {
+            let length = match scan.find_end(rest, limits::RESPONSE_HEAD_MAX) {
+                Ok(Some(length)) => length,
+                Ok(None) => {
+                    *kept = rest.to_vec();
+                    return false;
+                }
+                Err(_) => return true,
+            };
+            *scan = HeadScan::default();
+            let mut slots = FieldSlots::new();
+            let Ok(head) = ResponseHead::parse(&rest[..length], &mut slots, self.is_head) else {
+                return true;
+            };
+            rest = &rest[length..];
+            if head.is_interim() {
+                continue;
+            }
+            self.status = Some(head.status);
+            self.state = match head.body {
+                ResponseBody::None | ResponseBody::Length(0) => return true,
+                ResponseBody::Length(length) => State::Length(length),
+                ResponseBody::Chunked => State::Chunked(ChunkedDecoder::new()),
+                ResponseBody::UntilClose => State::UntilClose,
+            };
+        }
+        !rest.is_empty() && self.take(rest)
+    }
+}

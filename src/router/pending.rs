@@ -1,0 +1,76 @@
+//! Bytes that a socket has not taken yet. Empty, and without memory, as long as the peer keeps up.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use crate::router::stream::Stream;
+
+/// What is still to be written to one socket.
+#[derive(Default)]
+pub(crate) struct Pending {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl From<Vec<u8>> for Pending {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, written: 0 }
+    }
+}
+
+impl Pending {
+    /// Whether everything was written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Adds bytes without trying to write them.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Writes `bytes` after what is pending, straight from where they are; keeps what the socket does not
+    /// take. Returns how many it took of both.
+    pub(crate) fn send(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> io::Result<usize> {
+        if !self.is_empty() {
+            self.push(bytes);
+            return match self.poll_flush(stream, cx) {
+                Poll::Ready(written) => written,
+                Poll::Pending => Ok(0),
+            };
+        }
+        let mut taken = 0;
+        while taken < bytes.len() {
+            match stream.poll_write(cx, &bytes[taken..]) {
+                Poll::Ready(Ok(count)) => taken += count,
+                Poll::Ready(Err(error)) if taken == 0 => return Err(error),
+                // The error comes again with the next write.
+                Poll::Ready(Err(_)) | Poll::Pending => {
+                    self.bytes = bytes[taken..].to_vec();
+                    break;
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Writes what is pending, to its end. Returns how many bytes the last writes took.
+    pub(crate) fn poll_flush(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let before = self.written;
+        while self.written < self.bytes.len() {
+            self.written += ready!(stream.poll_write(cx, &self.bytes[self.written..]))?;
+        }
+        let taken = self.written - before;
+        *self = Self::default();
+        Poll::Ready(Ok(taken))
+    }
+}

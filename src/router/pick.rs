@@ -1,0 +1,191 @@
+//! Choosing a dyno.
+
+use std::sync::Arc;
+
+use crate::config::limits::LEAST_MAX;
+use crate::model::Balance;
+use crate::router::clock::Tick;
+use crate::router::random::Random;
+use crate::table::{Dyno, Lease};
+
+/// What choosing came to.
+pub(crate) enum Pick {
+    /// A slot on the chosen dyno.
+    Leased(Lease),
+    /// Every dyno that this request has not tried is quarantined, the first until this tick.
+    Quarantined(Tick),
+    /// This request has tried every dyno there is (or there is none).
+    Exhausted,
+}
+
+/// Chooses among the routable dynos, without those that `tried` names by id and those in quarantine.
+pub(crate) fn pick(
+    dynos: &[Arc<Dyno>],
+    balance: Balance,
+    tried: &[u64],
+    now: Tick,
+    random: &Random,
+) -> Pick {
+    let usable = |dyno: &Arc<Dyno>| dyno.quarantined_until() <= now && !tried.contains(&dyno.id());
+    let drawn = match balance {
+        Balance::P2c => two_choices(dynos, usable, random),
+        Balance::Random => one_choice(dynos, usable, random),
+        Balance::Least => least(dynos, usable, random),
+    };
+    // A dyno that was closed since the line-up was read gives no lease; any other one will do.
+    let others = || dynos.iter().filter(|dyno| usable(dyno)).find_map(Dyno::lease);
+    match drawn.and_then(Dyno::lease).or_else(others) {
+        Some(lease) => Pick::Leased(lease),
+        None => {
+            let untried =
+                dynos.iter().filter(|dyno| !dyno.is_closed() && !tried.contains(&dyno.id()));
+            let until = untried.map(|dyno| dyno.quarantined_until()).min();
+            until.map_or(Pick::Exhausted, Pick::Quarantined)
+        }
+    }
+}
+
+/// Of two distinct dynos drawn at random, the one with fewer requests in flight.
+fn two_choices<'a>(
+    dynos: &'a [Arc<Dyno>],
+    usable: impl Fn(&Arc<Dyno>) -> bool,
+    random: &Random,
+) -> Option<&'a Arc<Dyno>> {
+    if dynos.len() < 2 {
+        return dynos.first().filter(|dyno| usable(dyno));
+    }
+    let first = random.below(dynos.len());
+    let second = (first + 1 + random.below(dynos.len() - 1)) % dynos.len();
+    let (first, second) = (&dynos[first], &dynos[second]);
+    match (usable(first), usable(second)) {
+        (true, true) if second.in_flight() < first.in_flight() => Some(second),
+        (true, _) => Some(first),
+        (false, true) => Some(second),
+        // Both are out: draw again among those that are not.
+        (false, false) => {
+            let rest: Vec<_> = dynos.iter().filter(|dyno| usable(dyno)).cloned().collect();
+            let chosen = two_choices(&rest, |_| true, random)?.id();
+            dynos.iter().find(|dyno| dyno.id() == chosen)
+        }
+    }
+}
+
+/// Drawn at random among the usable ones.
+fn one_choice<'a>(
+    dynos: &'a [Arc<Dyno>],
+    usable: impl Fn(&Arc<Dyno>) -> bool,
+    random: &Random,
+) -> Option<&'a Arc<Dyno>> {
+    let drawn = dynos.get(random.below(dynos.len().max(1)))?;
+    if usable(drawn) {
+        return Some(drawn);
+    }
+    let rest = dynos.iter().filter(|dyno| usable(dyno));
+    let count = rest.clone().count();
+    rest.clone().nth(random.below(count.max(1)))
+}
+
+/// The one with the fewest requests in flight among the first [`LEAST_MAX`] from a random start.
+fn least<'a>(
+    dynos: &'a [Arc<Dyno>],
+    usable: impl Fn(&Arc<Dyno>) -> bool,
+    random: &Random,
+) -> Option<&'a Arc<Dyno>> {
+    let start = random.below(dynos.len().max(1));
+    let around = dynos.iter().cycle().skip(start).take(dynos.len());
+    around.filter(|dyno| usable(dyno)).take(LEAST_MAX).min_by_key(|dyno| dyno.in_flight())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{DynoAddr, DynoName, ProcessType};
+
+    const BALANCES: [Balance; 3] = [Balance::P2c, Balance::Random, Balance::Least];
+
+    fn dynos(count: u32) -> Vec<Arc<Dyno>> {
+        let name = |number| DynoName { process_type: ProcessType::web(), number };
+        let addr = DynoAddr::parse("127.0.0.1:1").unwrap();
+        (1..=count).map(|number| Dyno::new(name(number), addr.clone(), true)).collect()
+    }
+
+    fn leased(pick: Pick) -> Option<Lease> {
+        if let Pick::Leased(lease) = pick { Some(lease) } else { None }
+    }
+
+    proptest! {
+        #[test]
+        fn a_pick_is_usable_and_there_is_one_if_any_is(
+            states in prop::collection::vec(0..4, 0..12), seed: u64, balance in 0_usize..3,
+        ) {
+            let dynos = dynos(states.len() as u32);
+            let mut tried = Vec::new();
+            for (dyno, state) in dynos.iter().zip(&states) {
+                match state {
+                    1 => dyno.quarantine(100),
+                    2 => tried.push(dyno.id()),
+                    3 => dyno.close(),
+                    _ => {}
+                }
+            }
+            let random = Random::from_seed(seed);
+            let pick = pick(&dynos, BALANCES[balance], &tried, 50, &random);
+            let any_usable = states.contains(&0);
+            let any_quarantined = states.contains(&1);
+            match pick {
+                Pick::Leased(lease) => {
+                    let at = dynos.iter().position(|dyno| dyno.id() == lease.dyno().id()).unwrap();
+                    prop_assert_eq!(states[at], 0);
+                    prop_assert_eq!(dynos[at].in_flight(), 1);
+                }
+                Pick::Quarantined(until) => {
+                    prop_assert!(!any_usable && any_quarantined);
+                    prop_assert_eq!(until, 100);
+                }
+                Pick::Exhausted => prop_assert!(!any_usable && !any_quarantined),
+            }
+        }
+
+        #[test]
+        fn no_dyno_starves_and_none_is_overloaded(count in 2_u32..9, seed: u64, balance in 0_usize..3) {
+            let dynos = dynos(count);
+            let random = Random::from_seed(seed);
+            let mut counts = vec![0_u32; count as usize];
+            for _ in 0..400 * count {
+                // Each lease is returned at once, so that loads are equal and only the draw decides.
+                let lease = leased(pick(&dynos, BALANCES[balance], &[], 0, &random)).unwrap();
+                counts[dynos.iter().position(|dyno| dyno.id() == lease.dyno().id()).unwrap()] += 1;
+            }
+            for count in &counts {
+                prop_assert!((200..=640).contains(count), "of 400 expected: {counts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_choices_are_distinct_and_prefer_the_less_loaded() {
+        let dynos = dynos(2);
+        let _busy = dynos[0].lease().unwrap();
+        for seed in 0..500 {
+            // With two dynos, distinct draws always see both: the idle one must win every time.
+            let lease =
+                leased(pick(&dynos, Balance::P2c, &[], 0, &Random::from_seed(seed))).unwrap();
+            assert_eq!(lease.dyno().id(), dynos[1].id());
+        }
+    }
+
+    #[test]
+    fn held_leases_spread_evenly() {
+        for (balance, spread) in [(Balance::P2c, 4), (Balance::Least, 1)] {
+            let dynos = dynos(8);
+            let random = Random::from_seed(7);
+            let _leases: Vec<_> =
+                (0..800).map(|_| leased(pick(&dynos, balance, &[], 0, &random))).collect();
+            let loads: Vec<_> = dynos.iter().map(|dyno| dyno.in_flight()).collect();
+            let (least, most) = (loads.iter().min().unwrap(), loads.iter().max().unwrap());
+            assert!(most - least <= spread, "{balance:?}: {loads:?}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! A worker's connections to dynos: idle ones to be used again, and how many may be made at once.
+//!
+//! Keyed by dyno record, one per start of a process, so that no connection outlives what it leads to.
+
+use std::cell::RefCell;
+use std::task::Waker;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
+use crate::config::limits::{CONNECTS_MAX, FRESH_ENOUGH, POOL_MAX};
+use crate::router::clock::{Moment, Tick};
+use crate::router::stream::{Peek, Stream};
+use crate::table::Dyno;
+
+/// A connection to a dyno that carries, or may carry, a request.
+pub(crate) struct Upstream {
+    pub(crate) stream: Stream,
+    /// Whether it has carried a request before.
+    pub(crate) reused: bool,
+}
+
+/// What a request may get from the pool.
+pub(crate) enum Checkout {
+    /// An idle connection.
+    Reuse(Upstream),
+    /// Leave to make one. Drop the place when the connect is over.
+    Connect,
+    /// Too many connects are in progress: the waker is woken when one ends or a connection comes back.
+    Wait,
+}
+
+/// The connections of one worker.
+#[derive(Default)]
+pub(crate) struct Pools(RefCell<FxHashMap<u64, Pool>>);
+
+#[derive(Default)]
+struct Pool {
+    /// Last in, first out: the rest grow old and go.
+    idle: Vec<Idle>,
+    connecting: u32,
+    waiting: Vec<Waker>,
+}
+
+struct Idle {
+    stream: Stream,
+    used: Moment,
+    until: Tick,
+}
+
+impl Pools {
+    /// An idle connection that the dyno has not closed, or leave to make one.
+    ///
+    /// `repeatable`: the request may be sent again should the dyno close the connection just now. One that
+    /// may not be takes only a connection that was used within [`FRESH_ENOUGH`].
+    pub(crate) fn checkout(
+        &self,
+        dyno: &Dyno,
+        now: Moment,
+        repeatable: bool,
+        fresh_only: bool,
+        waker: &Waker,
+    ) -> Checkout {
+        let pools = &mut *self.0.borrow_mut();
+        let pool = pools.entry(dyno.id()).or_default();
+        while !fresh_only && let Some(idle) = pool.idle.last() {
+            if !repeatable && now.since(idle.used) > FRESH_ENOUGH {
+                break;
+            }
+            let Some(Idle { stream, until, .. }) = pool.idle.pop() else { break };
+            if until > now.tick() && stream.peek() == Peek::Silent {
+                return Checkout::Reuse(Upstream { stream, reused: true });
+            }
+        }
+        if pool.connecting < CONNECTS_MAX {
+            pool.connecting += 1;
+            return Checkout::Connect;
+        }
+        pool.waiting.push(waker.clone());
+        Checkout::Wait
+    }
+
+    /// Ends a connect that [`checkout`](Self::checkout) gave leave for, however it went.
+    pub(crate) fn connected(&self, dyno: &Dyno) {
+        if let Some(pool) = self.0.borrow_mut().get_mut(&dyno.id()) {
+            pool.connecting = pool.connecting.saturating_sub(1);
+            pool.wake_one();
+        }
+    }
+
+    /// Keeps a connection for the next request, for at most `keepalive`.
+    pub(crate) fn put_back(&self, dyno: &Dyno, stream: Stream, now: Moment, keepalive: Duration) {
+        let pools = &mut *self.0.borrow_mut();
+        let pool = pools.entry(dyno.id()).or_default();
+        if !dyno.is_closed() && !keepalive.is_zero() && pool.idle.len() < POOL_MAX {
+            pool.idle.push(Idle { stream, used: now, until: now.deadline(keepalive) });
+        }
+        pool.wake_one();
+    }
+
+    /// Closes the connections that are too old, or that their dyno has closed or written to. Each tick:
+    /// without it they would stand in CLOSE_WAIT until somebody wants them.
+    pub(crate) fn sweep(&self, now: Tick) {
+        self.0.borrow_mut().retain(|_, pool| {
+            pool.idle.retain(|idle| idle.until > now && idle.stream.peek() == Peek::Silent);
+            pool.is_in_use()
+        });
+    }
+
+    /// Closes every idle connection to a dyno that has left the table, and lets those who wait for one look
+    /// for another dyno.
+    pub(crate) fn purge(&self, dyno: &Dyno) {
+        if let Some(pool) = self.0.borrow_mut().get_mut(&dyno.id()) {
+            pool.idle = Vec::new();
+            pool.waiting.drain(..).for_each(Waker::wake);
+        }
+    }
+
+    /// Idle connections and connects in progress, by dyno record.
+    pub(crate) fn report(&self) -> Vec<(u64, usize, u32)> {
+        let pools = self.0.borrow();
+        pools.iter().map(|(id, pool)| (*id, pool.idle.len(), pool.connecting)).collect()
+    }
+}
+
+impl Pool {
+    fn wake_one(&mut self) {
+        // Woken in any order: each looks again, and whoever finds nothing waits again.
+        if let Some(waker) = self.waiting.pop() {
+            waker.wake();
+        }
+    }
+
+    fn is_in_use(&self) -> bool {
+        !self.idle.is_empty() || self.connecting > 0 || !self.waiting.is_empty()
+    }
+}

@@ -1,0 +1,66 @@
+//! What an exchange keeps of a request once its head has been read.
+
+use crate::wire::{RequestBody, RequestHead, Version};
+
+/// The facts; the head itself is gone with the turn that read it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    pub(crate) version: Version,
+    pub(crate) body: RequestBody,
+    /// The client's connection may carry another request after this one.
+    pub(crate) keep_alive: bool,
+    /// The client said that this is its last request: its FIN is a half-close, not a farewell.
+    pub(crate) said_close: bool,
+    pub(crate) expect_continue: bool,
+    pub(crate) upgrade: bool,
+    pub(crate) is_head: bool,
+    /// Sending it twice does what sending it once does (RFC 9110 §9.2.2).
+    pub(crate) is_idempotent: bool,
+    /// It asks for nothing to be changed (RFC 9110 §9.2.1).
+    pub(crate) is_safe: bool,
+    pub(crate) wants_json: bool,
+}
+
+impl Request {
+    /// The facts of a head.
+    pub(crate) fn of(head: &RequestHead<'_, '_>, wants_json: bool) -> Self {
+        Self {
+            version: head.version,
+            body: head.body,
+            keep_alive: head.keep_alive,
+            said_close: head.said_close,
+            expect_continue: head.expect_continue,
+            upgrade: head.upgrade,
+            is_head: head.method == "HEAD",
+            is_idempotent: head.is_idempotent(),
+            is_safe: head.is_safe(),
+            wants_json,
+        }
+    }
+
+    /// What is known of a request whose head could not be read.
+    pub(crate) fn unreadable() -> Self {
+        Self {
+            version: Version::Http11,
+            body: RequestBody::None,
+            keep_alive: false,
+            said_close: false,
+            expect_continue: false,
+            upgrade: false,
+            is_head: false,
+            is_idempotent: false,
+            is_safe: false,
+            wants_json: false,
+        }
+    }
+
+    /// Whether a body follows the head.
+    pub(crate) fn has_body(&self) -> bool {
+        !matches!(self.body, RequestBody::None | RequestBody::Length(0))
+    }
+
+    /// Whether the client understands chunked bodies and interim answers.
+    pub(crate) fn is_http11(&self) -> bool {
+        self.version == Version::Http11
+    }
+}

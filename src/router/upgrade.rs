@@ -1,0 +1,111 @@
+//! After 101: the two sockets are one pipe, whatever they speak (WebSocket mostly).
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::config::limits;
+use crate::router::connection::Connection;
+use crate::router::pending::Pending;
+use crate::router::reply::Refusal;
+use crate::router::stream::Stream;
+use crate::router::worker::Worker;
+
+/// How a pipe ended.
+pub(crate) struct Piped {
+    /// Bytes that the client was sent.
+    pub(crate) to_client: u64,
+    /// Silence on both sides (H15), or the daemon's stop (H24); `None` where one of them hung up.
+    pub(crate) refusal: Option<Refusal>,
+}
+
+/// Carries bytes both ways until one side ends, or both are silent for `rolling`. What has been read ahead
+/// on both sides goes first.
+pub(crate) async fn pipe(
+    client: &mut Connection,
+    mut dyno: Stream,
+    to_client: Vec<u8>,
+    to_dyno: Vec<u8>,
+    rolling: Duration,
+) -> Piped {
+    // `to_client` begins with the head of the 101 itself, which is no part of what is counted.
+    let mut down = Direction { pending: to_client.into(), ended: false, moved: 0 };
+    let mut up = Direction { pending: to_dyno.into(), ended: false, moved: 0 };
+    client.deadline.set(client.worker.read_clock().deadline(rolling));
+    let refusal = poll_fn(|cx| {
+        let before = down.moved + up.moved;
+        let upward = up.poll(&client.worker, &mut client.stream, &mut dyno, cx);
+        let downward = down.poll(&client.worker, &mut dyno, &mut client.stream, cx);
+        let moved = down.moved + up.moved - before;
+        if moved > 0 {
+            client.deadline.set(client.worker.read_clock().deadline(rolling));
+        }
+        // The dyno's end ends the pipe once its last bytes are with the client; the client's end is passed
+        // on, and the dyno may still answer.
+        if upward.is_err() || downward.is_err() || (down.ended && down.pending.is_empty()) {
+            return Poll::Ready(None);
+        }
+        if client.worker.is_stopping() {
+            return Poll::Ready(Some(Refusal::ForcedClose));
+        }
+        if client.deadline.is_due() {
+            return Poll::Ready(Some(Refusal::IdleConnection));
+        }
+        if moved as usize > limits::FAIR_SHARE {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    })
+    .await;
+    Piped { to_client: down.moved, refusal }
+}
+
+/// One of the two ways of a pipe.
+struct Direction {
+    pending: Pending,
+    /// The reading side has ended.
+    ended: bool,
+    moved: u64,
+}
+
+impl Direction {
+    fn poll(
+        &mut self,
+        worker: &Worker,
+        from: &mut Stream,
+        to: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> io::Result<()> {
+        let start = self.moved;
+        loop {
+            if !self.pending.is_empty() {
+                match self.pending.poll_flush(to, cx) {
+                    Poll::Ready(written) => drop(written?),
+                    Poll::Pending => return Ok(()),
+                }
+                if self.ended {
+                    to.shut_write();
+                }
+            }
+            // A long transfer leaves room for others; the caller has the task woken again.
+            if self.ended || (self.moved - start) as usize > limits::FAIR_SHARE {
+                return Ok(());
+            }
+            let scratch = &mut worker.scratch.borrow_mut()[..limits::READ_FIRST];
+            match from.poll_read(cx, scratch) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(0)) => {
+                    self.ended = true;
+                    to.shut_write();
+                    return Ok(());
+                }
+                Poll::Ready(Ok(count)) => {
+                    self.moved += count as u64;
+                    self.pending.send(to, cx, &scratch[..count])?;
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+            }
+        }
+    }
+}

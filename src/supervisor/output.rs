@@ -1,0 +1,182 @@
+//! What a dyno prints, line by line into the log.
+//!
+//! The pipe is always read, so that a dyno never waits for a reader of the log. What is too much is dropped:
+//! the dyno's own lines, counted and said (L10), never its neighbours'.
+
+mod lines; // bytes into lines that are safe to print
+
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{self, Instant};
+
+use crate::config::limits;
+use crate::model::{AppName, DynoName};
+use crate::shutdown::Shutdown;
+use crate::supervisor::metrics;
+use crate::supervisor::spawn::Start;
+use crate::telemetry::{AppLog, Stamp};
+
+use lines::Lines;
+
+/// The output of one process. Once dropped, it is read for [`limits::OUTPUT_AFTER_EXIT`] at most.
+pub(crate) struct Output {
+    ended: watch::Receiver<()>,
+    _process: oneshot::Sender<()>,
+}
+
+impl Output {
+    /// Returns once everything was handed to the log, or after [`limits::OUTPUT_SETTLE`].
+    pub(crate) async fn settled(&self) {
+        let mut ended = self.ended.clone();
+        // Nothing is ever sent: the reader's end drops the sender.
+        let _ = time::timeout(limits::OUTPUT_SETTLE, ended.changed()).await;
+    }
+}
+
+/// Starts to carry what comes out of `pipe` into the log.
+pub(crate) fn carry(
+    pipe: OwnedFd,
+    start: &Start,
+    log: &AppLog,
+    shutdown: &Shutdown,
+) -> io::Result<Output> {
+    let pipe = pipe::Receiver::from_owned_fd(pipe)?;
+    let (process, process_gone) = oneshot::channel();
+    let (running, ended) = watch::channel(());
+    let carrier = Carrier {
+        app: start.app.clone(),
+        dyno: start.dyno.clone(),
+        log: log.clone(),
+        lines: Lines::default(),
+        window: Window::default(),
+        lost: Lost::default(),
+    };
+    let forced = shutdown.clone();
+    shutdown.spawn(async move {
+        let bound = async {
+            let _ = process_gone.await;
+            tokio::select! {
+                () = time::sleep(limits::OUTPUT_AFTER_EXIT) => {}
+                () = forced.forced() => {}
+            }
+        };
+        carrier.carry(pipe, bound).await;
+        drop(running);
+    });
+    Ok(Output { ended, _process: process })
+}
+
+struct Carrier {
+    app: AppName,
+    dyno: DynoName,
+    log: AppLog,
+    lines: Lines,
+    window: Window,
+    lost: Lost,
+}
+
+impl Carrier {
+    async fn carry(mut self, mut pipe: pipe::Receiver, bound: impl Future<Output = ()>) {
+        let mut buffer = vec![0; limits::OUTPUT_READ];
+        let mut bound = std::pin::pin!(bound);
+        loop {
+            // Both lose nothing when the other wins: a read that did not finish has read nothing.
+            let read = tokio::select! {
+                biased;
+                read = pipe.read(&mut buffer) => read.unwrap_or(0),
+                () = &mut bound => 0,
+            };
+            if read == 0 {
+                break;
+            }
+            let lines = self.lines.split(&buffer[..read]);
+            self.print(&lines);
+        }
+        let rest = self.lines.rest();
+        self.print(rest.as_slice());
+        self.say_lost();
+    }
+
+    fn print(&mut self, lines: &[Vec<u8>]) {
+        if lines.is_empty() {
+            return;
+        }
+        let bytes = lines.iter().map(Vec::len).sum();
+        let printed = self.window.admits(bytes, Instant::now())
+            && self.log.outputs(&self.app, &self.dyno, lines.iter().map(Vec::as_slice));
+        if printed {
+            self.say_lost();
+        } else {
+            self.lost.count(lines.len() as u64);
+            metrics::lines_dropped(&self.app, lines.len() as u64);
+        }
+    }
+
+    fn say_lost(&mut self) {
+        if let Some((lines, since)) = self.lost.take() {
+            let since = String::from_utf8_lossy(&since);
+            let line = format!(
+                "Error L10 (output buffer overflow): {lines} messages dropped since {since}."
+            );
+            self.log.platform(&self.app, &self.dyno, &line);
+        }
+    }
+}
+
+/// How much was printed in the current window of time.
+#[derive(Default)]
+struct Window {
+    began: Option<Instant>,
+    bytes: usize,
+}
+
+impl Window {
+    /// Whether so many bytes more may be printed.
+    fn admits(&mut self, bytes: usize, now: Instant) -> bool {
+        if self.began.is_none_or(|began| now - began >= limits::OUTPUT_WINDOW) {
+            *self = Self { began: Some(now), bytes: 0 };
+        }
+        self.bytes += bytes;
+        self.bytes <= limits::OUTPUT_WINDOW_BYTES
+    }
+}
+
+/// Lines that were dropped and not spoken of yet.
+#[derive(Default)]
+struct Lost {
+    lines: u64,
+    since: Vec<u8>,
+}
+
+impl Lost {
+    fn count(&mut self, lines: u64) {
+        if self.lines == 0 {
+            self.since.clear();
+            Stamp::default().write_now(&mut self.since);
+        }
+        self.lines += lines;
+    }
+
+    fn take(&mut self) -> Option<(u64, Vec<u8>)> {
+        (self.lines > 0).then(|| (std::mem::take(&mut self.lines), std::mem::take(&mut self.since)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_window_admits_so_much_and_the_next_one_again() {
+        let mut window = Window::default();
+        assert!(window.admits(limits::OUTPUT_WINDOW_BYTES, Instant::now()));
+        assert!(!window.admits(1, Instant::now()));
+        time::advance(limits::OUTPUT_WINDOW).await;
+        assert!(window.admits(1, Instant::now()));
+    }
+}

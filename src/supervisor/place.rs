@@ -1,0 +1,102 @@
+//! The place of one dyno: its name, what it is told to do, and where it says what it does.
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::config::SupervisorTimeouts;
+use crate::model::{AppName, DynoName, DynoState};
+use crate::shutdown::Shutdown;
+use crate::supervisor::spawn::Program;
+use crate::table::Dyno;
+use crate::telemetry::AppLog;
+
+/// What a dyno is told, as a whole: it compares this with what it does.
+#[derive(Clone, Debug)]
+pub(crate) struct Orders {
+    /// What to run. Another release than the one that runs means: restart.
+    pub(crate) program: Arc<Program>,
+    /// How to boot, stop and restart.
+    pub(crate) timeouts: SupervisorTimeouts,
+    /// How long requests may be finished before SIGTERM.
+    pub(crate) drain: Duration,
+    /// End.
+    pub(crate) stop: bool,
+}
+
+/// A dyno's states, in the order of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Its process was started and is not ready.
+    Starting,
+    /// Ready.
+    Up,
+    /// Out of the table; finishes the requests that it holds.
+    Draining,
+    /// SIGTERM was sent.
+    Stopping,
+    /// Its process ended without being asked; waits for its next start.
+    Crashed,
+}
+
+impl State {
+    /// What people are told.
+    pub(crate) fn outward(self) -> DynoState {
+        match self {
+            Self::Starting => DynoState::Starting,
+            Self::Up => DynoState::Up,
+            Self::Draining | Self::Stopping => DynoState::Down,
+            Self::Crashed => DynoState::Crashed,
+        }
+    }
+}
+
+/// What the manager hears of a dyno, after it happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// It is in this state now.
+    Entered(State),
+    /// This process is the one that counts now; for a web dyno with its record in the table.
+    Started { pid: Option<u32>, record: Option<Arc<Dyno>> },
+    /// It is no more, and nothing of it is left.
+    Ended,
+}
+
+/// What every part of one dyno's life has in hand.
+#[derive(Clone)]
+pub(crate) struct Place {
+    /// Tells it apart from an earlier or later dyno of the same name.
+    pub(crate) id: u64,
+    pub(crate) app: AppName,
+    pub(crate) dyno: DynoName,
+    pub(crate) orders: watch::Receiver<Orders>,
+    pub(crate) log: AppLog,
+    pub(crate) shutdown: Shutdown,
+    /// Unbounded: a dyno has few events per start, and cool-offs bound its starts.
+    pub(crate) events: mpsc::UnboundedSender<(u64, Event)>,
+    /// From 0 to 1: moves cool-offs.
+    pub(crate) jitter: fn() -> f64,
+}
+
+impl Place {
+    /// A line of the platform about this dyno.
+    pub(crate) fn say(&self, message: impl Display) {
+        self.log.platform(&self.app, &self.dyno, &message);
+    }
+
+    /// Tells the manager. It may be gone already, at the very end.
+    pub(crate) fn tell(&self, event: Event) {
+        let _ = self.events.send((self.id, event));
+    }
+
+    pub(crate) fn timeouts(&self) -> SupervisorTimeouts {
+        self.orders.borrow().timeouts
+    }
+}
+
+/// `30`, `0.5`: a duration as Heroku's lines have it, in seconds.
+pub(crate) fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}

@@ -1,0 +1,266 @@
+//! What the route table says: which app a domain leads to (from the configuration), and which dynos an
+//! app has (from their lives). The only file of the supervisor that publishes.
+//!
+//! Lives change an app's line-up from their own task, in the moment in which they learn something; the
+//! configuration changes the whole table. One lock puts these in order; nothing waits while it is held.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::config::{AppSource, Config};
+use crate::model::{AppName, DynoAddr, DynoName, ProcessType};
+use crate::table::{
+    App, AppId, Dyno, Lineup, Publisher, Roster, Routes as TableRoutes, Standing, Table,
+};
+
+/// Owns what the table is made from.
+pub(crate) struct Routes {
+    publisher: Arc<Publisher>,
+    known: Mutex<Known>,
+}
+
+struct Known {
+    version: u64,
+    next_entry: u64,
+    /// Every app that was ever configured: a name keeps its number and roster, so that counters go on and
+    /// requests that wait see the dynos that a later configuration brings up.
+    apps: BTreeMap<AppName, KnownApp>,
+}
+
+struct KnownApp {
+    id: AppId,
+    roster: Arc<Roster>,
+    wanted: Wanted,
+    /// Web dynos that dynomesh runs.
+    entries: BTreeMap<u64, Standpoint>,
+    /// Dynos that somebody else runs.
+    external: Vec<Arc<Dyno>>,
+}
+
+/// What the configuration wants of an app's web dynos.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Some,
+    None,
+    Release,
+}
+
+/// How one web dyno stands.
+enum Standpoint {
+    Starting,
+    Up(Arc<Dyno>),
+    Crashed,
+}
+
+impl Routes {
+    /// Makes the first table.
+    pub(crate) fn new(config: &Config) -> (Arc<Self>, Arc<Publisher>) {
+        let mut known = Known { version: 0, next_entry: 0, apps: BTreeMap::new() };
+        let table = known.table(config);
+        let publisher = Publisher::new(table);
+        let routes = Self { publisher: publisher.clone(), known: Mutex::new(known) };
+        routes.follow_sources(config);
+        (Arc::new(routes), publisher)
+    }
+
+    /// Publishes the table of a new configuration. External dynos follow at once, managed ones by their lives.
+    pub(crate) fn apply(&self, config: &Config) {
+        let table = self.known().table(config);
+        self.publisher.publish(table);
+        self.follow_sources(config);
+    }
+
+    /// The dynos that somebody else runs.
+    pub(crate) fn external(&self) -> Vec<(AppName, Arc<Dyno>)> {
+        let known = self.known();
+        let of_app = |(name, app): (&AppName, &KnownApp)| {
+            app.external.iter().map(|dyno| (name.clone(), dyno.clone())).collect::<Vec<_>>()
+        };
+        known.apps.iter().flat_map(of_app).collect()
+    }
+
+    /// A place in the line-up for one web dyno; it begins as starting.
+    pub(crate) fn enter(self: &Arc<Self>, app: &AppName) -> Entry {
+        let id = {
+            let mut known = self.known();
+            known.next_entry += 1;
+            known.next_entry
+        };
+        let entry = Entry { routes: self.clone(), app: app.clone(), id };
+        entry.starting();
+        entry
+    }
+
+    /// Tells the workers that a record, which is out of the line-up and closed, is gone for good.
+    pub(crate) fn gone(&self, dyno: &Arc<Dyno>) -> crate::table::Acknowledged {
+        self.publisher.gone(dyno)
+    }
+
+    /// Brings what is wanted and the external dynos of each app to what the configuration says.
+    fn follow_sources(&self, config: &Config) {
+        let mut known = self.known();
+        for (name, app) in &mut known.apps {
+            let source = config.apps.get(name).map(|app| &app.source);
+            app.wanted = wanted(source);
+            let addresses = match source {
+                Some(AppSource::External(addresses)) => addresses.as_slice(),
+                _ => &[],
+            };
+            let removed = app.follow_addresses(addresses);
+            self.publisher.publish_lineup(&app.roster, app.lineup());
+            for dyno in removed {
+                dyno.close();
+                // What is in flight there finishes by itself: nobody waits to stop the process.
+                drop(self.publisher.gone(&dyno));
+            }
+        }
+    }
+
+    fn change(&self, app: &AppName, change: impl FnOnce(&mut BTreeMap<u64, Standpoint>)) {
+        let mut known = self.known();
+        if let Some(app) = known.apps.get_mut(app) {
+            change(&mut app.entries);
+            self.publisher.publish_lineup(&app.roster, app.lineup());
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Nothing panics while this lock is held, so poison says nothing.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn table(&mut self, config: &Config) -> Table {
+        self.version += 1;
+        let apps = config.apps.iter().map(|(name, app)| {
+            let known = self
+                .apps
+                .entry(name.clone())
+                .or_insert_with(|| KnownApp::new(wanted(Some(&app.source))));
+            let routed = App {
+                id: known.id,
+                name: name.clone(),
+                policy: app.policy.clone(),
+                roster: known.roster.clone(),
+            };
+            (Arc::new(routed), app.domains.clone())
+        });
+        Table::new(TableRoutes {
+            version: self.version,
+            listener: config.router.listener.clone(),
+            apps: apps.collect(),
+            domain: config.router.domain.clone(),
+            default_app: config.router.default_app.clone(),
+        })
+    }
+}
+
+impl KnownApp {
+    fn new(wanted: Wanted) -> Self {
+        let mut app = Self {
+            id: AppId::fresh(),
+            roster: Roster::new(Standing::Blank),
+            wanted,
+            entries: BTreeMap::new(),
+            external: Vec::new(),
+        };
+        app.roster = Roster::new(app.lineup().standing);
+        app
+    }
+
+    /// Keeps the records of addresses that stay, makes records for new ones, and returns those that went.
+    fn follow_addresses(&mut self, addresses: &[DynoAddr]) -> Vec<Arc<Dyno>> {
+        let (mut kept, removed): (Vec<_>, Vec<_>) = std::mem::take(&mut self.external)
+            .into_iter()
+            .partition(|dyno| addresses.contains(dyno.addr()));
+        for addr in addresses {
+            if !kept.iter().any(|dyno| dyno.addr() == addr) {
+                let number = lowest_free(&kept);
+                let name = DynoName { process_type: ProcessType::web(), number };
+                kept.push(Dyno::new(name, addr.clone(), false));
+            }
+        }
+        self.external = kept;
+        removed
+    }
+
+    fn lineup(&self) -> Lineup {
+        let up = self.entries.values().filter_map(|entry| match entry {
+            Standpoint::Up(dyno) => Some(dyno.clone()),
+            Standpoint::Starting | Standpoint::Crashed => None,
+        });
+        let mut dynos = self.external.iter().cloned().chain(up).collect::<Vec<_>>();
+        dynos.sort_by(|one, other| (one.name(), one.id()).cmp(&(other.name(), other.id())));
+        let standing = if dynos.is_empty() { self.standing_without_dynos() } else { Standing::Up };
+        Lineup { dynos, standing }
+    }
+
+    fn standing_without_dynos(&self) -> Standing {
+        match self.wanted {
+            Wanted::Release => Standing::Blank,
+            Wanted::None => Standing::NoWeb,
+            // No entry at all: their lives are about to begin.
+            Wanted::Some if self.entries.is_empty() => Standing::Starting,
+            Wanted::Some
+                if self.entries.values().all(|entry| matches!(entry, Standpoint::Crashed)) =>
+            {
+                Standing::Crashed
+            }
+            Wanted::Some => Standing::Starting,
+        }
+    }
+}
+
+fn wanted(source: Option<&AppSource>) -> Wanted {
+    match source {
+        Some(AppSource::Managed(app))
+            if app.formation.get(&ProcessType::web()).is_some_and(|count| *count > 0) =>
+        {
+            Wanted::Some
+        }
+        Some(AppSource::External(_)) => Wanted::Some,
+        Some(AppSource::Managed(_)) | None => Wanted::None,
+        Some(AppSource::Blank) => Wanted::Release,
+    }
+}
+
+fn lowest_free(dynos: &[Arc<Dyno>]) -> u32 {
+    (1..).find(|number| dynos.iter().all(|dyno| dyno.name().number != *number)).unwrap_or(u32::MAX)
+}
+
+/// One web dyno's place in its app's line-up. Each change is published before the call returns.
+pub(crate) struct Entry {
+    routes: Arc<Routes>,
+    app: AppName,
+    id: u64,
+}
+
+impl Entry {
+    /// No request can be sent here yet, but soon.
+    pub(crate) fn starting(&self) {
+        self.routes.change(&self.app, |entries| _ = entries.insert(self.id, Standpoint::Starting));
+    }
+
+    /// Requests are sent to this record from now on, in place of an earlier one of the same dyno.
+    pub(crate) fn up(&self, dyno: &Arc<Dyno>) {
+        self.routes
+            .change(&self.app, |entries| _ = entries.insert(self.id, Standpoint::Up(dyno.clone())));
+    }
+
+    /// No request can be sent here, and not soon.
+    pub(crate) fn crashed(&self) {
+        self.routes.change(&self.app, |entries| _ = entries.insert(self.id, Standpoint::Crashed));
+    }
+
+    /// No request is sent here any more.
+    pub(crate) fn leave(&self) {
+        self.routes.change(&self.app, |entries| _ = entries.remove(&self.id));
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

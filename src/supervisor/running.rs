@@ -1,0 +1,165 @@
+//! A process that was started, with all that was lent for it, and how it ends: by itself, or on request.
+//!
+//! Leaving the table has one order, and each step is here or in `routes`: publish a line-up without the dyno,
+//! close its lease word, wait (bounded) for what is in flight, have the workers close their idle connections,
+//! SIGTERM, SIGKILL.
+
+use std::sync::Arc;
+
+use tokio::time::{self, Instant};
+
+use crate::config::limits;
+use crate::model::Exit;
+use crate::supervisor::metrics;
+use crate::supervisor::place::{Place, seconds};
+use crate::supervisor::ports::LentPort;
+use crate::supervisor::routes::Routes;
+use crate::supervisor::spawn::Process;
+use crate::table::Dyno;
+
+/// One process of a dyno.
+pub(crate) struct Running<P> {
+    pub(crate) process: P,
+    /// Web only.
+    pub(crate) record: Option<Arc<Dyno>>,
+    pub(crate) started: Instant,
+    pub(crate) routes: Arc<Routes>,
+    /// Web only; given back with the rest of this.
+    pub(crate) _port: Option<LentPort>,
+}
+
+/// Why a process is not given more time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Enough {
+    Timeout,
+    Forced,
+}
+
+impl<P: Process> Running<P> {
+    /// Returns once the process is ready: a web dyno accepts connections, any other is started.
+    pub(crate) async fn ready(&self) {
+        if self.record.is_some() {
+            self.process.listening().await;
+        }
+    }
+
+    /// After the process went by itself: frees all that it held. Its record must be out of the line-up, and
+    /// has been told how it ended.
+    pub(crate) async fn bury(self, place: &Place, exit: Exit) {
+        self.note_and_purge(exit);
+        self.process.kill();
+        self.say_exit(place, exit).await;
+        self.await_group(place).await;
+    }
+
+    /// Tells the record how its process ended. The first thing to do after an exit.
+    pub(crate) fn note(&self, exit: Exit) {
+        if let Some(record) = self.record.as_ref().filter(|record| record.exit().is_none()) {
+            record.exited(exit);
+        }
+    }
+
+    /// Waits until the requests in flight are finished, the process is gone, or the bound has passed. The
+    /// bound is read again when it changes: the daemon's own end does not wait for minutes.
+    pub(crate) async fn drain(&self, place: &Place) {
+        let Some(record) = &self.record else { return };
+        record.close();
+        tokio::select! {
+            biased;
+            exit = self.process.exited() => return self.note_and_purge(exit),
+            () = record.drained() => {}
+            () = drain_bound(place.clone()) => {}
+            () = place.shutdown.forced() => {}
+        }
+        let _ = time::timeout(limits::PURGE_WAIT, self.routes.gone(record).all()).await;
+    }
+
+    /// Ends the process group: SIGTERM, and after its time SIGKILL. Returns once nothing of it is left.
+    pub(crate) async fn terminate(self, place: &Place) {
+        let exit_timeout = place.timeouts().exit;
+        let mut enough = std::pin::pin!(async {
+            tokio::select! {
+                () = time::sleep(exit_timeout) => Enough::Timeout,
+                () = place.shutdown.forced() => Enough::Forced,
+            }
+        });
+        place.say("Stopping all processes with SIGTERM");
+        self.process.terminate();
+        let enough_with_leader = tokio::select! {
+            biased;
+            exit = self.process.exited() => {
+                self.went(place, exit).await;
+                None
+            }
+            enough = &mut enough => Some(enough),
+        };
+        if let Some(enough) = enough_with_leader {
+            self.say_killing(place, enough);
+            let exit = self.kill().await;
+            self.went(place, exit).await;
+            return self.await_group(place).await;
+        }
+        tokio::select! {
+            biased;
+            () = self.process.group_gone() => {}
+            enough = &mut enough => {
+                self.say_killing(place, enough);
+                self.process.kill();
+                self.await_group(place).await;
+            }
+        }
+    }
+
+    /// Kills the process and waits for it, for as long as the kernel may reasonably take.
+    pub(crate) async fn kill(&self) -> Exit {
+        self.process.kill();
+        time::timeout(limits::KILL_WAIT, self.process.exited()).await.unwrap_or(Exit::Signal(9))
+    }
+
+    fn say_killing(&self, place: &Place, enough: Enough) {
+        if enough == Enough::Timeout {
+            metrics::error(&place.app, "R12");
+            let within = seconds(place.timeouts().exit);
+            place.say(format_args!(
+                "Error R12 (Exit timeout) -> At least one process failed to exit within {within} seconds of SIGTERM"
+            ));
+        }
+        place.say("Stopping remaining processes with SIGKILL");
+    }
+
+    async fn went(&self, place: &Place, exit: Exit) {
+        self.note(exit);
+        self.say_exit(place, exit).await;
+    }
+
+    async fn say_exit(&self, place: &Place, exit: Exit) {
+        self.process.output_settled().await;
+        place.say(format_args!("Process exited with status {}", exit.shell_status()));
+    }
+
+    async fn await_group(&self, place: &Place) {
+        if time::timeout(limits::KILL_WAIT, self.process.group_gone()).await.is_err() {
+            place.say("A process of the dyno does not end on SIGKILL; it is left to the kernel");
+        }
+    }
+
+    /// For a process that is gone: nobody waits for the workers in order to stop it.
+    fn note_and_purge(&self, exit: Exit) {
+        self.note(exit);
+        if let Some(record) = &self.record {
+            record.close();
+            drop(self.routes.gone(record));
+        }
+    }
+}
+
+async fn drain_bound(mut place: Place) {
+    let began = Instant::now();
+    loop {
+        let bound = place.orders.borrow_and_update().drain;
+        tokio::select! {
+            () = time::sleep_until(began + bound) => return,
+            changed = place.orders.changed() => if changed.is_err() { return },
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Processes that do as they are told in a test, on a paused clock.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{self, Instant};
+
+use crate::model::Exit;
+use crate::supervisor::spawn::{Process, Spawn, SpawnError, Start};
+
+/// What one process will do, counted from its start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Script {
+    /// When it accepts connections.
+    pub(crate) listens: Option<Duration>,
+    /// When it exits by itself, and how.
+    pub(crate) exits: Option<(Duration, Exit)>,
+    /// How long it takes to exit on SIGTERM; `None`: it ignores it.
+    pub(crate) heeds_sigterm: Option<Duration>,
+    /// Whether the start itself fails.
+    pub(crate) fails: bool,
+}
+
+impl Script {
+    pub(crate) fn listens(secs: u64) -> Self {
+        let listens = Some(Duration::from_secs(secs));
+        Self { listens, exits: None, heeds_sigterm: Some(Duration::ZERO), fails: false }
+    }
+
+    pub(crate) fn never_listens() -> Self {
+        Self { listens: None, ..Self::listens(0) }
+    }
+
+    pub(crate) fn fails() -> Self {
+        Self { fails: true, ..Self::listens(0) }
+    }
+
+    pub(crate) fn exits(self, secs: u64, exit: Exit) -> Self {
+        Self { exits: Some((Duration::from_secs(secs), exit)), ..self }
+    }
+
+    pub(crate) fn ignores_sigterm(self) -> Self {
+        Self { heeds_sigterm: None, ..self }
+    }
+}
+
+/// Hands out the scripts in order; the last one again and again.
+#[derive(Clone)]
+pub(crate) struct Scripts {
+    scripts: Arc<Mutex<VecDeque<Script>>>,
+    pub(crate) starts: Arc<Mutex<Vec<Start>>>,
+}
+
+impl Scripts {
+    pub(crate) fn new(scripts: &[Script]) -> Self {
+        let scripts = Arc::new(Mutex::new(scripts.iter().copied().collect()));
+        Self { scripts, starts: Arc::default() }
+    }
+}
+
+impl Spawn for Scripts {
+    type Process = Scripted;
+
+    fn spawn(&self, start: &Start) -> Result<Scripted, SpawnError> {
+        let mut scripts = self.scripts.lock().unwrap();
+        let script = if scripts.len() > 1 { scripts.pop_front() } else { scripts.front().copied() };
+        let script = script.unwrap();
+        if script.fails {
+            return Err(SpawnError::NoDirectory(start.program.dir.clone()));
+        }
+        self.starts.lock().unwrap().push(start.clone());
+        Ok(Scripted { script, born: Instant::now(), asked: watch::channel(None).0 })
+    }
+}
+
+/// A process that follows its script.
+pub(crate) struct Scripted {
+    script: Script,
+    born: Instant,
+    /// When a signal will end it, and how.
+    asked: watch::Sender<Option<(Instant, Exit)>>,
+}
+
+impl Scripted {
+    fn ask(&self, at: Instant, exit: Exit) {
+        self.asked.send_if_modified(|asked| {
+            let sooner = asked.is_none_or(|(before, _)| at < before);
+            if sooner {
+                *asked = Some((at, exit));
+            }
+            sooner
+        });
+    }
+}
+
+impl Process for Scripted {
+    fn pid(&self) -> Option<u32> {
+        Some(1)
+    }
+
+    async fn listening(&self) {
+        match self.script.listens {
+            Some(after) => time::sleep_until(self.born + after).await,
+            None => pending().await,
+        }
+    }
+
+    async fn exited(&self) -> Exit {
+        let mut asked = self.asked.subscribe();
+        loop {
+            let by_itself = self.script.exits.map(|(after, exit)| (self.born + after, exit));
+            let signalled = *asked.borrow_and_update();
+            let end = [by_itself, signalled].into_iter().flatten().min_by_key(|(at, _)| *at);
+            tokio::select! {
+                exit = async {
+                    match end {
+                        Some((at, exit)) => { time::sleep_until(at).await; exit }
+                        None => pending().await,
+                    }
+                } => return exit,
+                _ = asked.changed() => {}
+            }
+        }
+    }
+
+    async fn group_gone(&self) {}
+
+    async fn output_settled(&self) {}
+
+    fn terminate(&self) {
+        if let Some(after) = self.script.heeds_sigterm {
+            self.ask(Instant::now() + after, Exit::Signal(15));
+        }
+    }
+
+    fn kill(&self) {
+        self.ask(Instant::now(), Exit::Signal(9));
+    }
+}

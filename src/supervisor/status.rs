@@ -1,0 +1,159 @@
+//! What is known of every dyno, for people: the manager writes it down, anybody may ask.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::model::{AppName, DynoName, DynoState};
+use crate::supervisor::metrics;
+use crate::supervisor::place::{Event, State};
+use crate::table::Dyno;
+
+/// What the supervisor knows of one dyno, for people and for `/debug/dynos`.
+#[derive(Clone, Debug, Serialize)]
+pub struct DynoStatus {
+    /// The app.
+    pub app: String,
+    /// `web.1`
+    pub dyno: String,
+    /// `starting`, `up`, `crashed`, `down`; `external` where somebody else runs it.
+    pub state: String,
+    /// Unix seconds since when.
+    pub since: u64,
+    /// The operating system's number of its process, where it runs.
+    pub pid: Option<u32>,
+    /// Where it accepts connections.
+    pub addr: Option<String>,
+    /// Requests in flight, lingering ones included.
+    pub in_flight: u32,
+    /// Of those, requests whose client was answered or has left.
+    pub lingering: u32,
+    /// Milliseconds of quarantine left: not known here, the router's clock tick at its end.
+    pub quarantined_until: u32,
+    /// Starts after a crash.
+    pub restarts: u32,
+}
+
+/// Every dyno that lives, those that are finishing included. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Board {
+    dynos: Arc<Mutex<BTreeMap<u64, Listed>>>,
+}
+
+struct Listed {
+    app: AppName,
+    dyno: DynoName,
+    state: Option<State>,
+    since: u64,
+    pid: Option<u32>,
+    record: Option<Arc<Dyno>>,
+    restarts: u32,
+}
+
+impl Board {
+    /// Lists a dyno that is about to live.
+    pub(crate) fn list(&self, id: u64, app: AppName, dyno: DynoName) {
+        let listed =
+            Listed { app, dyno, state: None, since: now(), pid: None, record: None, restarts: 0 };
+        self.dynos().insert(id, listed);
+    }
+
+    /// Writes down what happened to a dyno.
+    pub(crate) fn note(&self, id: u64, event: &Event) {
+        let mut dynos = self.dynos();
+        match event {
+            Event::Ended => {
+                if let Some(gone) = dynos.remove(&id) {
+                    gone.count(-1.0);
+                }
+            }
+            Event::Entered(state) => {
+                if let Some(listed) = dynos.get_mut(&id) {
+                    listed.enter(*state);
+                }
+            }
+            Event::Started { pid, record } => {
+                if let Some(listed) = dynos.get_mut(&id) {
+                    (listed.pid, listed.record) = (*pid, record.clone());
+                }
+            }
+        }
+    }
+
+    /// Every dyno by app and name.
+    pub(crate) fn status(&self, external: Vec<(AppName, Arc<Dyno>)>) -> Vec<DynoStatus> {
+        let listed = self.dynos();
+        let mut all = listed.values().map(Listed::status).collect::<Vec<_>>();
+        all.extend(external.iter().map(|(app, dyno)| external_status(app, dyno)));
+        all.sort_by(|one, other| (&one.app, &one.dyno).cmp(&(&other.app, &other.dyno)));
+        all
+    }
+
+    fn dynos(&self) -> MutexGuard<'_, BTreeMap<u64, Listed>> {
+        // Nothing panics while this lock is held, so poison says nothing.
+        self.dynos.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listed {
+    fn enter(&mut self, state: State) {
+        if (self.state, state) == (Some(State::Crashed), State::Starting) {
+            self.restarts += 1;
+        }
+        if state == State::Crashed {
+            (self.pid, self.record) = (None, None);
+        }
+        if self.state.map(State::outward) != Some(state.outward()) {
+            self.count(-1.0);
+            self.state = Some(state);
+            self.count(1.0);
+            self.since = now();
+        }
+        self.state = Some(state);
+    }
+
+    fn count(&self, change: f64) {
+        if let Some(state) = self.state {
+            metrics::dynos(&self.app, &self.dyno.process_type, state.outward(), change);
+        }
+    }
+
+    fn status(&self) -> DynoStatus {
+        let state = self.state.map_or(DynoState::Starting, State::outward);
+        let record = self.record.as_deref();
+        DynoStatus {
+            app: self.app.to_string(),
+            dyno: self.dyno.to_string(),
+            state: state.to_string(),
+            since: self.since,
+            pid: self.pid,
+            addr: record.map(|record| record.addr().to_string()),
+            in_flight: record.map_or(0, Dyno::in_flight),
+            lingering: record.map_or(0, |record| record.lingering().load(Ordering::Relaxed)),
+            quarantined_until: record.map_or(0, Dyno::quarantined_until),
+            restarts: self.restarts,
+        }
+    }
+}
+
+fn external_status(app: &AppName, dyno: &Dyno) -> DynoStatus {
+    DynoStatus {
+        app: app.to_string(),
+        dyno: dyno.name().to_string(),
+        state: "external".into(),
+        since: 0,
+        pid: None,
+        addr: Some(dyno.addr().to_string()),
+        in_flight: dyno.in_flight(),
+        lingering: dyno.lingering().load(Ordering::Relaxed),
+        quarantined_until: dyno.quarantined_until(),
+        restarts: 0,
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,296 @@
+//! Formations with scripted processes on a paused clock, and what tests of the supervisor are made from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time;
+
+use super::*;
+use crate::config::{
+    AccessLog, AdminConfig, AppConfig, AppSource, ManagedApp, RouterConfig, SupervisorTimeouts,
+};
+use crate::model::{
+    AppName, AppPolicy, AppTimeouts, Balance, DynoAddr, Exit, Expect, ListenAddr, ListenerPolicy,
+    ProcessType,
+};
+use crate::supervisor::scripted::{Script, Scripts};
+use crate::table::{Lineup, Standing};
+use crate::telemetry::{Lines, Target};
+
+pub(crate) fn app_name(name: &str) -> AppName {
+    AppName::parse(name).unwrap()
+}
+
+/// An app with these process types, each with a command and a count.
+pub(crate) fn managed(formation: &[(&str, u32)]) -> AppSource {
+    let of_type = |name: &str| ProcessType::parse(name).unwrap();
+    AppSource::Managed(ManagedApp {
+        dir: "/".into(),
+        commands: formation
+            .iter()
+            .map(|(name, _)| (of_type(name), format!("run {name}")))
+            .collect(),
+        formation: formation.iter().map(|(name, count)| (of_type(name), *count)).collect(),
+        config_vars: BTreeMap::new(),
+        timeouts: SupervisorTimeouts {
+            boot: Duration::from_secs(60),
+            exit: Duration::from_secs(30),
+            cool_off_first: Duration::from_secs(1),
+            cool_off_max: Duration::from_secs(300),
+        },
+    })
+}
+
+fn external(addresses: &[&str]) -> AppSource {
+    AppSource::External(addresses.iter().map(|text| DynoAddr::parse(text).unwrap()).collect())
+}
+
+pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
+    let secs = Duration::from_secs;
+    let timeouts = AppTimeouts {
+        hold: secs(75),
+        connect: secs(5),
+        first_byte: secs(30),
+        rolling: secs(55),
+        linger: secs(600),
+        drain: secs(300),
+        dyno_keepalive: secs(90),
+    };
+    let policy = AppPolicy {
+        timeouts,
+        balance: Balance::P2c,
+        expect: Expect::Router,
+        maintenance: false,
+        backlog: 200,
+        error_page: None,
+        maintenance_page: None,
+    };
+    let app = |source: &AppSource| AppConfig {
+        domains: vec![],
+        policy: policy.clone(),
+        source: source.clone(),
+    };
+    Config {
+        file: "/dynomesh.toml".into(),
+        router: RouterConfig {
+            http: vec![ListenAddr::parse("127.0.0.1:0").unwrap()],
+            domain: "localhost".into(),
+            default_app: None,
+            workers: 1,
+            access_log: AccessLog::Off,
+            listener: ListenerPolicy {
+                head: secs(60),
+                keepalive: secs(60),
+                trusted_proxies: vec![],
+            },
+            stop: secs(20),
+        },
+        admin: AdminConfig { http: None, socket: "/dynomesh.sock".into() },
+        state_dir: "/".into(),
+        apps: apps.iter().map(|(name, source)| (app_name(name), app(source))).collect(),
+    }
+}
+
+/// A supervisor over scripted processes.
+struct Formation {
+    supervisor: Supervisor,
+    publisher: Arc<Publisher>,
+    scripts: Scripts,
+    shutdown: Shutdown,
+}
+
+impl Formation {
+    fn start(scripts: &[Script], apps: &[(&str, AppSource)]) -> Self {
+        let scripts = Scripts::new(scripts);
+        let shutdown = Shutdown::default();
+        let log = AppLog::new(Lines::start(Target::Off).unwrap());
+        let (supervisor, publisher) =
+            Supervisor::start_with(scripts.clone(), &Arc::new(config(apps)), log, shutdown.clone());
+        Self { supervisor, publisher, scripts, shutdown }
+    }
+
+    async fn apply(&self, apps: &[(&str, AppSource)]) {
+        self.supervisor.apply(&Arc::new(config(apps)));
+        passes(1).await;
+    }
+
+    fn lineup(&self, app: &str) -> Arc<Lineup> {
+        let table = self.publisher.table();
+        let app = table.apps().iter().find(|it| it.name.as_str() == app).unwrap();
+        app.roster.lineup().clone()
+    }
+
+    /// `web.1 up` …
+    fn states(&self) -> Vec<String> {
+        self.supervisor
+            .status()
+            .iter()
+            .map(|it| format!("{} {} {}", it.app, it.dyno, it.state))
+            .collect()
+    }
+
+    fn started(&self) -> usize {
+        self.scripts.starts.lock().unwrap().len()
+    }
+}
+
+/// Some simulated seconds, and a moment.
+async fn passes(secs: u64) {
+    time::sleep(Duration::from_millis(secs * 1000 + 10)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_formation_is_started_scaled_and_stopped() {
+    let formation =
+        Formation::start(&[Script::listens(2)], &[("shop", managed(&[("web", 2), ("worker", 1)]))]);
+    assert_eq!(formation.lineup("shop").standing, Standing::Starting);
+    passes(1).await;
+    assert_eq!(
+        formation.states(),
+        ["shop web.1 starting", "shop web.2 starting", "shop worker.1 up"]
+    );
+    passes(1).await;
+    assert_eq!(formation.lineup("shop").dynos.len(), 2);
+    formation.apply(&[("shop", managed(&[("web", 3), ("worker", 0)]))]).await;
+    passes(1).await;
+    assert_eq!(formation.states(), ["shop web.1 up", "shop web.2 up", "shop web.3 up"]);
+    assert_eq!(formation.started(), 4, "who stays is not touched");
+    formation.apply(&[("shop", managed(&[("web", 1), ("worker", 0)]))]).await;
+    assert_eq!(formation.states(), ["shop web.1 up"]);
+    formation.supervisor.stop().await;
+    assert_eq!(formation.states(), [""; 0]);
+    formation.shutdown.now();
+    formation.shutdown.finished().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn scaling_web_to_none_says_so_to_requests() {
+    let formation = Formation::start(&[Script::listens(0)], &[("shop", managed(&[("web", 1)]))]);
+    passes(1).await;
+    let id = formation.publisher.table().apps()[0].id;
+    formation.apply(&[("shop", managed(&[("web", 0)]))]).await;
+    assert_eq!(formation.lineup("shop").standing, Standing::NoWeb);
+    formation.apply(&[("shop", managed(&[("web", 1)]))]).await;
+    assert_eq!(formation.lineup("shop").dynos.len(), 1);
+    assert_eq!(formation.publisher.table().apps()[0].id, id);
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_app_restarts_and_its_neighbour_does_not() {
+    let apps = |command: &str| {
+        let AppSource::Managed(mut shop) = managed(&[("web", 1)]) else { unreachable!() };
+        shop.commands.insert(ProcessType::web(), command.into());
+        [("blog", managed(&[("web", 1)])), ("shop", AppSource::Managed(shop))]
+    };
+    let formation = Formation::start(&[Script::listens(1)], &apps("old"));
+    passes(2).await;
+    let (blog, shop) =
+        (formation.lineup("blog").dynos[0].id(), formation.lineup("shop").dynos[0].id());
+    formation.apply(&apps("new")).await;
+    passes(2).await;
+    assert_eq!(formation.lineup("blog").dynos[0].id(), blog);
+    assert_ne!(formation.lineup("shop").dynos[0].id(), shop);
+    let starts = formation.scripts.starts.lock().unwrap().clone();
+    let last = &starts.last().unwrap().program;
+    assert_eq!((starts.len(), last.release, last.command.as_str()), (3, 2, "new"));
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn changed_timeouts_restart_nothing_and_hold_at_once() {
+    let apps = |exit: u64| {
+        let AppSource::Managed(mut shop) = managed(&[("worker", 1)]) else { unreachable!() };
+        shop.timeouts.exit = Duration::from_secs(exit);
+        [("shop", AppSource::Managed(shop))]
+    };
+    let formation = Formation::start(&[Script::listens(0).ignores_sigterm()], &apps(30));
+    passes(1).await;
+    formation.apply(&apps(2)).await;
+    let began = time::Instant::now();
+    formation.supervisor.stop().await;
+    assert_eq!((formation.started(), began.elapsed().as_secs()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_app_finishes_what_it_holds() {
+    let formation = Formation::start(&[Script::listens(0)], &[("shop", managed(&[("web", 1)]))]);
+    passes(1).await;
+    let lease = formation.lineup("shop").dynos[0].lease().unwrap();
+    formation.apply(&[]).await;
+    assert!(formation.publisher.table().apps().is_empty());
+    assert_eq!(formation.states(), ["shop web.1 down"]);
+    assert!(lease.dyno().is_closed());
+    drop(lease);
+    passes(1).await;
+    assert_eq!(formation.states(), [""; 0]);
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_takes_as_long_as_the_slowest_dyno_and_no_drain_outlasts_the_daemons_own_bound() {
+    let slow = Script::listens(0).ignores_sigterm();
+    let formation = Formation::start(&[slow], &[("shop", managed(&[("web", 3), ("worker", 3)]))]);
+    passes(1).await;
+    let _lease = formation.lineup("shop").dynos[0].lease().unwrap();
+    let began = time::Instant::now();
+    formation.supervisor.stop().await;
+    assert_eq!(began.elapsed().as_secs(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn external_dynos_keep_their_records_by_address() {
+    let [one, two, three] = ["127.0.0.1:5001", "127.0.0.1:5002", "127.0.0.1:5003"];
+    let formation = Formation::start(&[Script::listens(0)], &[("legacy", external(&[one, two]))]);
+    let before = formation.lineup("legacy");
+    assert_eq!(before.standing, Standing::Up);
+    let lease = before.dynos[0].lease().unwrap();
+    formation.supervisor.apply(&Arc::new(config(&[("legacy", external(&[two, three]))])));
+    let after = formation.lineup("legacy");
+    let names = after
+        .dynos
+        .iter()
+        .map(|dyno| format!("{} {}", dyno.name(), dyno.addr()))
+        .collect::<Vec<_>>();
+    assert_eq!(names, ["web.1 127.0.0.1:5003", "web.2 127.0.0.1:5002"]);
+    assert_eq!(after.dynos[1].id(), before.dynos[1].id());
+    assert!(lease.dyno().is_closed());
+    assert_eq!(formation.states(), ["legacy web.1 external", "legacy web.2 external"]);
+    formation.apply(&[("legacy", AppSource::Blank)]).await;
+    assert_eq!(formation.lineup("legacy").standing, Standing::Blank);
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_moves_from_somebody_elses_dynos_to_our_own() {
+    let formation =
+        Formation::start(&[Script::listens(3)], &[("shop", external(&["127.0.0.1:5001"]))]);
+    formation.apply(&[("shop", managed(&[("web", 1)]))]).await;
+    assert_eq!(formation.lineup("shop").standing, Standing::Starting);
+    passes(3).await;
+    assert!(formation.lineup("shop").dynos[0].is_managed());
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crashed_dyno_is_counted_and_comes_back() {
+    let crash = Script::listens(1).exits(2, Exit::Status(3));
+    let formation =
+        Formation::start(&[crash, Script::listens(1)], &[("shop", managed(&[("web", 1)]))]);
+    passes(4).await;
+    let status = formation.supervisor.status().remove(0);
+    assert_eq!((status.state.as_str(), status.restarts, status.pid), ("up", 1, Some(1)));
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forced_shutdown_ends_everything_without_a_command() {
+    let slow = Script::listens(0).ignores_sigterm();
+    let formation = Formation::start(&[slow], &[("shop", managed(&[("web", 2)]))]);
+    passes(1).await;
+    let began = time::Instant::now();
+    formation.shutdown.now();
+    formation.shutdown.finished().await;
+    assert_eq!(began.elapsed().as_secs(), 0);
+}

@@ -1,0 +1,378 @@
+//! The daemon: its configuration, its process, its log.
+
+use std::fmt::Write;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+use crate::support::{App, Client, Line, Metrics, Request, becomes_true, testapp, within};
+
+/// A configuration in the making, and the directory it lives in.
+pub(crate) struct Setup {
+    dir: TempDir,
+    http: Vec<String>,
+    router: String,
+    timeouts: String,
+    apps: String,
+}
+
+/// A running daemon. On drop it and all that it started are killed.
+pub(crate) struct Mesh {
+    setup: Setup,
+    child: Child,
+    log: Arc<Log>,
+    http: SocketAddr,
+    admin: SocketAddr,
+    reloads: usize,
+}
+
+#[derive(Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    grown: watch::Sender<()>,
+}
+
+impl Setup {
+    /// One listener, no apps yet.
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        Self {
+            dir,
+            http: vec!["127.0.0.1:0".into()],
+            router: String::new(),
+            timeouts: String::new(),
+            apps: String::new(),
+        }
+    }
+
+    /// The directory of the configuration file.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Lines for `[router]`.
+    pub(crate) fn router(mut self, lines: &str) -> Self {
+        writeln!(self.router, "{lines}").unwrap();
+        self
+    }
+
+    /// Listens there as well.
+    pub(crate) fn listen(mut self, addr: &str) -> Self {
+        self.http.push(addr.into());
+        self
+    }
+
+    /// Lines for `[router.timeouts]`.
+    pub(crate) fn timeouts(mut self, lines: &str) -> Self {
+        writeln!(self.timeouts, "{lines}").unwrap();
+        self
+    }
+
+    /// The app `shop`, whose dynos the test started.
+    pub(crate) fn shop(self, dynos: &[&App]) -> Self {
+        self.shop_with(dynos, "")
+    }
+
+    /// As [`shop`](Self::shop), with further lines.
+    pub(crate) fn shop_with(self, dynos: &[&App], lines: &str) -> Self {
+        let places = dynos.iter().map(|app| app.place()).collect::<Vec<_>>();
+        self.app("shop", &format!("dynos = {places:?}\n{lines}"))
+    }
+
+    /// `[apps.NAME]` with these lines.
+    pub(crate) fn app(mut self, name: &str, lines: &str) -> Self {
+        writeln!(self.apps, "[apps.{name}]\n{lines}").unwrap();
+        self
+    }
+
+    /// Forgets the apps: for the next configuration of the same daemon.
+    pub(crate) fn clear_apps(&mut self) {
+        self.apps.clear();
+    }
+
+    /// An app that dynomesh runs, from a Procfile in which `TESTAPP` stands for the testapp.
+    pub(crate) fn procfile(self, name: &str, procfile: &str, lines: &str) -> Self {
+        let dir = self.dir().join(name);
+        fs::create_dir_all(&dir).unwrap();
+        let testapp = testapp();
+        fs::write(dir.join("Procfile"), procfile.replace("TESTAPP", testapp.to_str().unwrap())).unwrap();
+        self.app(name, &format!("dir = {name:?}\n{lines}"))
+    }
+
+    /// The file as it is written now.
+    pub(crate) fn text(&self) -> String {
+        let Self { http, router, timeouts, apps, .. } = self;
+        format!(
+            "[router]\nhttp = {http:?}\ndomain = \"localhost\"\nworkers = 2\n{router}\
+             [router.timeouts]\n{timeouts}[admin]\nhttp = \"127.0.0.1:0\"\n{apps}"
+        )
+    }
+
+    /// The configuration file.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.dir().join("dynomesh.toml")
+    }
+
+    /// Starts the daemon; returns once it listens.
+    pub(crate) async fn start(self) -> Mesh {
+        fs::write(self.file(), self.text()).unwrap();
+        let mut child = self.spawn("serve");
+        let log = Arc::new(Log::default());
+        // Both tasks end with the daemon's output.
+        collect(log.clone(), child.stdout.take().expect("it is piped"));
+        collect(log.clone(), child.stderr.take().expect("it is piped"));
+        let announced = |prefix: &'static str| {
+            move |line: &Line| line.message.strip_prefix(prefix)?.trim_start_matches("http://").parse().ok()
+        };
+        let http = log.wait_for("listening on http://…", announced("listening on ")).await;
+        let admin = log.wait_for("admin on http://…", announced("admin on ")).await;
+        Mesh { setup: self, child, log, http, admin, reloads: 0 }
+    }
+
+    /// Runs a command that ends by itself.
+    pub(crate) async fn run(&self, command: &str) -> (ExitStatus, String) {
+        fs::write(self.file(), self.text()).unwrap();
+        let child = self.spawn(command);
+        let output = within(command, child.wait_with_output()).await.unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status, String::from_utf8_lossy(&text).into_owned())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test stands outside the house")]
+    fn spawn(&self, command: &str) -> Child {
+        let mut daemon = Command::new(env!("CARGO_BIN_EXE_dynomesh"));
+        daemon.args([command, "--config"]).arg(self.file()).current_dir(self.dir());
+        daemon.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        daemon.spawn().expect("start dynomesh")
+    }
+}
+
+impl Mesh {
+    /// A daemon with the app `shop` on these dynos and nothing else said.
+    pub(crate) async fn of(dynos: &[&App]) -> Self {
+        Setup::new().shop(dynos).start().await
+    }
+
+    /// Where it listens first.
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Where the metrics are.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The directory of the configuration file.
+    pub(crate) fn dir(&self) -> &Path {
+        self.setup.dir()
+    }
+
+    /// A file in that directory, for apps to write or wait for.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir().join(name)
+    }
+
+    /// The daemon's process.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().expect("it was not waited for") as i32).expect("a process id")
+    }
+
+    // ---- requests ----------------------------------------------------------------------------------------
+
+    /// A fresh connection.
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(self.http).await
+    }
+
+    /// A GET on a connection of its own.
+    pub(crate) async fn get(&self, target: &str) -> crate::support::Answer {
+        self.client().await.get(target).await
+    }
+
+    /// A GET of the admin listener.
+    pub(crate) async fn ask_admin(&self, target: &str) -> crate::support::Answer {
+        Client::connect(self.admin).await.get(target).await
+    }
+
+    /// A scrape.
+    pub(crate) async fn metrics(&self) -> Metrics {
+        let answer = self.ask_admin("/metrics").await;
+        assert_eq!(answer.status, 200);
+        Metrics { text: answer.text().to_string() }
+    }
+
+    /// Waits until a series has a value.
+    pub(crate) async fn metric_becomes(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let what = format!("{name}{labels:?} to become {value}");
+        becomes_true(&what, async || self.metrics().await.get(name, labels) == value).await;
+    }
+
+    // ---- the log -----------------------------------------------------------------------------------------
+
+    /// Every line so far.
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        self.log.lines.lock().unwrap().iter().filter_map(|text| Line::parse(text)).collect()
+    }
+
+    /// Waits for a line for which the question is answered.
+    pub(crate) async fn line<T>(&self, what: &str, ask: impl Fn(&Line) -> Option<T>) -> T {
+        self.log.wait_for(what, ask).await
+    }
+
+    /// Waits for a line about a process that contains this.
+    pub(crate) async fn says(&self, source: &str, message: &str) -> Line {
+        let what = format!("{source}: {message}");
+        self.line(&what, |line| line.says(source, message).then(|| line.clone())).await
+    }
+
+    /// Waits until so many lines about a process contain this.
+    pub(crate) async fn says_times(&self, source: &str, message: &str, times: usize) {
+        let what = format!("{times} times {source}: {message}");
+        let count = || self.lines().iter().filter(|line| line.says(source, message)).count();
+        self.log.wait(&what, || (count() >= times).then_some(())).await;
+    }
+
+    /// Waits for the router's line about the request for this target.
+    pub(crate) async fn request(&self, target: &str) -> Request {
+        let asked = |line: &Line| line.request().filter(|it| it.find("path") == Some(target));
+        self.line(&format!("the line of {target}"), asked).await
+    }
+
+    /// The router's lines about requests for this target, late ones left out.
+    pub(crate) fn requests(&self, target: &str) -> Vec<Request> {
+        let requests = self.lines();
+        let requests = requests.iter().filter_map(Line::request);
+        requests.filter(|it| it.find("path") == Some(target)).collect()
+    }
+
+    /// Waits for the line that says how the request of this line ended after its client was answered.
+    pub(crate) async fn late(&self, request: &Request) -> Request {
+        let id = request.get("request_id");
+        let asked = |line: &Line| {
+            line.request().filter(|it| it.find("late").is_some() && it.find("request_id") == Some(id))
+        };
+        self.line("the late= line", asked).await
+    }
+
+    // ---- orders ------------------------------------------------------------------------------------------
+
+    /// Sends a signal to the daemon.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("signal the daemon");
+    }
+
+    /// Writes another configuration, has it read, and waits until it is in force.
+    pub(crate) async fn reload(&mut self, change: impl FnOnce(Setup) -> Setup) {
+        let setup = std::mem::replace(&mut self.setup, Setup::new());
+        self.setup = change(setup);
+        let text = self.setup.text();
+        self.reload_text(&text, "ok").await;
+    }
+
+    /// Has this text read as configuration, and waits until the daemon has counted the result.
+    pub(crate) async fn reload_text(&mut self, text: &str, result: &str) {
+        let name = "dynomesh_reloads_total";
+        let labels = [("result", result)];
+        let before = self.metrics().await.get(name, &labels);
+        fs::write(self.setup.file(), text).unwrap();
+        self.signal(Signal::HUP);
+        self.metric_becomes(name, &labels, before + 1.0).await;
+        self.reloads += 1;
+    }
+
+    /// The configuration as it stands.
+    pub(crate) fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Waits for the daemon's end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        within("the daemon to end", self.child.wait()).await.expect("wait for the daemon")
+    }
+
+    /// Whether the daemon still runs.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().expect("look at the daemon").is_none()
+    }
+
+    /// The processes that this daemon started and that still run.
+    pub(crate) fn dynos(&self) -> Vec<Pid> {
+        let daemon = self.child.id().and_then(|id| Pid::from_raw(id as i32));
+        processes_below(self.dir()).into_iter().filter(|pid| Some(*pid) != daemon).collect()
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines = self.log.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            eprintln!("---- the daemon's log\n{}\n----", lines.join("\n"));
+        }
+        // The daemon first, so that it starts nothing in place of what is killed.
+        let _ = self.child.start_kill();
+        for pid in processes_below(self.dir()) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// Processes whose working directory lies in this one: dynos and what they left behind, and no one else's.
+fn processes_below(dir: &Path) -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").expect("read /proc").flatten();
+    let pids = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+    let below = |pid: &Pid| {
+        let cwd = fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
+        cwd.is_ok_and(|cwd| cwd.starts_with(dir))
+    };
+    pids.filter(below).collect()
+}
+
+impl Log {
+    async fn wait_for<T>(&self, what: &str, ask: impl Fn(&Line) -> Option<T>) -> T {
+        let ask = || {
+            let lines = self.lines.lock().unwrap();
+            lines.iter().filter_map(|text| Line::parse(text)).find_map(|line| ask(&line))
+        };
+        self.wait(what, ask).await
+    }
+
+    /// Asks whenever the log has grown, until there is an answer.
+    async fn wait<T>(&self, what: &str, ask: impl Fn() -> Option<T>) -> T {
+        let mut grown = self.grown.subscribe();
+        let found = async {
+            loop {
+                if let Some(found) = ask() {
+                    return Some(found);
+                }
+                if grown.changed().await.is_err() {
+                    return None;
+                }
+            }
+        };
+        let found = tokio::time::timeout(super::PATIENCE, found).await;
+        match found {
+            Ok(Some(found)) => found,
+            _ => panic!("no line for {what} in:\n{}", self.lines.lock().unwrap().join("\n")),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it ends with the daemon's output")]
+fn collect(log: Arc<Log>, output: impl AsyncRead + Unpin + Send + 'static) {
+    let mut lines = BufReader::new(output).split(b'\n');
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = lines.next_segment().await {
+            log.lines.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+            log.grown.send_replace(());
+        }
+    });
+}

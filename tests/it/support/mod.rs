@@ -1,0 +1,70 @@
+//! What every integration test stands on: the real binary, apps that misbehave, clients made of bytes.
+//!
+//! Nothing here sleeps to wait for a thing: it awaits the thing, bounded by [`within`].
+
+mod app; // an app process that the test starts itself
+mod client; // a connection on which every byte is the test's own
+mod lines; // log lines, parsed
+mod load; // clients that never retry
+mod mesh; // the daemon: its configuration, process and log
+mod metrics; // what /metrics says
+
+pub(crate) use app::App;
+pub(crate) use client::{Answer, Client, percent_encoded};
+pub(crate) use lines::{Line, Request};
+pub(crate) use load::{Load, Tally};
+pub(crate) use mesh::{Mesh, Setup};
+pub(crate) use metrics::Metrics;
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Far longer than anything here takes on an idle machine, so that a busy one passes too.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Awaits a thing that must come; panics with its name when it does not.
+pub(crate) async fn within<F: Future>(what: &str, thing: F) -> F::Output {
+    match tokio::time::timeout(PATIENCE, thing).await {
+        Ok(output) => output,
+        Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
+    }
+}
+
+/// Awaits a file that an app writes when it is done with something.
+pub(crate) async fn file_appears(path: &Path) {
+    within(&format!("{}", path.display()), async {
+        while !path.exists() {
+            pause().await;
+        }
+    })
+    .await;
+}
+
+/// Awaits that a question is answered with yes.
+pub(crate) async fn becomes_true<F: Future<Output = bool>>(what: &str, ask: impl Fn() -> F) {
+    within(what, async {
+        while !ask().await {
+            pause().await;
+        }
+    })
+    .await;
+}
+
+/// Between two looks at what announces itself in no other way. Never in place of a look.
+async fn pause() {
+    tokio::time::sleep(Duration::from_millis(10)).await;
+}
+
+/// Milliseconds, since most limits of the tests are so short.
+pub(crate) fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// The app under `tests/testapp`, which cargo builds beside the tests.
+pub(crate) fn testapp() -> PathBuf {
+    let binary = Path::new(env!("CARGO_BIN_EXE_dynomesh"));
+    let path = binary.with_file_name("examples").join("testapp");
+    assert!(path.exists(), "{} is missing: cargo build --example testapp", path.display());
+    path
+}
