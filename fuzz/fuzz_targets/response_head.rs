@@ -1,7 +1,9 @@
 //! An answer's head: never a panic, and what is written from it is read as the same.
 #![no_main]
 
-use dynomesh::wire::{FieldSlots, HeadScan, ResponseBody, ResponseHead, write_field, write_status_line};
+use dynomesh::wire::{
+    FieldSlots, HeadScan, ResponseBody, ResponseHead, write_field, write_status_line,
+};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -12,7 +14,10 @@ fuzz_target!(|bytes: &[u8]| {
     let head = match ResponseHead::parse(&bytes[..end], &mut slots, method_is_head) {
         Ok(head) => head,
         Err(bad) => {
-            assert!(matches!((bad.code(), bad.status()), ("H17", 503) | ("H25", 502)) && !bad.cause().is_empty());
+            assert!(
+                matches!((bad.code(), bad.status()), ("H17", 503) | ("H25", 502))
+                    && !bad.cause().is_empty()
+            );
             return;
         }
     };
@@ -36,9 +41,14 @@ fuzz_target!(|bytes: &[u8]| {
         Err(_) if printed.len() > 8192 => return, // Our own words may be longer than what we take.
         Err(bad) => panic!("a client can read what we write: {bad}"),
     };
-    assert_eq!((again.status, again.body, again.content_length()), (head.status, head.body, head.content_length()));
+    assert_eq!(
+        (again.status, again.body, again.content_length()),
+        (head.status, head.body, head.content_length())
+    );
     let fields = |head: &ResponseHead<'_, '_>| -> Vec<_> {
-        head.end_to_end().map(|field| (field.name.to_ascii_lowercase(), field.value.to_vec())).collect()
+        head.end_to_end()
+            .map(|field| (field.name.to_ascii_lowercase(), field.value.to_vec()))
+            .collect()
     };
     assert_eq!(fields(&again), fields(&head));
 });

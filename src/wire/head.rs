@@ -85,11 +85,7 @@ impl HeadScan {
     /// their limits differ, but a start line that never ends has a status of its own (414).
     fn check_start_line(self, end: usize) -> Result<(), BadHead> {
         const { assert!(REQUEST_LINE_MAX == STATUS_LINE_MAX) };
-        if self.line == 0 && end > REQUEST_LINE_MAX {
-            Err(BadHead::StartLineTooLong)
-        } else {
-            Ok(())
-        }
+        if self.line == 0 && end > REQUEST_LINE_MAX { Err(BadHead::LineTooLong) } else { Ok(()) }
     }
 }
 
@@ -120,7 +116,7 @@ pub enum BadHead {
     BlankLines,
     /// The request or status line is longer than 8 KiB.
     #[error("start line too long")]
-    StartLineTooLong,
+    LineTooLong,
     /// No end within the limit.
     #[error("head too large")]
     TooLarge,
@@ -176,8 +172,8 @@ mod tests {
     fn limits_hold_at_their_edges() {
         let line = |length| [&[b'a'; 9000][..length], b"\r\n\r\n"].concat();
         check(&line(REQUEST_LINE_MAX), Ok(Some(REQUEST_LINE_MAX + 4)));
-        check(&line(REQUEST_LINE_MAX + 1), Err(BadHead::StartLineTooLong));
-        check(&[b'a'; REQUEST_LINE_MAX + 1], Err(BadHead::StartLineTooLong));
+        check(&line(REQUEST_LINE_MAX + 1), Err(BadHead::LineTooLong));
+        check(&[b'a'; REQUEST_LINE_MAX + 1], Err(BadHead::LineTooLong));
         let head = |length: usize| [b"a\r\n", &vec![b'b'; length - 7][..], b"\r\n\r\n"].concat();
         check(&head(LIMIT), Ok(Some(LIMIT)));
         check(&head(LIMIT + 1), Err(BadHead::TooLarge));

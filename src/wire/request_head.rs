@@ -448,7 +448,7 @@ impl From<BadHead> for BadRequest {
             BadHead::BareCarriageReturn => Self::BareCarriageReturn,
             BadHead::Nul => Self::Nul,
             BadHead::BlankLines => Self::BlankLines,
-            BadHead::StartLineTooLong => Self::RequestLineTooLong,
+            BadHead::LineTooLong => Self::RequestLineTooLong,
             BadHead::TooLarge => Self::HeadTooLarge,
         }
     }
