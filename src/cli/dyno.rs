@@ -1,9 +1,12 @@
-//! `dynomesh init`: what runs first inside a dyno.
+//! What runs inside a dyno: `dynomesh init`, and the example app `dynomesh hello`.
 
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
+use anyhow::Context;
+
+use crate::hello;
 use crate::init::{self, Init};
 
 /// Becomes the dyno's command. Returns only where that cannot be run, with the exit code of a shell.
@@ -11,4 +14,10 @@ pub(in crate::cli) fn init(args: impl Iterator<Item = OsString>) -> anyhow::Resu
     let error = init::exec(&Init::parse(args)?);
     eprintln!("dynomesh init: {error}");
     Ok(ExitCode::from(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 }))
+}
+
+/// Serves the example app on `$PORT` until SIGTERM.
+pub(in crate::cli) fn hello() -> anyhow::Result<ExitCode> {
+    hello::run().context("failed to serve the example app")?;
+    Ok(ExitCode::SUCCESS)
 }

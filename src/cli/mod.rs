@@ -47,6 +47,8 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match args.get(1).and_then(|command| command.to_str()) {
         // The daemon writes this line, for each start of a dyno: it has a grammar of its own.
         Some("init") => dyno::init(args.into_iter().skip(2)),
+        // The example app, run by the Procfile of config/hello.
+        Some("hello") => dyno::hello(),
         _ => match CommandLine::try_parse_from(args) {
             Ok(command_line) => command_line.command.run(),
             Err(error) => return say(&error),

@@ -311,8 +311,7 @@ enum Accepted {
 /// Of two workers drawn at random, the one with fewer connections.
 fn less_loaded<'a>(workers: &'a [Arc<Mailbox>], random: &Random) -> &'a Mailbox {
     let load = |worker: &Mailbox| worker.connections.load(Ordering::Relaxed);
-    let first = random.below(workers.len());
-    let second = (first + 1 + random.below((workers.len() - 1).max(1))) % workers.len();
+    let (first, second) = random.two_below(workers.len());
     let (first, second) = (&workers[first], &workers[second]);
     if load(second) < load(first) { second } else { first }
 }

@@ -51,21 +51,26 @@ fn two_choices<'a>(
     usable: impl Fn(&Arc<Dyno>) -> bool,
     random: &Random,
 ) -> Option<&'a Arc<Dyno>> {
-    if dynos.len() < 2 {
-        return dynos.first().filter(|dyno| usable(dyno));
+    let less_loaded = |first: &'a Arc<Dyno>, second: &'a Arc<Dyno>| {
+        if second.in_flight() < first.in_flight() { second } else { first }
+    };
+    if dynos.is_empty() {
+        return None;
     }
-    let first = random.below(dynos.len());
-    let second = (first + 1 + random.below(dynos.len() - 1)) % dynos.len();
+    let (first, second) = random.two_below(dynos.len());
     let (first, second) = (&dynos[first], &dynos[second]);
     match (usable(first), usable(second)) {
-        (true, true) if second.in_flight() < first.in_flight() => Some(second),
-        (true, _) => Some(first),
+        (true, true) => Some(less_loaded(first, second)),
+        (true, false) => Some(first),
         (false, true) => Some(second),
-        // Both are out: draw again among those that are not.
+        // Both are out: draw among those that are not.
         (false, false) => {
-            let rest: Vec<_> = dynos.iter().filter(|dyno| usable(dyno)).cloned().collect();
-            let chosen = two_choices(&rest, |_| true, random)?.id();
-            dynos.iter().find(|dyno| dyno.id() == chosen)
+            let rest: Vec<_> = dynos.iter().filter(|dyno| usable(dyno)).collect();
+            if rest.is_empty() {
+                return None;
+            }
+            let (first, second) = random.two_below(rest.len());
+            Some(less_loaded(rest[first], rest[second]))
         }
     }
 }

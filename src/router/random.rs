@@ -31,6 +31,13 @@ impl Random {
         ((u128::from(self.number()) * bound as u128) >> 64) as usize
     }
 
+    /// Two numbers below `bound`, distinct unless there is only one.
+    pub(crate) fn two_below(&self, bound: usize) -> (usize, usize) {
+        let first = self.below(bound);
+        let second = (first + 1 + self.below((bound - 1).max(1))) % bound;
+        (first, second)
+    }
+
     /// A version 4 UUID (RFC 9562 §5.4) as text.
     pub(crate) fn uuid(&self) -> [u8; 36] {
         const HEX: &[u8; 16] = b"0123456789abcdef";

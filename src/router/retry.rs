@@ -120,8 +120,8 @@ mod tests {
 
     #[test]
     fn our_own_shortages_blame_no_dyno() {
-        let error = |errno: rustix::io::Errno| io::Error::from_raw_os_error(errno.raw_os_error());
         use rustix::io::Errno;
+        let error = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
         assert_eq!(blame(&error(Errno::CONNREFUSED)), ConnectError::Refused);
         assert_eq!(blame(&error(Errno::NOENT)), ConnectError::Refused);
         assert_eq!(blame(&error(Errno::TIMEDOUT)), ConnectError::TimedOut);

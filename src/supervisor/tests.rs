@@ -8,7 +8,8 @@ use tokio::time;
 
 use super::*;
 use crate::config::{
-    AccessLog, AdminConfig, AppConfig, AppSource, ManagedApp, RouterConfig, SupervisorTimeouts,
+    AccessLog, AdminConfig, AppConfig, AppSource, ManagedApp, Notes, RouterConfig,
+    SupervisorTimeouts,
 };
 use crate::model::{
     AppName, AppPolicy, AppTimeouts, Balance, DynoAddr, Exit, Expect, ListenAddr, ListenerPolicy,
@@ -89,6 +90,7 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
         admin: AdminConfig { http: None, socket: "/dynomesh.sock".into() },
         state_dir: "/".into(),
         apps: apps.iter().map(|(name, source)| (app_name(name), app(source))).collect(),
+        notes: Notes::default(),
     }
 }
 

@@ -36,7 +36,9 @@ fn main() -> io::Result<()> {
         io::stdout().lock().write_all(b"caf\xe9 \x1b[31mred\n")?;
     }
     if let Some(lines) = number("FILL_STDOUT") {
-        thread::spawn(move || (0..lines).for_each(|line| say(&format!("filler {line} {}", "y".repeat(80)))));
+        thread::spawn(move || {
+            (0..lines).for_each(|line| say(&format!("filler {line} {}", "y".repeat(80))))
+        });
     }
     if env::var_os("CRASH_DURING_BOOT").is_some() {
         say("crashing during boot");
@@ -68,7 +70,8 @@ fn listen() -> io::Result<Socket> {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
             socket.set_reuse_address(true)?;
             socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into())?;
-            let addr = socket.local_addr()?.as_socket().expect("an address of the family it was bound in");
+            let addr =
+                socket.local_addr()?.as_socket().expect("an address of the family it was bound in");
             (socket, addr.to_string())
         }
     };
@@ -98,7 +101,11 @@ static SEEN: LazyLock<Mutex<HashMap<String, u64>>> = LazyLock::new(Mutex::defaul
 fn count(request: &Request) {
     REQUESTS.fetch_add(1, Ordering::Relaxed);
     if let Some(id) = request.field("Id") {
-        *SEEN.lock().expect("no thread panics with it in hand").entry(id.to_string()).or_default() += 1;
+        *SEEN
+            .lock()
+            .expect("no thread panics with it in hand")
+            .entry(id.to_string())
+            .or_default() += 1;
     }
 }
 
@@ -201,7 +208,9 @@ impl Connection {
     fn answer(&mut self, request: &Request) -> io::Result<Then> {
         match request.path.as_str() {
             "/count" => return self.text(200, &REQUESTS.load(Ordering::Relaxed).to_string()),
-            "/connections" => return self.text(200, &CONNECTIONS.load(Ordering::Relaxed).to_string()),
+            "/connections" => {
+                return self.text(200, &CONNECTIONS.load(Ordering::Relaxed).to_string());
+            }
             "/seen" => return self.text(200, &seen(request.text("id")).to_string()),
             "/pid" => return self.text(200, &std::process::id().to_string()),
             _ => count(request),
@@ -292,7 +301,8 @@ impl Connection {
 
     fn respond(&mut self, status: u16, fields: &str, body: &[u8]) -> io::Result<Then> {
         // Not a word about the connection: it persists, as HTTP/1.1 has it.
-        let head = format!("HTTP/1.1 {status} Fine\r\n{fields}Content-Length: {}\r\n\r\n", body.len());
+        let head =
+            format!("HTTP/1.1 {status} Fine\r\n{fields}Content-Length: {}\r\n\r\n", body.len());
         self.send(&[head.as_bytes(), body].concat())?;
         Ok(Then::Keep)
     }
@@ -442,7 +452,8 @@ impl Connection {
     /// The body, and the trailer section as it came.
     fn read_body(&mut self, request: &Request) -> io::Result<(Vec<u8>, Vec<u8>)> {
         if !request.is_chunked() {
-            let length = request.field("Content-Length").and_then(|it| it.parse().ok()).unwrap_or(0);
+            let length =
+                request.field("Content-Length").and_then(|it| it.parse().ok()).unwrap_or(0);
             return Ok((self.take(length)?, Vec::new()));
         }
         let mut body = Vec::new();

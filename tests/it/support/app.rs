@@ -44,7 +44,10 @@ impl App {
     }
 
     #[expect(clippy::disallowed_methods, reason = "a test stands outside the house")]
-    async fn launch(environment: &[(&str, &str)], with: impl FnOnce(&mut Command) -> &mut Command) -> Self {
+    async fn launch(
+        environment: &[(&str, &str)],
+        with: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Self {
         let mut command = Command::new(testapp());
         command.envs(environment.iter().copied()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = with(&mut command).spawn().expect("start the testapp");
@@ -52,7 +55,11 @@ impl App {
         let mut output = BufReader::new(stdout).lines();
         let place = within("the testapp to listen", async {
             loop {
-                let line = output.next_line().await.unwrap().expect("the testapp ended before it listened");
+                let line = output
+                    .next_line()
+                    .await
+                    .unwrap()
+                    .expect("the testapp ended before it listened");
                 if let Some(path) = line.strip_prefix("listening on unix:") {
                     return Place::Unix(path.into());
                 }
@@ -98,7 +105,10 @@ impl App {
 
     /// Waits until it has taken so many requests.
     pub(crate) async fn counts(&self, requests: u64) {
-        becomes_true(&format!("{requests} requests at the app"), async || self.count().await >= requests).await;
+        becomes_true(&format!("{requests} requests at the app"), async || {
+            self.count().await >= requests
+        })
+        .await;
     }
 
     /// Asks the app itself, past the router.

@@ -104,7 +104,13 @@ impl Client {
 
     /// Sends a request for the usual host, with these further field lines, and reads its answer. A body
     /// goes with its Content-Length.
-    pub(crate) async fn request(&mut self, method: &str, target: &str, fields: &str, body: &str) -> Answer {
+    pub(crate) async fn request(
+        &mut self,
+        method: &str,
+        target: &str,
+        fields: &str,
+        body: &str,
+    ) -> Answer {
         self.send(request(method, target, fields, body)).await;
         self.answer_to(method).await
     }
@@ -119,7 +125,8 @@ impl Client {
     /// Reads the answer to a request with this method. Interim answers are answers, too: without body.
     pub(crate) async fn answer_to(&mut self, method: &str) -> Answer {
         let mut answer = self.head().await;
-        let bodiless = method == "HEAD" || answer.status < 200 || [204, 304].contains(&answer.status);
+        let bodiless =
+            method == "HEAD" || answer.status < 200 || [204, 304].contains(&answer.status);
         if bodiless {
             return answer;
         }
@@ -144,7 +151,8 @@ impl Client {
         assert_eq!(version, "HTTP/1.1", "{head:?}");
         let (status, reason) = rest.split_once(' ').unwrap_or((rest, ""));
         let field = |line: &str| {
-            let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("{line:?} in {head:?}"));
+            let (name, value) =
+                line.split_once(": ").unwrap_or_else(|| panic!("{line:?} in {head:?}"));
             (name.to_string(), value.to_string())
         };
         Answer {
@@ -173,7 +181,10 @@ impl Client {
             }
             if let Some(end) = self.fill().await {
                 let input = String::from_utf8_lossy(&self.input);
-                panic!("{end:?} after {input:?} while waiting for {:?}", String::from_utf8_lossy(last));
+                panic!(
+                    "{end:?} after {input:?} while waiting for {:?}",
+                    String::from_utf8_lossy(last)
+                );
             }
         }
     }
@@ -197,7 +208,8 @@ impl Client {
     /// Reads one chunk; `None` for the last, whose trailer section stays.
     pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
         let line = String::from_utf8(self.through(b"\r\n").await).unwrap();
-        let size = usize::from_str_radix(line.trim_end(), 16).unwrap_or_else(|_| panic!("chunk size {line:?}"));
+        let size = usize::from_str_radix(line.trim_end(), 16)
+            .unwrap_or_else(|_| panic!("chunk size {line:?}"));
         if size == 0 {
             return None;
         }
@@ -235,7 +247,8 @@ impl Client {
             Stream::Tcp(stream) => stream.try_read(&mut byte),
             Stream::Unix(stream) => stream.try_read(&mut byte),
         };
-        self.input.is_empty() && read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+        self.input.is_empty()
+            && read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
     async fn fill(&mut self) -> Option<End> {
@@ -288,7 +301,8 @@ impl Answer {
 
 /// A request for the usual host.
 pub(crate) fn request(method: &str, target: &str, fields: &str, body: &str) -> String {
-    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    let length =
+        if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     format!("{method} {target} HTTP/1.1\r\nHost: {HOST}\r\n{fields}{length}\r\n{body}")
 }
 

@@ -68,7 +68,8 @@ impl Load {
     /// Lets each client finish the request it is at.
     pub(crate) async fn stop(mut self) -> Tally {
         self.shared.stop.store(true, Ordering::Relaxed);
-        within("the load to stop", async { while self.clients.join_next().await.is_some() {} }).await;
+        within("the load to stop", async { while self.clients.join_next().await.is_some() {} })
+            .await;
         self.tally()
     }
 }

@@ -103,7 +103,8 @@ impl Setup {
         let dir = self.dir().join(name);
         fs::create_dir_all(&dir).unwrap();
         let testapp = testapp();
-        fs::write(dir.join("Procfile"), procfile.replace("TESTAPP", testapp.to_str().unwrap())).unwrap();
+        fs::write(dir.join("Procfile"), procfile.replace("TESTAPP", testapp.to_str().unwrap()))
+            .unwrap();
         self.app(name, &format!("dir = {name:?}\n{lines}"))
     }
 
@@ -130,7 +131,9 @@ impl Setup {
         collect(log.clone(), child.stdout.take().expect("it is piped"));
         collect(log.clone(), child.stderr.take().expect("it is piped"));
         let announced = |prefix: &'static str| {
-            move |line: &Line| line.message.strip_prefix(prefix)?.trim_start_matches("http://").parse().ok()
+            move |line: &Line| {
+                line.message.strip_prefix(prefix)?.trim_start_matches("http://").parse().ok()
+            }
         };
         let http = log.wait_for("listening on http://…", announced("listening on ")).await;
         let admin = log.wait_for("admin on http://…", announced("admin on ")).await;
@@ -150,7 +153,11 @@ impl Setup {
     fn spawn(&self, command: &str) -> Child {
         let mut daemon = Command::new(env!("CARGO_BIN_EXE_dynomesh"));
         daemon.args([command, "--config"]).arg(self.file()).current_dir(self.dir());
-        daemon.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        daemon
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         daemon.spawn().expect("start dynomesh")
     }
 }
@@ -258,7 +265,8 @@ impl Mesh {
     pub(crate) async fn late(&self, request: &Request) -> Request {
         let id = request.get("request_id");
         let asked = |line: &Line| {
-            line.request().filter(|it| it.find("late").is_some() && it.find("request_id") == Some(id))
+            line.request()
+                .filter(|it| it.find("late").is_some() && it.find("request_id") == Some(id))
         };
         self.line("the late= line", asked).await
     }
