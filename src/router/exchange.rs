@@ -319,11 +319,11 @@ impl Exchange {
             return;
         };
         client.deadline.set(client.worker.read_clock().deadline(limits::TICK));
-        poll_fn(|cx| {
+        poll_fn(|_| {
             if dyno.exit().is_some() || client.deadline.is_due() || client.worker.is_stopping() {
                 return Poll::Ready(());
             }
-            client.worker.wake_on_change(cx.waker());
+            client.deadline.watch_changes();
             Poll::Pending
         })
         .await;

@@ -144,7 +144,7 @@ impl Search {
             if client.worker.changes() != changes {
                 return Poll::Ready(Ok(()));
             }
-            client.worker.wake_on_change(cx.waker());
+            client.deadline.watch_changes();
             self.poll_interrupted(exchange, client, cx).map(|interrupted| match interrupted {
                 Some(refusal) => Err(refusal),
                 None => self.in_budget(client, app),
@@ -273,7 +273,7 @@ impl Search {
             // It left the table: not a try, nobody is blamed.
             return Poll::Ready(Attempt::Gone);
         }
-        client.worker.wake_on_change(cx.waker());
+        client.deadline.watch_changes();
         self.poll_interrupted(exchange, client, cx).map(|interrupted| match interrupted {
             Some(refusal) => Attempt::Interrupted(refusal),
             None => Attempt::Failed(ConnectError::TimedOut),

@@ -35,12 +35,12 @@ def oha(url, host, requests, connections=32):
     return Outcome(statuses.get("200", 0), failures, text)
 
 
-def ab(url, host, requests, connections=32):
-    """A number of HTTP/1.0 GETs with keep-alive; one that loses its connection is a failure."""
-    options = ["-k", "-q", "-n", str(requests), "-c", str(connections), "-H", f"Host: {host}"]
-    text = run(["ab", *options, url])
+def ab(url, host, requests, connections=32, keep=True):
+    """A number of HTTP/1.0 GETs. `keep`: with keep-alive, where one that loses its connection is a failure."""
+    options = ["-q", "-n", str(requests), "-c", str(connections), "-H", f"Host: {host}"]
+    text = run(["ab", *options, *(["-k"] if keep else []), url])
     failures = re.findall(r"Failed requests:\s+[1-9].*|Non-2xx responses:.*|Write errors:\s+[1-9].*", text)
-    kept = number(r"Keep-Alive requests:\s+(\d+)", text)
+    kept = number(r"Keep-Alive requests:\s+(\d+)", text) if keep else requests
     if kept != requests:
         failures.append(f"only {kept} of {requests} on a kept connection")
     return Outcome(number(r"Complete requests:\s+(\d+)", text), failures, text)
