@@ -149,8 +149,13 @@ impl Exchange {
         })
     }
 
-    /// Lives from admission to the line.
-    pub(crate) async fn run(mut self: Box<Self>, client: &mut Connection) -> After {
+    /// Lives from admission to the line. Has the client's connection until then.
+    pub(crate) async fn run(mut self: Box<Self>, mut client: Connection) -> (After, Connection) {
+        let after = self.live(&mut client).await;
+        (after, client)
+    }
+
+    async fn live(&mut self, client: &mut Connection) -> After {
         let app = match (self.refusal, self.app.clone()) {
             (None, Some(app)) => app,
             (refusal, _) => {
@@ -160,7 +165,7 @@ impl Exchange {
         };
         let mut search = Search::new(client, &app);
         loop {
-            let (lease, upstream) = match search.find(&mut self, client, &app).await {
+            let (lease, upstream) = match search.find(self, client, &app).await {
                 Ok(found) => found,
                 Err(refusal) => {
                     self.connect =
@@ -170,8 +175,8 @@ impl Exchange {
                 }
             };
             self.begin_service(client, lease.dyno().clone());
-            let mut relay = Relay::new(&self, client, &app, lease, upstream);
-            let end = poll_fn(|cx| relay.poll(&self, client, &app, cx)).await;
+            let mut relay = Relay::new(self, client, &app, lease, upstream);
+            let end = poll_fn(|cx| relay.poll(self, client, &app, cx)).await;
             match end {
                 End::Again { retry, cause, repeats } => {
                     search.failed(relay.dyno(), retry, cause);

@@ -18,7 +18,7 @@ use crate::config::limits;
 use crate::model::AppName;
 use crate::router::access_log::AccessLog;
 use crate::router::clock::Moment;
-use crate::router::connection::Connection;
+use crate::router::connection::{Connection, Live};
 use crate::router::deadlines::Deadlines;
 use crate::router::door::{Door, Listener, Peer};
 use crate::router::http_date::HttpDate;
@@ -221,7 +221,7 @@ impl Worker {
                 let connection = Connection::new(stream, peer, listener, self.clone());
                 // Not awaited: the worker's end waits for the count of connections instead, which costs
                 // nothing per connection.
-                drop(tokio::task::spawn_local(connection.live()));
+                drop(tokio::task::spawn_local(Live::new(connection)));
             }
             Err(error) => {
                 tracing::warn!(%error, "failed to register a connection");
