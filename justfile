@@ -28,9 +28,9 @@ deny:
 it FILTER='':
     cargo test --test it -- {{ FILTER }}
 
-# the dyno manager under invented crashes and commands; SEED=… repeats a failure
+# the dyno manager with scripted processes on a paused clock
 sim:
-    cargo test --test simulation -- --nocapture
+    cargo test --lib supervisor::
 
 # each parser of outside bytes for SECONDS (needs: nightly, cargo install cargo-fuzz --locked)
 fuzz SECONDS='60':
