@@ -66,7 +66,11 @@ impl Reloader {
             while let Ok(request) = requests.try_recv() {
                 waiting.push(request);
             }
-            let outcome = self.reload().await;
+            let outcome = tokio::select! {
+                outcome = self.reload() => outcome,
+                // Of a reload that is broken off nothing is done yet: its last step does not await.
+                () = shutdown.forced() => return,
+            };
             for request in waiting {
                 // Who asked may have left.
                 let _ = request.send(outcome.clone());
@@ -132,19 +136,19 @@ impl Reloader {
 
 fn say(outcome: &ReloadOutcome) {
     match outcome {
-        ReloadOutcome::Ok { table_version, changes } => {
+        ReloadOutcome::Ok { changes, .. } => {
             counter!(RELOADS, "result" => "ok").increment(1);
             for change in changes {
                 tracing::info!("reload: {change}");
             }
-            tracing::info!("reloaded, {} changes, table version {table_version}", changes.len());
+            tracing::info!("{outcome}");
         }
         ReloadOutcome::Refused { reasons } => {
             counter!(RELOADS, "result" => "refused").increment(1);
             for reason in reasons {
                 tracing::error!("{reason}");
             }
-            tracing::error!("reload refused, nothing was changed");
+            tracing::error!("{outcome}");
         }
     }
 }

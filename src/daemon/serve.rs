@@ -71,16 +71,14 @@ pub fn serve(path: &Path) -> Result<(), ServeError> {
     // Before any dyno is started, which must inherit none of them.
     let inherited = inherited::take();
     let config = Arc::new(config::load(path)?);
-    let stdout = Lines::start(Target::Stdout)?;
-    let log = AppLog::new(stdout.clone());
+    let log = AppLog::new(Lines::start(Target::Stdout)?);
     telemetry::install(log.clone());
     let access_log = Lines::start(open_access_log(&config.router.access_log)?)?;
     for warning in &config.notes.warnings {
         tracing::warn!("{warning}");
     }
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let start =
-        Start { path, inherited, config, log: log.clone(), stdout, access_log: access_log.clone() };
+    let start = Start { path, inherited, config, log: log.clone(), access_log: access_log.clone() };
     let ended = runtime.block_on(live(start));
     // Nothing is left to run but a log writer that is stuck.
     runtime.shutdown_background();
@@ -104,7 +102,6 @@ struct Start<'a> {
     inherited: Vec<OwnedFd>,
     config: Arc<Config>,
     log: AppLog,
-    stdout: Lines,
     access_log: Lines,
 }
 
@@ -141,8 +138,15 @@ async fn build(
     hangups: Signal,
     notifier: &Notifier,
 ) -> Result<Arc<Running>, ServeError> {
-    let Start { path, inherited, config, log, stdout, access_log } = start;
+    let Start { path, inherited, config, log, access_log } = start;
     let connections_max = descriptors::raise();
+    tracing::info!(
+        "dynomesh {}: {}, apps: {}, workers: {}, connections at most: {connections_max}",
+        env!("CARGO_PKG_VERSION"),
+        config.file.display(),
+        config.apps.len(),
+        config.router.workers,
+    );
     // The control socket comes first: where another dynomesh runs, no dyno is started.
     let doors = Doors::bind(&config.admin)?;
     let recorded = install_recorder();
@@ -168,8 +172,8 @@ async fn build(
         tracing::info!("metrics and health on {}", Url(&addr));
     }
     let (reloads, requests) = mpsc::channel(RELOADS_WAITING);
-    let lines = vec![stdout, access_log.clone()];
-    let running = Running::new(router, supervisor, publisher, recorded, lines, config, reloads);
+    let running =
+        Running::new(router, supervisor, publisher, recorded, access_log.clone(), config, reloads);
     let running = Arc::new(running);
     running.enter(Phase::Serving);
     doors.serve(&running, control);
@@ -213,10 +217,8 @@ async fn stop(running: Arc<Running>, dynos: &Shutdown, control: &Shutdown) {
     running.router.drain();
     tokio::select! {
         () = running.router.drained() => tracing::info!("router: every connection is closed"),
-        () = sleep(bound) => {
-            tracing::warn!("router: {} requests in flight after {bound:?}, cut", running.in_flight());
-        }
-        () = dynos.forced() => tracing::warn!("router: {} requests in flight, cut", running.in_flight()),
+        () = sleep(bound) => tracing::warn!("router: after {bound:?}, {}", Left(&running)),
+        () = dynos.forced() => tracing::warn!("router: at once, {}", Left(&running)),
     }
 
     // Until here /metrics and /readyz told how the stop goes; what they read ends now.
@@ -240,6 +242,16 @@ async fn stop(running: Arc<Running>, dynos: &Shutdown, control: &Shutdown) {
     supervisor.stop().await;
     let left = supervisor.status().iter().filter(|dyno| dyno.pid.is_some()).count();
     tracing::info!("dynos: stopped, {left} left");
+}
+
+/// What the end of the router cuts.
+struct Left<'a>(&'a Running);
+
+impl fmt::Display for Left<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (connections, requests) = (self.0.router.connections(), self.0.in_flight());
+        write!(f, "cutting {connections} connections with {requests} requests in flight")
+    }
 }
 
 /// An address as a person types it into a browser, where one can.

@@ -1,4 +1,5 @@
-//! One deadline per connection: numbers in one list, looked at once per tick.
+//! One deadline per connection, and whom to wake when dynos change: numbers in one list, looked at once per
+//! tick.
 //!
 //! A tokio timer per request costs up to one eventfd write and one spurious wake each; a store costs nothing.
 
@@ -22,9 +23,9 @@ pub(crate) struct Deadlines {
 #[derive(Default)]
 struct Slots {
     at: Vec<Tick>,
+    /// Whose tasks wait for a change of dynos.
+    waiting: Vec<bool>,
     wakers: Vec<Option<Waker>>,
-    /// Whose task is woken when a dyno changes, too.
-    watching: Vec<bool>,
     free: Vec<u32>,
 }
 
@@ -34,8 +35,8 @@ impl Deadlines {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.free.pop().unwrap_or_else(|| {
             slots.at.push(NEVER);
+            slots.waiting.push(false);
             slots.wakers.push(None);
-            slots.watching.push(false);
             slots.at.len() as u32 - 1
         });
         Deadline { list: self.clone(), slot }
@@ -52,14 +53,16 @@ impl Deadlines {
         }
     }
 
-    /// Wakes every task that watches for changes; each says so again if it still does.
-    pub(crate) fn wake_watching(&self) {
-        let slots = &mut *self.slots.borrow_mut();
-        for (watching, waker) in slots.watching.iter_mut().zip(&slots.wakers) {
-            if std::mem::take(watching) {
-                waker.iter().for_each(Waker::wake_by_ref);
-            }
-        }
+    /// Wakes every task that waits for a change of dynos.
+    pub(crate) fn wake_waiting(&self) {
+        let slots = self.slots.borrow();
+        let waiting = slots.waiting.iter().zip(&slots.wakers).filter(|(waiting, _)| **waiting);
+        waiting.filter_map(|(_, waker)| waker.as_ref()).for_each(Waker::wake_by_ref);
+    }
+
+    /// How many tasks wait for a change of dynos.
+    pub(crate) fn waiting(&self) -> usize {
+        self.slots.borrow().waiting.iter().filter(|waiting| **waiting).count()
     }
 
     /// Wakes every task, so that it sees what has changed on its worker.
@@ -85,10 +88,9 @@ impl Deadline {
         self.list.slots.borrow_mut().at[self.slot as usize] = at.max(DUE + 1);
     }
 
-    /// Has the task woken at the next change of dynos. A mark in the task's own slot and not a waker in a
-    /// list: with every connect that has to wait a moment, a list would grow until a dyno changes.
-    pub(crate) fn watch_changes(&self) {
-        self.list.slots.borrow_mut().watching[self.slot as usize] = true;
+    /// Has the task woken at each change of dynos, or no more.
+    pub(crate) fn wait_for_changes(&self, waiting: bool) {
+        self.list.slots.borrow_mut().waiting[self.slot as usize] = waiting;
     }
 
     /// Whether the deadline that was last set has passed.
@@ -101,18 +103,14 @@ impl Drop for Deadline {
     fn drop(&mut self) {
         let slots = &mut *self.list.slots.borrow_mut();
         slots.at[self.slot as usize] = NEVER;
+        slots.waiting[self.slot as usize] = false;
         slots.wakers[self.slot as usize] = None;
-        slots.watching[self.slot as usize] = false;
         slots.free.push(self.slot);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU32, Ordering};
-    use std::task::Wake;
-
     use super::*;
 
     #[test]
@@ -133,27 +131,5 @@ mod tests {
         let again = list.slot();
         list.pass(100);
         assert!(!again.is_due(), "a slot used again has no deadline");
-    }
-    #[test]
-    fn a_task_is_woken_once_for_each_time_that_it_watches() {
-        #[derive(Default)]
-        struct Count(AtomicU32);
-        impl Wake for Count {
-            fn wake(self: Arc<Self>) {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        let (list, count) = (Rc::new(Deadlines::default()), Arc::new(Count::default()));
-        let deadline = list.slot();
-        deadline.attach(&count.clone().into());
-        for (watches, expected) in [(0, 0), (1, 1), (0, 1), (3, 2)] {
-            (0..watches).for_each(|_| deadline.watch_changes());
-            list.wake_watching();
-            assert_eq!(count.0.load(Ordering::Relaxed), expected);
-        }
-        deadline.watch_changes();
-        drop(deadline);
-        list.wake_watching();
-        assert_eq!(count.0.load(Ordering::Relaxed), 2, "a task that has ended is woken no more");
     }
 }

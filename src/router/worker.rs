@@ -92,6 +92,7 @@ pub(crate) struct Worker {
     pub(crate) access_log: RefCell<AccessLog>,
     table: RefCell<Arc<Table>>,
     counters: RefCell<FxHashMap<Option<AppId>, Arc<AppCounters>>>,
+    /// How often dynos have changed.
     changes: Cell<u64>,
     now: Cell<Moment>,
     draining: Cell<bool>,
@@ -248,7 +249,7 @@ impl Worker {
             }
         }
         self.changes.set(self.changes.get() + 1);
-        self.deadlines.wake_watching();
+        self.deadlines.wake_waiting();
     }
 
     fn tick(&self) {
@@ -266,6 +267,7 @@ impl Worker {
             .collect();
         serde_json::json!({
             "connections": self.mailbox.connections.load(Ordering::Relaxed),
+            "waiting": self.deadlines.waiting(),
             "lingering": self.lingers.len(),
             "table_version": self.table.borrow().version(),
             "draining": self.is_draining(),
