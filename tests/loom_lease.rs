@@ -90,7 +90,7 @@ fn drain_against(workers: usize, rings_when_refused: bool) {
     let workers = (0..workers).map(serve).collect::<Vec<_>>();
     dyno.drain();
     for worker in workers {
-        worker.join().unwrap();
+        worker.join().expect("no worker panicked");
     }
     assert!(dyno.word.is_drained());
 }
@@ -150,7 +150,7 @@ fn the_model_finds_the_request_that_a_bare_count_loses() {
             thread::yield_now();
         }
         stopped.store(true, Ordering::SeqCst);
-        worker.join().unwrap();
+        worker.join().expect("no worker panicked");
     }
     let lost = catch_unwind(AssertUnwindSafe(|| model(naive)));
     assert!(lost.is_err(), "no interleaving lost the request");

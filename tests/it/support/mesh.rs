@@ -179,11 +179,6 @@ impl Mesh {
         self.http
     }
 
-    /// Where the metrics are.
-    pub(crate) fn admin(&self) -> SocketAddr {
-        self.admin
-    }
-
     /// The directory of the configuration file.
     pub(crate) fn dir(&self) -> &Path {
         self.setup.dir()

@@ -12,7 +12,7 @@ mod metrics; // what /metrics says
 pub(crate) use app::{App, refusing_addr};
 pub(crate) use client::{Answer, Client, End, percent_encoded, request};
 pub(crate) use lines::{Line, Request};
-pub(crate) use load::{Load, Tally};
+pub(crate) use load::Load;
 pub(crate) use mesh::{Mesh, Setup};
 pub(crate) use metrics::Metrics;
 
@@ -54,11 +54,6 @@ pub(crate) async fn becomes_true<F: Future<Output = bool>>(what: &str, ask: impl
 /// Between two looks at what announces itself in no other way. Never in place of a look.
 async fn pause() {
     tokio::time::sleep(Duration::from_millis(10)).await;
-}
-
-/// Milliseconds, since most limits of the tests are so short.
-pub(crate) fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
 }
 
 /// The app under `tests/testapp`, which cargo builds beside the tests.
