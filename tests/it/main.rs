@@ -6,3 +6,5 @@
 mod support;
 
 mod routing; // which dyno a request goes to, and what comes back
+mod commands; // what people ask the running daemon
+mod service_manager; // systemd: sockets that it opens, states that it hears of
