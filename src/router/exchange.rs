@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::config::limits;
-use crate::model::{Expect, Host};
+use crate::model::Expect;
 use crate::router::access_log::{self, Outcome};
 use crate::router::clock::Moment;
 use crate::router::connection::Connection;
@@ -70,7 +70,7 @@ impl Exchange {
         };
         let worker = &*client.worker;
         let table = worker.table();
-        let app = Host::parse(head.host).and_then(|host| table.find(&host)).cloned();
+        let app = table.find(&head.lookup).cloned();
         let expect_dyno = app.as_ref().is_some_and(|app| app.policy.expect == Expect::Dyno);
         let peer = match client.peer {
             Peer::Ip(ip) => Some(ip),
@@ -324,15 +324,15 @@ impl Exchange {
             return;
         };
         client.deadline.set(client.worker.read_clock().deadline(limits::TICK));
-        poll_fn(|cx| {
+        client.deadline.wait_for_changes(true);
+        poll_fn(|_| {
             if dyno.exit().is_some() || client.deadline.is_due() || client.worker.is_stopping() {
                 return Poll::Ready(());
             }
-            client.worker.wake_on_change(cx.waker());
             Poll::Pending
         })
         .await;
-        client.worker.read_clock();
+        client.deadline.wait_for_changes(false);
     }
 
     /// The two sockets become one pipe.

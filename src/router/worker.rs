@@ -8,7 +8,6 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::Waker;
 use std::thread::{self, JoinHandle};
 
 use rustc_hash::FxHashMap;
@@ -93,8 +92,7 @@ pub(crate) struct Worker {
     pub(crate) access_log: RefCell<AccessLog>,
     table: RefCell<Arc<Table>>,
     counters: RefCell<FxHashMap<Option<AppId>, Arc<AppCounters>>>,
-    /// Requests that wait for a dyno; woken when any dyno changes.
-    waiting: RefCell<Vec<Waker>>,
+    /// How often dynos have changed.
     changes: Cell<u64>,
     now: Cell<Moment>,
     draining: Cell<bool>,
@@ -168,11 +166,6 @@ impl Worker {
         self.changes.get()
     }
 
-    /// Has `waker` woken at the next change of dynos.
-    pub(crate) fn wake_on_change(&self, waker: &Waker) {
-        self.waiting.borrow_mut().push(waker.clone());
-    }
-
     /// Counts a client connection that has closed.
     pub(crate) fn connection_closed(&self, listener: &Listener) {
         listener.connections.fetch_sub(1, Ordering::Relaxed);
@@ -193,7 +186,6 @@ impl Worker {
             access_log: RefCell::new(AccessLog::new(start.access_log)),
             table,
             counters: RefCell::default(),
-            waiting: RefCell::default(),
             changes: Cell::default(),
             now: Cell::new(Moment::now()),
             draining: Cell::default(),
@@ -257,7 +249,7 @@ impl Worker {
             }
         }
         self.changes.set(self.changes.get() + 1);
-        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+        self.deadlines.wake_waiting();
     }
 
     fn tick(&self) {
@@ -275,7 +267,7 @@ impl Worker {
             .collect();
         serde_json::json!({
             "connections": self.mailbox.connections.load(Ordering::Relaxed),
-            "waiting": self.waiting.borrow().len(),
+            "waiting": self.deadlines.waiting(),
             "lingering": self.lingers.len(),
             "table_version": self.table.borrow().version(),
             "draining": self.is_draining(),

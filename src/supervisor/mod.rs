@@ -9,6 +9,7 @@ mod place; // what every part of one life has in hand
 mod running; // one process of a dyno, and how it ends
 mod cool_off; // how long after a crash
 mod spawn; // the only place that makes processes
+mod group; // a dyno's processes together
 mod probe; // when a web dyno is ready
 mod ports; // lent to web dynos
 mod output; // what dynos print
@@ -19,6 +20,8 @@ mod metrics; // what is counted
 mod scripted; // processes for tests
 #[cfg(test)]
 mod tests; // formations on a paused clock
+#[cfg(test)]
+mod simulation; // any order of events
 
 use std::path::PathBuf;
 use std::sync::Arc;

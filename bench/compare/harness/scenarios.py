@@ -1,0 +1,320 @@
+"""The scenarios: each a question, a load, and what is measured while it lasts."""
+
+import collections
+import os
+import shutil
+import signal
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import contestants, load, machine
+from .site import Dynos, Site
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measured value in the report."""
+
+    key: str
+    title: str
+    digits: int = 0
+    # Whether it is set against relay, nginx and HAProxy too.
+    compared: bool = False
+
+
+FAILURES = Column("failures", "failures")
+
+
+class Scenario:
+    """A question that every contestant is asked in turn."""
+
+    name = ""
+    question = ""
+    columns = []
+    dynos = 4
+    # One process per dyno, with a journal of the requests it got.
+    dynos_apart = False
+    # Label and parameter of each table of the report.
+    cases = [("", None)]
+    seconds = 5
+
+    def contestants(self):
+        """Who takes part."""
+        return contestants.ALL + contestants.VARIANTS.get(self.name, [])
+
+    def run(self, contestant, case, seconds):
+        """Starts dynos and contestant, measures, stops them; returns the values by key."""
+        folder = Path(tempfile.mkdtemp(prefix="compare-dynos-"))
+        dynos = Dynos(folder, self.dynos, self.dynos_apart)
+        try:
+            site = Site(dynos)
+            try:
+                return self._run_on(site, contestant, case, seconds)
+            finally:
+                site.remove()
+        finally:
+            dynos.stop()
+            shutil.rmtree(folder)
+
+    def _run_on(self, site, contestant, case, seconds):
+        process = contestant.start(site) if contestant.is_proxy else None
+        try:
+            return self.measure(Running(site, contestant, process), case, seconds)
+        finally:
+            if process:
+                process.stop()
+
+    def measure(self, running, case, seconds):
+        raise NotImplementedError
+
+
+class Running:
+    """A contestant that is up: where it answers, and what went through it since the last look."""
+
+    def __init__(self, site, contestant, process):
+        self.site = site
+        self.contestant = contestant
+        self.process = process
+        # The client asks the first dyno itself where there is no contestant.
+        self.address = site.address if process else site.dynos.addresses[0]
+
+    def look(self):
+        """Begins to measure."""
+        self._first = self._state()
+
+    def since_look(self):
+        """What happened since, counted by the dynos: the load's own beginning and end are not in it."""
+        first, last = self._first, self._state()
+        passed = {key: last[key] - first[key] for key in first}
+        seconds, requests = passed["time"], max(passed["requests"], 1)
+        values = {
+            "requests_per_second": passed["requests"] / seconds,
+            "megabytes_per_second": passed["bytes"] / seconds / 1e6,
+        }
+        if self.process:
+            values |= {
+                "cpu_us": passed["cpu"] / requests * 1e6,
+                "cpu_us_per_megabyte": passed["cpu"] / max(passed["bytes"], 1) * 1e12,
+                "busy_percent": passed["cpu"] / seconds * 100,
+                "log_bytes": passed["log"] / requests,
+                "peak_mib": self.process.peak_kib() / 1024,
+            }
+        return values
+
+    def _state(self):
+        requests, size = self.site.dynos.count()
+        return {
+            "time": time.monotonic(),
+            "cpu": self.process.cpu_seconds() if self.process else 0,
+            "requests": requests,
+            "bytes": size,
+            "log": self.contestant.log_bytes(self.site),
+        }
+
+
+class Throughput(Scenario):
+    """As many requests as so many connections carry, one after the other on each."""
+
+    columns = [
+        Column("requests_per_second", "requests/s"),
+        Column("cpu_us", "CPU µs/request", 1, compared=True),
+        Column("busy_percent", "core used %"),
+        Column("peak_mib", "peak MiB", 1),
+        Column("log_bytes", "log B/request"),
+        FAILURES,
+    ]
+
+    def __init__(self, name, question, path, connections, method="GET", body=0):
+        self.name = name
+        self.question = question
+        self.path = path
+        self.connections = connections
+        self.method = method
+        self.body = body
+        # Thousands of connections are not there in a moment.
+        self.warm_up = 1 + connections // 3_000
+
+    def measure(self, running, _case, seconds):
+        whole = self.warm_up + seconds + 1
+        wrk = load.wrk(running.address, self.path, self.connections, whole, self.method, self.body)
+        time.sleep(self.warm_up)
+        running.look()
+        time.sleep(seconds)
+        values = running.since_look()
+        return {**values, "failures": wrk.values()["failures"]}
+
+
+class Bulk(Throughput):
+    """The same for bodies so large that bytes count, not requests."""
+
+    columns = [
+        Column("megabytes_per_second", "MB/s"),
+        Column("cpu_us_per_megabyte", "CPU µs/MB", 1, compared=True),
+        Column("busy_percent", "core used %"),
+        Column("peak_mib", "peak MiB", 1),
+        FAILURES,
+    ]
+
+
+class Latency(Scenario):
+    """How long an answer takes while requests come at a fixed rate."""
+
+    name = "latency"
+    question = "64 connections, a small GET at a fixed rate: how long from when it was due to its answer?"
+    columns = [
+        Column("rate", "answers/s"),
+        Column("p50", "p50 µs"),
+        Column("p99", "p99 µs", compared=True),
+        Column("p99.9", "p99.9 µs"),
+        Column("max", "max µs"),
+        Column("cpu_us", "CPU µs/request", 1),
+        Column("oha p50", "oha p50 µs"),
+        Column("oha p99", "oha p99 µs"),
+        FAILURES,
+    ]
+    cases = [(f"{rate} requests/s", rate) for rate in (1_000, 5_000, 10_000, 20_000)]
+
+    def measure(self, running, rate, seconds):
+        load.paced(running.address, "/small", 64, 1, rate)
+        running.look()
+        values = load.paced(running.address, "/small", 64, seconds, rate)
+        used = running.since_look()
+        return {**used, **values, **load.oha(running.address, "/small", 64, seconds, rate)}
+
+
+class IdleMemory(Scenario):
+    """What a client costs that is connected and silent."""
+
+    name = "idle-memory"
+    columns = [
+        Column("base_mib", "MiB before", 1),
+        Column("idle_kib", "KiB/connection after one request each", 2, compared=True),
+        Column("burst_kib", "KiB/connection after a burst of all", 2),
+        FAILURES,
+    ]
+
+    def __init__(self):
+        self.connections = machine.many_connections()
+        self.question = f"{self.connections} keep-alive connections: how much resident memory for each?"
+
+    def contestants(self):
+        return [each for each in super().contestants() if each.is_proxy]
+
+    def measure(self, running, _case, _seconds):
+        # What every process needs for its first requests is not the connections'.
+        load.losses(running.address, "/small", 4, 0.5).output()
+        base = running.process.resident_kib()
+        idle = load.Idle(running.address, "/small", self.connections)
+        try:
+            failures = idle.ask("each")
+            time.sleep(1)
+            after_each = running.process.resident_kib()
+            failures += idle.ask("burst")
+            time.sleep(1)
+            after_burst = running.process.resident_kib()
+        finally:
+            idle.stop()
+        return {
+            "base_mib": base / 1024,
+            "idle_kib": (after_each - base) / self.connections,
+            "burst_kib": (after_burst - base) / self.connections,
+            "failures": failures,
+        }
+
+
+class Reload(Scenario):
+    """Whether anybody notices a reload."""
+
+    name = "reload"
+    question = "20 reloads in 4 s under 60 keep-alive clients that never retry: how many requests break?"
+    columns = [
+        Column("answers", "answers"),
+        Column("failures", "broken requests"),
+        Column("p99", "p99 µs"),
+        Column("max", "slowest µs"),
+        Column("peak_mib", "peak MiB", 1),
+    ]
+    seconds = 6
+
+    def contestants(self):
+        return [each for each in super().contestants() if each.can_reload]
+
+    def measure(self, running, _case, seconds):
+        clients = load.losses(running.address, "/small", 60, seconds)
+        time.sleep((seconds - 4) / 2)
+        start = time.monotonic()
+        for number in range(20):
+            time.sleep(max(0, start + number * 0.2 - time.monotonic()))
+            running.contestant.reload(running.site, running.process)
+        values = clients.values()
+        return {
+            **values,
+            "kinds": load.failures_by_kind(values),
+            "peak_mib": running.process.peak_kib() / 1024,
+        }
+
+
+class Kill(Scenario):
+    """Who pays when a dyno dies with requests in flight."""
+
+    name = "kill"
+    question = (
+        "kill -9 of one of three dynos while 20 requests are in flight, each 100 ms long, by clients that "
+        "never retry: how many are lost, how many did a dyno get twice, and who had to wait?"
+    )
+    columns = [
+        Column("answers", "answers"),
+        Column("failures", "lost requests"),
+        Column("twice", "sent twice"),
+        Column("p99", "p99 µs"),
+        Column("max", "slowest µs"),
+    ]
+    dynos = 3
+    dynos_apart = True
+    cases = [("GET", ("GET", 0)), ("POST of 1 KB", ("POST", 1000))]
+    seconds = 4
+
+    def contestants(self):
+        # The relay has nothing to choose with.
+        return [each for each in super().contestants() if each.is_proxy and each.name != "relay"]
+
+    def measure(self, running, case, seconds):
+        method, body = case
+        clients = load.losses(running.address, "/slow/100", 20, seconds, method, body)
+        time.sleep(seconds / 2)
+        os.kill(victim(running), signal.SIGKILL)
+        values = clients.values()
+        return {**values, "kinds": load.failures_by_kind(values), "twice": requests_seen_twice(running)}
+
+
+def victim(running):
+    """A dyno of the contestant's own where it runs them, else one of those beside it."""
+    own = running.process.pids_named("upstream")
+    return own[0] if own else running.site.dynos.processes[0].pid
+
+
+def requests_seen_twice(running):
+    """How many requests more than one dyno got whole."""
+    lines = running.site.dynos.journal.read_text().splitlines()
+    seen = collections.Counter(line.split(" ", 1)[1] for line in lines if "?n=" in line)
+    return sum(times > 1 for times in seen.values())
+
+
+def every():
+    """All scenarios, in the order in which they run."""
+    many = machine.many_connections()
+    return [
+        Throughput("small-get", "64 keep-alive connections, a GET of 12 bytes: what does a request cost?", "/small", 64),
+        Throughput("small-get-512", "The same with 512 connections.", "/small", 512),
+        Throughput("small-get-10k", f"The same with {many} connections.", "/small", many),
+        Throughput("get-10k", "64 connections, a GET of 10 KB.", "/bytes/10000", 64),
+        Bulk("get-1m", "16 connections, a GET of 1 MB.", "/bytes/1000000", 16),
+        Bulk("get-100m", "4 connections, a GET of 100 MB.", "/bytes/100000000", 4),
+        Bulk("post-10m", "8 connections, a POST of 10 MB.", "/small", 8, "POST", 10_000_000),
+        Latency(),
+        IdleMemory(),
+        Reload(),
+        Kill(),
+    ]
