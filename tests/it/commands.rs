@@ -13,11 +13,11 @@ async fn dynomesh(command: &str, file: &Path) -> Output {
     #[expect(clippy::disallowed_methods, reason = "a test stands outside the house")]
     let mut process = Command::new(env!("CARGO_BIN_EXE_dynomesh"));
     process.args([command, "--config"]).arg(file).kill_on_drop(true);
-    within(command, process.output()).await.unwrap()
+    within(command, process.output()).await.expect("run dynomesh")
 }
 
 fn code(output: &Output) -> i32 {
-    output.status.code().unwrap()
+    output.status.code().expect("it ended by itself")
 }
 
 fn printed(output: &Output) -> String {

@@ -14,7 +14,8 @@ use crate::support::{Client, Setup, within};
 /// The next word to the manager.
 async fn told(manager: &UnixDatagram) -> String {
     let mut message = [0; 256];
-    let length = within("a notification", manager.recv(&mut message)).await.unwrap();
+    let length = within("a notification", manager.recv(&mut message)).await;
+    let length = length.expect("receive");
     String::from_utf8_lossy(&message[..length]).into_owned()
 }
 
