@@ -15,3 +15,5 @@ mod connections; // kept, pipelined, half-closed, given up
 mod upgrade; // pipes
 mod refusals; // the answers of the router itself
 mod log; // the line per request, and the counters
+mod commands; // what people ask the running daemon
+mod service_manager; // systemd: sockets that it opens, states that it hears of
