@@ -19,7 +19,7 @@ const FLOORS: &[(u8, &str, &[&str])] = &[
     (3, "router",     &["model", "shutdown", "config", "table", "telemetry", "wire"]),
     (3, "supervisor", &["model", "shutdown", "config", "table", "telemetry", "wire", "init"]),
     (4, "control",    &["model", "shutdown", "config", "table", "telemetry", "router", "supervisor"]),
-    (5, "daemon",     &["model", "shutdown", "config", "table", "telemetry", "router", "supervisor", "control"]),
+    (5, "daemon",     &["model", "shutdown", "config", "table", "telemetry", "init", "router", "supervisor", "control"]),
     (6, "cli",        &["model", "shutdown", "config", "table", "telemetry", "init", "hello", "control", "daemon"]),
 ];
 
