@@ -145,6 +145,8 @@ pub const OUTPUT_READ: usize = 16 * 1024;
 pub const OUTPUT_WINDOW_BYTES: usize = 1024 * 1024;
 /// See [`OUTPUT_WINDOW_BYTES`].
 pub const OUTPUT_WINDOW: Duration = Duration::from_millis(100);
+/// How often the last count of dropped lines is tried to be said, an [`OUTPUT_WINDOW`] apart.
+pub const OUTPUT_LAST_TRIES: u32 = 10;
 
 const _: () = assert!(REQUEST_LINE_MAX < REQUEST_HEAD_MAX && REQUEST_HEAD_MAX <= SCRATCH);
 const _: () = assert!(READ_FIRST <= SCRATCH && RESPONSE_FIELD_MAX < RESPONSE_HEAD_MAX);

@@ -37,11 +37,14 @@ pub(crate) struct Connection {
 pub(crate) struct Live {
     /// Here, unless the exchange has it.
     connection: Option<Connection>,
-    exchange: Option<Pin<Box<dyn Future<Output = (After, Connection)>>>>,
+    exchange: Option<Pin<Box<Running>>>,
     /// Bytes that are still discarded, once it is over.
     winding_down: Option<usize>,
     attached: bool,
 }
+
+/// An exchange under way; it has the connection, and gives it back.
+type Running = dyn Future<Output = (After, Connection)>;
 
 impl Live {
     pub(crate) fn new(mut connection: Connection) -> Self {
@@ -153,19 +156,17 @@ impl Connection {
             }
             self.input = input;
         }
-        loop {
-            match self.poll_input(cx) {
-                Poll::Ready(Some(exchange)) => return Poll::Ready(Next::Exchange(exchange)),
-                Poll::Ready(None) => {
-                    if !self.input.is_empty() {
-                        self.worker.registry().incomplete_heads.fetch_add(1, Ordering::Relaxed);
-                    }
-                    return Poll::Ready(Next::Close);
+        match self.poll_input(cx) {
+            Poll::Ready(Some(exchange)) => Poll::Ready(Next::Exchange(exchange)),
+            Poll::Ready(None) => {
+                if !self.input.is_empty() {
+                    self.worker.registry().incomplete_heads.fetch_add(1, Ordering::Relaxed);
                 }
-                Poll::Pending if self.worker.is_stopping() => return Poll::Ready(Next::Close),
-                Poll::Pending if self.deadline.is_due() => return Poll::Ready(self.expired()),
-                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Next::Close)
             }
+            Poll::Pending if self.worker.is_stopping() => Poll::Ready(Next::Close),
+            Poll::Pending if self.deadline.is_due() => Poll::Ready(self.expired()),
+            Poll::Pending => Poll::Pending,
         }
     }
 

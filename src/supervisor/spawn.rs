@@ -553,7 +553,7 @@ mod tests {
     async fn a_dyno_that_prints_without_end_keeps_running_and_loses_lines() {
         let shell = Shell::new();
         let process = shell.run(
-            "yes 0123456789012345678901234567890123456789 | head -c 40000000; echo done > finished",
+            "yes 0123456789012345678901234567890123456789 | head -c 41000000; echo done > finished",
         );
         assert_eq!(ends(&process).await, Exit::Status(0));
         drop(process);
@@ -564,7 +564,7 @@ mod tests {
         let number = |line: &&String| line.split(' ').nth(6).unwrap().parse::<usize>().unwrap();
         let dropped = said.iter().map(number).sum::<usize>();
         assert!(dropped > 0);
-        assert_eq!(printed.len() - said.len() + dropped, 40_000_000_usize.div_ceil(41));
+        assert_eq!(printed.len() - said.len() + dropped, 1_000_000);
     }
 
     #[tokio::test]
