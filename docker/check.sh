@@ -124,6 +124,7 @@ scrape() {
         --web.listen-address="127.0.0.1:$scraper_port" >"$work/prometheus.log" 2>&1 &
     scraper=$!
     await 30 "a scrape by prometheus" is_scraped
+    echo "   scraped by $(prometheus --version 2>&1 | head -1)"
 }
 
 client=$(find_client)

@@ -104,6 +104,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::daemon::AccessLogError;
 
     #[test]
     fn the_command_line_is_well_formed() {
@@ -116,8 +117,8 @@ mod tests {
         let check = |error: anyhow::Error, expected: &str| assert_eq!(chain(&error), expected);
         check(full().into(), "disk full");
         check(anyhow::Error::from(full()).context("write the file"), "write the file: disk full");
-        let bind = ServeError::AccessLog { path: "a.log".into(), source: full() };
-        check(bind.into(), "open a.log: disk full ([router] access_log)");
+        let open = AccessLogError { path: "a.log".into(), source: full() };
+        check(ServeError::from(open).into(), "open a.log: disk full ([router] access_log)");
     }
 
     #[test]

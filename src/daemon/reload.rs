@@ -10,8 +10,9 @@ use tokio::task::spawn_blocking;
 
 use crate::config::{self, Config, Summary};
 use crate::control::{Phase, ReloadOutcome, ReloadRequest, Running};
+use crate::daemon::access_log;
 use crate::daemon::notify::Notifier;
-use crate::daemon::serve::{Url, open_access_log};
+use crate::daemon::url::Url;
 use crate::router::Prepared;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Lines, Target};
@@ -107,7 +108,7 @@ impl Reloader {
         let listeners = self.running.router.prepare(&config.router.http, Vec::new());
         let listeners = listeners.map_err(|error| vec![format!("{error} ([router] http)")])?;
         let access_log =
-            open_access_log(&config.router.access_log).map_err(|error| vec![error.to_string()])?;
+            access_log::open(&config.router.access_log).map_err(|error| vec![error.to_string()])?;
         Ok(Checked { config: Arc::new(config), listeners, access_log })
     }
 

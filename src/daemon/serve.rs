@@ -1,7 +1,7 @@
 //! The daemon's life: built in order, run until told to stop, stopped in reverse.
 
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io, thread};
@@ -12,13 +12,15 @@ use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use crate::config::{self, AccessLog, Config, ConfigError};
+use crate::config::{self, Config, ConfigError};
 use crate::control::{ControlError, Doors, Phase, Running};
+use crate::daemon::access_log::AccessLogError;
 use crate::daemon::notify::Notifier;
 use crate::daemon::reload::Reloader;
 use crate::daemon::signals::{self, Ends};
+use crate::daemon::url::Url;
 use crate::daemon::watch::watch;
-use crate::daemon::{descriptors, inherited};
+use crate::daemon::{access_log, descriptors, inherited};
 use crate::model::ListenAddr;
 use crate::router::{self, BindError, Router};
 use crate::shutdown::Shutdown;
@@ -48,13 +50,8 @@ pub enum ServeError {
     #[error(transparent)]
     Control(#[from] ControlError),
     /// The access log.
-    #[error("open {}: {source} ([router] access_log)", path.display())]
-    AccessLog {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
     /// The socket of the service manager.
     #[error("use $NOTIFY_SOCKET: {0}")]
     Notify(io::Error),
@@ -73,7 +70,7 @@ pub fn serve(path: &Path) -> Result<(), ServeError> {
     let config = Arc::new(config::load(path)?);
     let log = AppLog::new(Lines::start(Target::Stdout)?);
     telemetry::install(log.clone());
-    let access_log = Lines::start(open_access_log(&config.router.access_log)?)?;
+    let access_log = Lines::start(access_log::open(&config.router.access_log)?)?;
     for warning in &config.notes.warnings {
         tracing::warn!("{warning}");
     }
@@ -84,16 +81,6 @@ pub fn serve(path: &Path) -> Result<(), ServeError> {
     runtime.shutdown_background();
     flush(log, access_log);
     ended
-}
-
-/// Opens what the router's lines go to.
-pub(in crate::daemon) fn open_access_log(access_log: &AccessLog) -> Result<Target, ServeError> {
-    match access_log {
-        AccessLog::Stdout => Ok(Target::Stdout),
-        AccessLog::Off => Ok(Target::Off),
-        AccessLog::File(path) => Target::file(path)
-            .map_err(|source| ServeError::AccessLog { path: path.clone(), source }),
-    }
 }
 
 /// What is there before the runtime is.
@@ -251,18 +238,6 @@ impl fmt::Display for Left<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (connections, requests) = (self.0.router.connections(), self.0.in_flight());
         write!(f, "cutting {connections} connections with {requests} requests in flight")
-    }
-}
-
-/// An address as a person types it into a browser, where one can.
-pub(in crate::daemon) struct Url<'a>(pub(in crate::daemon) &'a ListenAddr);
-
-impl fmt::Display for Url<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            ListenAddr::Tcp(addr) => write!(f, "http://{addr}"),
-            ListenAddr::Unix(_) => self.0.fmt(f),
-        }
     }
 }
 

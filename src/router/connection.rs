@@ -5,38 +5,20 @@
 
 use std::mem;
 use std::pin::Pin;
-use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use crate::config::limits;
-use crate::router::deadlines::Deadline;
-use crate::router::door::{Listener, Peer};
+use crate::router::client::Client;
 use crate::router::exchange::{After, Exchange};
 use crate::router::reply::Refusal;
-use crate::router::stream::{Peek, Stream};
-use crate::router::worker::Worker;
 use crate::wire::{self, BadRequest, HeadScan};
-
-/// A client's connection.
-pub(crate) struct Connection {
-    pub(crate) stream: Stream,
-    /// Read and not yet used: the beginning of a head, of a body, or of a pipelined request.
-    pub(crate) input: Vec<u8>,
-    pub(crate) deadline: Deadline,
-    pub(crate) worker: Rc<Worker>,
-    pub(crate) listener: Arc<Listener>,
-    pub(crate) peer: Peer,
-    /// How far the head at the front of `input` has been looked at.
-    scan: HeadScan,
-}
 
 /// The life of a connection, written by hand as a future: an async function would hold the connection twice,
 /// and a second time for each state.
 pub(crate) struct Live {
     /// Here, unless the exchange has it.
-    connection: Option<Connection>,
+    waiting: Option<Waiting>,
     exchange: Option<Pin<Box<Running>>>,
     /// Bytes that are still discarded, once it is over.
     winding_down: Option<usize>,
@@ -44,26 +26,28 @@ pub(crate) struct Live {
 }
 
 /// An exchange under way; it has the connection, and gives it back.
-type Running = dyn Future<Output = (After, Connection)>;
+type Running = dyn Future<Output = (After, Client)>;
 
 impl Live {
-    pub(crate) fn new(mut connection: Connection) -> Self {
-        connection.worker.read_clock();
-        connection.begin_head();
-        Self { connection: Some(connection), exchange: None, winding_down: None, attached: false }
+    pub(crate) fn new(client: Client) -> Self {
+        client.worker.read_clock();
+        let mut waiting = Waiting { client, scan: HeadScan::default() };
+        waiting.begin_head();
+        Self { waiting: Some(waiting), exchange: None, winding_down: None, attached: false }
     }
 
     /// What becomes of the connection after an exchange.
-    fn after(&mut self, after: After, mut connection: Connection) -> Poll<()> {
+    fn after(&mut self, after: After, client: Client) -> Poll<()> {
+        let mut waiting = Waiting { client, scan: HeadScan::default() };
         match after {
-            After::Keep => connection.begin_head(),
+            After::Keep => waiting.begin_head(),
             After::WindDown => {
-                connection.begin_wind_down();
+                waiting.begin_wind_down();
                 self.winding_down = Some(limits::WIND_DOWN_BYTES);
             }
             After::Close => return Poll::Ready(()),
         }
-        self.connection = Some(connection);
+        self.waiting = Some(waiting);
         Poll::Pending
     }
 }
@@ -75,29 +59,36 @@ impl Future for Live {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if let Some(exchange) = &mut self.exchange {
-                let (after, connection) = ready!(exchange.as_mut().poll(cx));
+                let (after, client) = ready!(exchange.as_mut().poll(cx));
                 self.exchange = None;
-                if self.after(after, connection).is_ready() {
+                if self.after(after, client).is_ready() {
                     return Poll::Ready(());
                 }
             }
             let this = &mut *self;
-            let Some(connection) = &mut this.connection else { return Poll::Ready(()) };
+            let Some(waiting) = &mut this.waiting else { return Poll::Ready(()) };
             if !mem::replace(&mut this.attached, true) {
-                connection.deadline.attach(cx.waker());
+                waiting.client.deadline.attach(cx.waker());
             }
             if let Some(left) = &mut this.winding_down {
-                return connection.poll_wind_down(left, cx);
+                return waiting.poll_wind_down(left, cx);
             }
-            match ready!(connection.poll_head(cx)) {
+            match ready!(waiting.poll_head(cx)) {
                 Next::Close => return Poll::Ready(()),
                 Next::Exchange(exchange) => {
                     this.exchange =
-                        this.connection.take().map(|it| Box::pin(exchange.run(it)) as _);
+                        this.waiting.take().map(|it| Box::pin(exchange.run(it.client)) as _);
                 }
             }
         }
     }
+}
+
+/// A client's connection between exchanges: idle, or with the beginning of a head.
+struct Waiting {
+    client: Client,
+    /// How far the head at the front of the client's input has been looked at.
+    scan: HeadScan,
 }
 
 /// What comes after waiting for a head.
@@ -106,92 +97,61 @@ enum Next {
     Exchange(Box<Exchange>),
 }
 
-impl Connection {
-    pub(crate) fn new(
-        stream: Stream,
-        peer: Peer,
-        listener: Arc<Listener>,
-        worker: Rc<Worker>,
-    ) -> Self {
-        let deadline = worker.deadlines.slot();
-        Self {
-            stream,
-            input: Vec::new(),
-            deadline,
-            worker,
-            listener,
-            peer,
-            scan: HeadScan::default(),
-        }
-    }
-
-    /// Whether the client has gone, seen without reading: bytes that it sends ahead stay in the kernel.
-    ///
-    /// `Some(true)`: gone. `Some(false)`: it has sent more, or half-closed as it said it would; watching
-    /// further would show nothing new. `None`: nothing yet, the task is woken when there is.
-    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>, said_close: bool) -> Option<bool> {
-        match self.stream.poll_peek(cx) {
-            Poll::Pending => None,
-            Poll::Ready(Peek::End) => Some(!said_close),
-            Poll::Ready(Peek::Reset) => Some(true),
-            Poll::Ready(Peek::Bytes | Peek::Silent) => Some(false),
-        }
-    }
-
+impl Waiting {
     /// Starts the timer of the state that has begun: `idle`, or `head` where its first byte is there.
     fn begin_head(&mut self) {
-        let table = self.worker.table();
+        let table = self.client.worker.table();
         let listener = table.listener();
-        let after = if self.input.is_empty() { listener.keepalive } else { listener.head };
-        self.deadline.set(self.worker.now().deadline(after));
+        let after = if self.client.input.is_empty() { listener.keepalive } else { listener.head };
+        self.client.deadline.set(self.client.worker.now().deadline(after));
         self.scan = HeadScan::default();
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        if !self.input.is_empty() {
+        if !self.client.input.is_empty() {
             // A pipelined request, or one whose first bytes came with the body before it.
-            let input = mem::take(&mut self.input);
+            let input = mem::take(&mut self.client.input);
             if let Some(exchange) = self.take_head(&input) {
                 return Poll::Ready(Next::Exchange(exchange));
             }
-            self.input = input;
+            self.client.input = input;
         }
         match self.poll_input(cx) {
             Poll::Ready(Some(exchange)) => Poll::Ready(Next::Exchange(exchange)),
             Poll::Ready(None) => {
-                if !self.input.is_empty() {
-                    self.worker.registry().incomplete_heads.fetch_add(1, Ordering::Relaxed);
+                if !self.client.input.is_empty() {
+                    self.client.worker.registry().incomplete_heads.fetch_add(1, Ordering::Relaxed);
                 }
                 Poll::Ready(Next::Close)
             }
-            Poll::Pending if self.worker.is_stopping() => Poll::Ready(Next::Close),
-            Poll::Pending if self.deadline.is_due() => Poll::Ready(self.expired()),
+            Poll::Pending if self.client.worker.is_stopping() => Poll::Ready(Next::Close),
+            Poll::Pending if self.client.deadline.is_due() => Poll::Ready(self.expired()),
             Poll::Pending => Poll::Pending,
         }
     }
 
     /// Reads until a head is whole; `None` at the client's end.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<Exchange>>> {
-        let worker = self.worker.clone();
+        let worker = self.client.worker.clone();
         loop {
             let scratch = &mut worker.scratch.borrow_mut()[..limits::READ_FIRST];
-            let count = match ready!(self.stream.poll_read(cx, scratch)) {
+            let count = match ready!(self.client.stream.poll_read(cx, scratch)) {
                 Ok(0) | Err(_) => return Poll::Ready(None),
                 Ok(count) => count,
             };
             let now = worker.read_clock();
             let bytes = &scratch[..count];
-            let exchange = if self.input.is_empty() {
-                self.deadline.set(now.deadline(worker.table().listener().head));
+            let exchange = if self.client.input.is_empty() {
+                self.client.deadline.set(now.deadline(worker.table().listener().head));
                 self.take_head(bytes).or_else(|| {
-                    self.input = bytes.to_vec();
+                    self.client.input = bytes.to_vec();
                     None
                 })
             } else {
-                let mut input = mem::take(&mut self.input);
+                let mut input = mem::take(&mut self.client.input);
                 input.extend_from_slice(bytes);
                 self.take_head(&input).or_else(|| {
-                    self.input = input;
+                    self.client.input = input;
                     None
                 })
             };
@@ -206,7 +166,7 @@ impl Connection {
     fn take_head(&mut self, bytes: &[u8]) -> Option<Box<Exchange>> {
         let begin = match wire::blank_lines(bytes) {
             Ok(begin) => begin,
-            Err(bad) => return Some(Exchange::unreadable(self, bytes, bad.into())),
+            Err(bad) => return Some(Exchange::unreadable(&self.client, bytes, bad.into())),
         };
         let rest = &bytes[begin..];
         if rest.is_empty() || rest == b"\r" {
@@ -217,14 +177,14 @@ impl Connection {
             Ok(Some(length)) => {
                 let (head, after) = rest.split_at(length);
                 if !after.is_empty() {
-                    self.input = after.to_vec();
+                    self.client.input = after.to_vec();
                 }
-                Some(Exchange::admit(self, head))
+                Some(Exchange::admit(&self.client, head))
             }
             Err(bad) => {
                 let bad = BadRequest::from(bad);
                 Some(Exchange::unreadable(
-                    self,
+                    &self.client,
                     rest,
                     Refusal::BadRequest { status: bad.status(), cause: bad.cause() },
                 ))
@@ -234,45 +194,37 @@ impl Connection {
 
     /// The timer of `idle` ends it silently, that of `head` with 408.
     fn expired(&mut self) -> Next {
-        if self.input.is_empty() {
+        if self.client.input.is_empty() {
             return Next::Close;
         }
-        let input = mem::take(&mut self.input);
+        let input = mem::take(&mut self.client.input);
         let refusal = Refusal::BadRequest { status: 408, cause: "head timeout" };
-        Next::Exchange(Exchange::unreadable(self, &input, refusal))
+        Next::Exchange(Exchange::unreadable(&self.client, &input, refusal))
     }
 
     /// Ends our side. Closing with unread input would send a reset, which can destroy the answer that was
     /// just written; so it is read for a moment longer.
     fn begin_wind_down(&mut self) {
-        self.input = Vec::new();
-        self.stream.shut_write();
-        self.deadline.set(self.worker.read_clock().deadline(limits::WIND_DOWN));
+        self.client.input = Vec::new();
+        self.client.stream.shut_write();
+        self.client.deadline.set(self.client.worker.read_clock().deadline(limits::WIND_DOWN));
     }
 
     /// Reads and discards. Ready at the client's end, after enough bytes, or after enough time.
     fn poll_wind_down(&mut self, left: &mut usize, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let scratch = &mut self.worker.scratch.borrow_mut()[..limits::READ_FIRST];
-            match self.stream.poll_read(cx, scratch) {
+            let scratch = &mut self.client.worker.scratch.borrow_mut()[..limits::READ_FIRST];
+            match self.client.stream.poll_read(cx, scratch) {
                 Poll::Ready(Ok(count)) if count > 0 && count < *left => *left -= count,
                 Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending if self.deadline.is_due() || self.worker.is_stopping() => {
+                Poll::Pending
+                    if self.client.deadline.is_due() || self.client.worker.is_stopping() =>
+                {
                     return Poll::Ready(());
                 }
                 Poll::Pending => return Poll::Pending,
             }
         }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.worker.registry().panics.fetch_add(1, Ordering::Relaxed);
-            tracing::error!("a request ended by a panic");
-        }
-        self.worker.connection_closed(&self.listener);
     }
 }
 
@@ -285,6 +237,6 @@ mod tests {
         // 889 bytes are tokio's own per connection (task and registration, each on cache lines of their
         // own) with a future of up to 104; the promise of 1 KiB leaves this much.
         let size = size_of::<Live>();
-        assert!(size <= 192, "{size} bytes; the connection itself has {}", size_of::<Connection>());
+        assert!(size <= 192, "{size} bytes; the client itself has {}", size_of::<Client>());
     }
 }

@@ -3,136 +3,24 @@
 //! One socket per address, no SO_REUSEPORT: closing one of two reuseport sockets resets what waits in its
 //! queue (89 of 200 in a trial), and the kernel's hash leaves the busiest of eight workers with 1.5 times its share.
 
-use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use crate::config::limits;
+use crate::router::listener::{Listening, Peer};
+use crate::router::mailbox::{Mailbox, Message};
+use crate::router::metrics::Registry;
+use crate::router::random::Random;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
-use socket2::{Domain, SockAddr, Socket, Type};
-
-use crate::config::limits;
-use crate::model::ListenAddr;
-use crate::router::metrics::Registry;
-use crate::router::random::Random;
-use crate::router::worker::{Mailbox, Message};
 
 /// Connections accepted from one listener before the others get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
-
-/// Who is at the other end of a client's connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Peer {
-    Ip(IpAddr),
-    /// A Unix socket: its file permissions decide who connects, so the peer is trusted.
-    Unix,
-}
-
-/// What connections know of where they were accepted.
-pub(crate) struct Listener {
-    /// As bound: with the port that the kernel chose.
-    pub(crate) addr: ListenAddr,
-    /// As asked for.
-    pub(crate) wanted: ListenAddr,
-    /// Client connections accepted here and still open.
-    pub(crate) connections: AtomicUsize,
-    /// No longer wanted: connections close after their next answer.
-    pub(crate) closing: AtomicBool,
-}
-
-impl Listener {
-    /// Whether its connections are TCP's.
-    pub(crate) fn is_tcp(&self) -> bool {
-        matches!(self.addr, ListenAddr::Tcp(_))
-    }
-
-    /// What X-Forwarded-Port says; the scheme's own on a Unix socket.
-    pub(crate) fn port(&self) -> u16 {
-        match &self.addr {
-            ListenAddr::Tcp(addr) => addr.port(),
-            ListenAddr::Unix(_) => 80,
-        }
-    }
-}
-
-/// A listening socket; closed on drop, and its file removed if it is a Unix socket's.
-pub(crate) struct Listening {
-    socket: OwnedFd,
-    pub(crate) listener: Arc<Listener>,
-}
-
-impl Listening {
-    /// Binds and listens. A Unix socket's file that nobody listens on any more is replaced.
-    pub(crate) fn bind(wanted: &ListenAddr) -> io::Result<Self> {
-        let socket = match wanted {
-            ListenAddr::Tcp(addr) => bind_tcp(*addr)?,
-            ListenAddr::Unix(path) => bind_unix(path)?,
-        };
-        socket.listen(limits::LISTEN_BACKLOG)?;
-        Self::adopt(socket.into(), wanted)
-    }
-
-    /// Takes a socket that is listening already (`LISTEN_FDS`), for the address that was asked for.
-    pub(crate) fn adopt(socket: OwnedFd, wanted: &ListenAddr) -> io::Result<Self> {
-        rustix::io::ioctl_fionbio(&socket, true)?;
-        let addr = bound_address(&socket)?.unwrap_or_else(|| wanted.clone());
-        let wanted = wanted.clone();
-        let listener = Listener {
-            addr,
-            wanted,
-            connections: AtomicUsize::new(0),
-            closing: AtomicBool::new(false),
-        };
-        Ok(Self { socket, listener: Arc::new(listener) })
-    }
-}
-
-fn bind_tcp(addr: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
-    if addr.is_ipv6() {
-        // 0.0.0.0 and [::] on one port must not exclude each other.
-        socket.set_only_v6(true)?;
-    }
-    // Connections of an earlier run in TIME_WAIT do not keep the port.
-    socket.set_reuse_address(true)?;
-    // Accepted sockets inherit it.
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&addr.into())?;
-    Ok(socket)
-}
-
-fn bind_unix(path: &Path) -> io::Result<Socket> {
-    let addr = SockAddr::unix(path)?;
-    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    if probe.connect(&addr).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-        fs::remove_file(path)?;
-    }
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    socket.bind(&addr)?;
-    Ok(socket)
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        if let ListenAddr::Unix(path) = &self.listener.addr {
-            // Somebody else may have removed it.
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-/// The address that a listening socket is bound to; `None` for a Unix socket without a path.
-pub(crate) fn bound_address(socket: &OwnedFd) -> io::Result<Option<ListenAddr>> {
-    let addr = socket2::SockRef::from(socket).local_addr()?;
-    let tcp = addr.as_socket().map(ListenAddr::Tcp);
-    Ok(tcp.or_else(|| addr.as_pathname().map(|path| ListenAddr::Unix(path.to_owned()))))
-}
 
 /// The accepting thread's shared side.
 pub(crate) struct Door {
@@ -225,7 +113,7 @@ impl Door {
         waits.extend(
             accepting
                 .iter()
-                .map(|listening| PollFd::from_borrowed_fd(listening.socket.as_fd(), PollFlags::IN)),
+                .map(|listening| PollFd::from_borrowed_fd(listening.as_fd(), PollFlags::IN)),
         );
         // Interrupted, or out of memory for a moment: look again.
         let _ = poll(&mut waits, None);
@@ -280,7 +168,7 @@ impl Door {
         random: &Random,
     ) -> Accepted {
         for _ in 0..most {
-            match acceptfrom_with(&listening.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            match acceptfrom_with(listening, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok((socket, addr)) => {
                     let listener = listening.listener.clone();
                     listener.connections.fetch_add(1, Ordering::Relaxed);

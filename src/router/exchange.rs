@@ -5,18 +5,17 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
 use crate::config::limits;
 use crate::model::Expect;
 use crate::router::access_log::{self, Outcome};
+use crate::router::client::Client;
 use crate::router::clock::Moment;
-use crate::router::connection::Connection;
-use crate::router::door::Peer;
 use crate::router::headers::{self, Forwarding};
 use crate::router::linger::{self, Linger};
+use crate::router::listener::Peer;
 use crate::router::pending::Pending;
 use crate::router::relay::{End, Relay};
 use crate::router::reply::{Refusal, Reply};
@@ -31,11 +30,9 @@ use crate::wire::{
 
 /// One request and its answer.
 pub(crate) struct Exchange {
-    pub(crate) app: Option<Arc<App>>,
-    pub(crate) request: Request,
-    pub(crate) request_id: Vec<u8>,
-    /// The head as the dyno sees it, kept for as long as it may have to be sent again.
-    pub(crate) head: Vec<u8>,
+    app: Option<Arc<App>>,
+    request: Request,
+    request_id: Vec<u8>,
     /// The keys of its line that are known from the beginning.
     line: Vec<u8>,
     /// Why it goes no further, where admission says so.
@@ -46,6 +43,8 @@ pub(crate) struct Exchange {
     connect: Option<Duration>,
     dyno: Option<Arc<Dyno>>,
     retries: u32,
+    /// The next attempt sends again what a dyno's socket had accepted.
+    repeats: bool,
 }
 
 /// What becomes of the client's connection.
@@ -62,7 +61,7 @@ pub(crate) enum After {
 impl Exchange {
     /// Reads a whole head, finds its app, and composes what the dyno will see. No await, no copy of the head
     /// but the composed one.
-    pub(crate) fn admit(client: &Connection, bytes: &[u8]) -> Box<Self> {
+    pub(crate) fn admit(client: &Client, bytes: &[u8]) -> Box<Self> {
         let mut slots = FieldSlots::new();
         let head = match RequestHead::parse(bytes, &mut slots) {
             Ok(head) => head,
@@ -108,9 +107,8 @@ impl Exchange {
             refusal(app.as_deref())
         };
         Box::new(Self {
-            request: Request::of(&head, composed.wants_json),
+            request: Request::of(&head, composed_head, composed.wants_json),
             request_id: composed.request_id,
-            head: composed_head,
             line,
             refusal,
             began: worker.now(),
@@ -118,13 +116,14 @@ impl Exchange {
             connect: None,
             dyno: None,
             retries: 0,
+            repeats: false,
             app,
         })
     }
 
     /// The exchange of a head that cannot be read: it will be refused. What can be made out of its first line is
     /// for the log.
-    pub(crate) fn unreadable(client: &Connection, bytes: &[u8], refusal: Refusal) -> Box<Self> {
+    pub(crate) fn unreadable(client: &Client, bytes: &[u8], refusal: Refusal) -> Box<Self> {
         let worker = &*client.worker;
         let request_id = worker.random.uuid().to_vec();
         let (method, path) = guess_request_line(bytes);
@@ -138,7 +137,6 @@ impl Exchange {
             app: None,
             request: Request::unreadable(),
             request_id,
-            head: Vec::new(),
             line,
             refusal: Some(refusal),
             began: worker.now(),
@@ -146,16 +144,17 @@ impl Exchange {
             connect: None,
             dyno: None,
             retries: 0,
+            repeats: false,
         })
     }
 
     /// Lives from admission to the line. Has the client's connection until then.
-    pub(crate) async fn run(mut self: Box<Self>, mut client: Connection) -> (After, Connection) {
+    pub(crate) async fn run(mut self: Box<Self>, mut client: Client) -> (After, Client) {
         let after = self.live(&mut client).await;
         (after, client)
     }
 
-    async fn live(&mut self, client: &mut Connection) -> After {
+    async fn live(&mut self, client: &mut Client) -> After {
         let app = match (self.refusal, self.app.clone()) {
             (None, Some(app)) => app,
             (refusal, _) => {
@@ -165,9 +164,10 @@ impl Exchange {
         };
         let mut search = Search::new(client, &app);
         loop {
-            let (lease, upstream) = match search.find(self, client, &app).await {
+            let (lease, upstream) = match search.find(&self.request, client, &app).await {
                 Ok(found) => found,
                 Err(refusal) => {
+                    self.dyno = search.last().cloned();
                     self.connect =
                         search.connecting_since().map(|since| client.worker.now().since(since));
                     let whole = self.take_buffered_body(client);
@@ -175,12 +175,13 @@ impl Exchange {
                 }
             };
             self.begin_service(client, lease.dyno().clone());
-            let mut relay = Relay::new(self, client, &app, lease, upstream);
-            let end = poll_fn(|cx| relay.poll(self, client, &app, cx)).await;
+            let mut relay =
+                Relay::new(&self.request, client, &app, lease, upstream, self.retries > 0);
+            let end = poll_fn(|cx| relay.poll(&self.request, client, &app, cx)).await;
             match end {
                 End::Again { retry, cause, repeats } => {
                     search.failed(relay.dyno(), retry, cause);
-                    self.retries += u32::from(repeats);
+                    self.repeats = repeats;
                 }
                 End::Answered => return self.answered(client, &relay),
                 End::Switched { to_client, to_dyno } => {
@@ -193,8 +194,9 @@ impl Exchange {
     }
 
     /// Milliseconds count from here as `service=`.
-    fn begin_service(&mut self, client: &Connection, dyno: Arc<Dyno>) {
+    fn begin_service(&mut self, client: &Client, dyno: Arc<Dyno>) {
         let now = client.worker.now();
+        self.retries += u32::from(std::mem::take(&mut self.repeats));
         self.dyno = Some(dyno);
         if self.connected.is_none() {
             self.connect = Some(now.since(self.began));
@@ -203,14 +205,14 @@ impl Exchange {
     }
 
     /// The whole answer is with the client's socket.
-    fn answered(&mut self, client: &Connection, relay: &Relay) -> After {
+    fn answered(&mut self, client: &Client, relay: &Relay) -> After {
         self.end(client, None, relay.status().unwrap_or(499), Some(relay.body_bytes()));
         if relay.keeps_client() { After::Keep } else { After::WindDown }
     }
 
     /// The client hung up. Before any byte of an answer the dyno may be working: it sees the end of our side
     /// (an app that looks can stop) and keeps its slot until it is done, so that the count stays true.
-    fn client_gone(&mut self, client: &Connection, app: &Arc<App>, relay: Relay) -> After {
+    fn client_gone(&mut self, client: &Client, app: &Arc<App>, relay: Relay) -> After {
         let (status, bytes) = (relay.status().unwrap_or(499), relay.body_bytes());
         if relay.is_waiting() {
             self.linger(client, app, relay, true);
@@ -224,7 +226,7 @@ impl Exchange {
     /// The exchange ended against the dyno's, the client's or our own will.
     async fn broken(
         &mut self,
-        client: &mut Connection,
+        client: &mut Client,
         app: &Arc<App>,
         relay: Relay,
         refusal: Refusal,
@@ -247,7 +249,7 @@ impl Exchange {
     }
 
     /// Leaves the dyno's half to itself.
-    fn linger(&self, client: &Connection, app: &Arc<App>, relay: Relay, client_gone: bool) {
+    fn linger(&self, client: &Client, app: &Arc<App>, relay: Relay, client_gone: bool) {
         let Some((lease, stream)) = relay.into_parts() else { return };
         if client_gone {
             stream.shut_write();
@@ -266,14 +268,16 @@ impl Exchange {
     }
 
     /// Answers in the router's own name. `whole`: the request has been read to its end.
-    async fn refuse(&mut self, client: &mut Connection, refusal: Refusal, whole: bool) -> After {
+    async fn refuse(&mut self, client: &mut Client, refusal: Refusal, whole: bool) -> After {
         let row = refusal.row();
         let reached = self.connected.is_some();
         if row.status == 499 {
             self.end(client, Some(refusal), 499, reached.then_some(0));
             return After::Close;
         }
-        let keep = whole && self.may_keep(client) && !matches!(refusal, Refusal::BadRequest { .. });
+        let keep = whole
+            && client.may_keep(&self.request)
+            && !matches!(refusal, Refusal::BadRequest { .. });
         let mut reply = Vec::new();
         let body = Reply {
             refusal,
@@ -295,14 +299,8 @@ impl Exchange {
         }
     }
 
-    /// Whether the client's connection may carry another request after this one.
-    pub(crate) fn may_keep(&self, client: &Connection) -> bool {
-        let closing = client.listener.closing.load(Ordering::Relaxed);
-        self.request.keep_alive && !client.worker.is_draining() && !closing
-    }
-
     /// Writes the router's own answer; `false` if the client does not take it.
-    async fn deliver(&self, client: &mut Connection, reply: Vec<u8>) -> bool {
+    async fn deliver(&self, client: &mut Client, reply: Vec<u8>) -> bool {
         let rolling = self.app.as_ref().map_or(limits::REPLY, |app| app.policy.timeouts.rolling);
         client.deadline.set(client.worker.read_clock().deadline(rolling));
         let mut reply = Pending::from(reply);
@@ -318,7 +316,7 @@ impl Exchange {
 
     /// A reset is heard before the process's end is: gives the supervisor a tick to say how a dyno died, so
     /// that the line can.
-    async fn await_exit(&self, client: &Connection, refusal: Refusal) {
+    async fn await_exit(&self, client: &Client, refusal: Refusal) {
         let died = matches!(refusal, Refusal::ClosedWithoutResponse | Refusal::ServerInterrupted);
         let Some(dyno) = self.dyno.as_ref().filter(|dyno| died && dyno.is_managed()) else {
             return;
@@ -338,7 +336,7 @@ impl Exchange {
     /// The two sockets become one pipe.
     async fn pipe(
         &mut self,
-        client: &mut Connection,
+        client: &mut Client,
         app: &Arc<App>,
         relay: Relay,
         to_client: Vec<u8>,
@@ -353,7 +351,7 @@ impl Exchange {
     }
 
     /// Takes a body that is whole in the client's buffer; `false` if the request goes on beyond it.
-    fn take_buffered_body(&self, client: &mut Connection) -> bool {
+    fn take_buffered_body(&self, client: &mut Client) -> bool {
         match self.request.body {
             RequestBody::None => true,
             RequestBody::Length(length) => {
@@ -380,7 +378,7 @@ impl Exchange {
     }
 
     /// The books: one line and one count, in the turn in which the exchange ends.
-    fn end(&self, client: &Connection, refusal: Option<Refusal>, status: u16, bytes: Option<u64>) {
+    fn end(&self, client: &Client, refusal: Option<Refusal>, status: u16, bytes: Option<u64>) {
         let worker: &Worker = &client.worker;
         let now = worker.read_clock();
         worker.counters(self.app.as_deref()).request(
@@ -401,16 +399,6 @@ impl Exchange {
             retries: self.retries,
         };
         worker.access_log.borrow_mut().request(&outcome, now);
-    }
-
-    /// Whether some of it was accepted by a dyno's socket that then failed: it is not sent a third time.
-    pub(crate) fn was_repeated(&self) -> bool {
-        self.retries > 0
-    }
-
-    /// Remembers which dyno was tried last, for the line.
-    pub(crate) fn tried(&mut self, dyno: &Arc<Dyno>) {
-        self.dyno = Some(dyno.clone());
     }
 }
 

@@ -3,17 +3,17 @@
 //! The app works on; its answer is read to the end and thrown away, and its slot is kept until then, so that
 //! the count of requests in flight tells the truth about a busy dyno.
 
-use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use crate::config::limits;
 use crate::router::access_log::{Late, LateEnd};
 use crate::router::clock::Moment;
 use crate::router::deadlines::Deadline;
+use crate::router::lingers::Ticket;
 use crate::router::stream::Stream;
 use crate::router::worker::Worker;
 use crate::table::{App, Lease};
@@ -30,62 +30,10 @@ pub(crate) struct Linger {
     pub(crate) stream: Stream,
 }
 
-/// The lingering requests of one worker, oldest first.
-#[derive(Default)]
-pub(crate) struct Lingers(RefCell<Vec<Rc<Ticket>>>);
-
-struct Ticket {
-    dyno: u64,
-    /// Why it must end, if somebody said so.
-    ended: Cell<Option<&'static str>>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Lingers {
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.0.borrow().len()
-    }
-
-    /// Ends those of one dyno.
-    pub(crate) fn close(&self, dyno: u64, why: &'static str) {
-        self.0
-            .borrow()
-            .iter()
-            .filter(|ticket| ticket.dyno == dyno)
-            .for_each(|ticket| ticket.end(why));
-    }
-
-    /// Ends all.
-    pub(crate) fn close_all(&self, why: &'static str) {
-        self.0.borrow().iter().for_each(|ticket| ticket.end(why));
-    }
-
-    fn close_oldest(&self, dyno: u64) {
-        let tickets = self.0.borrow();
-        if let Some(oldest) =
-            tickets.iter().find(|ticket| ticket.dyno == dyno && ticket.ended.get().is_none())
-        {
-            oldest.end("limit");
-        }
-    }
-}
-
-impl Ticket {
-    fn end(&self, why: &'static str) {
-        self.ended.set(Some(why));
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-}
-
 /// Leaves a dyno's half to a task of its own, for at most the app's `linger`.
 pub(crate) fn spawn(worker: &Rc<Worker>, linger: Linger) {
     let dyno = linger.lease.dyno().clone();
-    let ticket =
-        Rc::new(Ticket { dyno: dyno.id(), ended: Cell::new(None), waker: RefCell::default() });
-    worker.lingers.0.borrow_mut().push(ticket.clone());
+    let ticket = worker.lingers.enter(dyno.id());
     if dyno.lingering().fetch_add(1, Ordering::Relaxed) >= limits::LINGERS_MAX {
         worker.lingers.close_oldest(dyno.id());
     }
@@ -114,7 +62,7 @@ struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.lease.dyno().lingering().fetch_sub(1, Ordering::Relaxed);
-        self.worker.lingers.0.borrow_mut().retain(|ticket| !Rc::ptr_eq(ticket, &self.ticket));
+        self.worker.lingers.leave(&self.ticket);
     }
 }
 
@@ -129,8 +77,8 @@ async fn live(
     let worker = guard.worker.clone();
     let closed = poll_fn(|cx| {
         deadline.attach(cx.waker());
-        *guard.ticket.waker.borrow_mut() = Some(cx.waker().clone());
-        let closed = guard.ticket.ended.get().or_else(|| deadline.is_due().then_some("timeout"));
+        let closed =
+            guard.ticket.ended(cx.waker()).or_else(|| deadline.is_due().then_some("timeout"));
         match (answer.poll(&worker, cx), closed) {
             (Poll::Ready(()), _) => Poll::Ready(None),
             (Poll::Pending, Some(why)) => Poll::Ready(Some(why)),

@@ -4,19 +4,26 @@
 //! table and takes leases, and the supervisor does the rest.
 
 mod door; // one thread accepts, and hands connections to workers
-mod worker; // one thread each: runtime, mailbox, ticks, and what its connections share
+mod listener; // where clients connect, and who they are
+mod mailbox; // how other threads reach a worker
+mod thread; // a worker's thread: mailbox and ticks
+mod worker; // what the connections of one thread share
 mod connection; // idle → head → exchange → idle
+mod client; // a client's connection, as its exchanges see it
 mod exchange; // the life of one request, from admission to its line
 mod request; // what is kept of a head
 mod headers; // the heads that the router writes
 mod search; // hold, pick, connect
 mod pick; // two choices
 mod pool; // connections to dynos
-mod relay; // request and answer on their way
+mod relay; // request and answer on their way, both at once
+mod send; // the request's way
+mod receive; // the answer's way
 mod pending; // bytes that a socket has not taken
 mod retry; // what may be sent again, and whose fault a connect is
 mod upgrade; // after 101
 mod linger; // the dyno's half without its client
+mod lingers; // which there are
 mod reply; // the router's own answers, in one table
 mod access_log; // one line per request
 mod metrics; // request counters
@@ -39,9 +46,11 @@ use tokio::time;
 use crate::config::limits;
 use crate::model::ListenAddr;
 use crate::router::clock::Moment;
-use crate::router::door::{Door, Listening, bound_address};
+use crate::router::door::Door;
+use crate::router::listener::{Listening, bound_address};
+use crate::router::mailbox::{Mailbox, Message};
 use crate::router::metrics::Registry;
-use crate::router::worker::{Mailbox, Message, Start, Worker};
+use crate::router::worker::Start;
 use crate::table::Publisher;
 use crate::telemetry::Lines;
 
@@ -87,13 +96,15 @@ impl Router {
         let mut workers = Vec::new();
         let mut threads = Vec::new();
         for index in 0..options.workers {
-            let (mailbox, thread) = Worker::start(Start {
-                index,
-                publisher: options.publisher.clone(),
-                access_log: options.access_log.clone(),
-                registry: registry.clone(),
-                door: door.clone(),
-            })?;
+            let (mailbox, thread) = thread::start(
+                format!("worker-{index}"),
+                Start {
+                    publisher: options.publisher.clone(),
+                    access_log: options.access_log.clone(),
+                    registry: registry.clone(),
+                    door: door.clone(),
+                },
+            )?;
             workers.push(mailbox);
             threads.push(thread);
         }

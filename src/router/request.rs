@@ -2,9 +2,11 @@
 
 use crate::wire::{RequestBody, RequestHead, Version};
 
-/// The facts; the head itself is gone with the turn that read it.
-#[derive(Clone, Copy, Debug)]
+/// The facts, and the head as the dyno sees it; the head as it came is gone with the turn that read it.
+#[derive(Clone, Debug)]
 pub(crate) struct Request {
+    /// Composed once, and kept for as long as it may have to be sent again.
+    pub(crate) head: Vec<u8>,
     pub(crate) version: Version,
     pub(crate) body: RequestBody,
     /// The client's connection may carry another request after this one.
@@ -23,8 +25,9 @@ pub(crate) struct Request {
 
 impl Request {
     /// The facts of a head.
-    pub(crate) fn of(head: &RequestHead<'_, '_>, wants_json: bool) -> Self {
+    pub(crate) fn of(head: &RequestHead<'_, '_>, composed: Vec<u8>, wants_json: bool) -> Self {
         Self {
+            head: composed,
             version: head.version,
             body: head.body,
             keep_alive: head.keep_alive,
@@ -41,6 +44,7 @@ impl Request {
     /// What is known of a request whose head could not be read.
     pub(crate) fn unreadable() -> Self {
         Self {
+            head: Vec::new(),
             version: Version::Http11,
             body: RequestBody::None,
             keep_alive: false,

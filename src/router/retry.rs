@@ -95,26 +95,26 @@ mod tests {
         let answered = Failure { answered_any: true, ..sent_reused };
         let twice = Failure { retried: true, ..sent_reused };
         for (name, request, failure, expected) in [
-            ("a, any method", post, unsent_fresh, Retry::AnotherDyno),
-            ("a, any body", upload, unsent_fresh, Retry::AnotherDyno),
-            ("a, stale connection", post, unsent_reused, Retry::AnyDyno),
+            ("a, any method", &post, unsent_fresh, Retry::AnotherDyno),
+            ("a, any body", &upload, unsent_fresh, Retry::AnotherDyno),
+            ("a, stale connection", &post, unsent_reused, Retry::AnyDyno),
             (
                 "a is not counted",
-                post,
+                &post,
                 Failure { retried: true, ..unsent_fresh },
                 Retry::AnotherDyno,
             ),
-            ("b", get, sent_reused, Retry::AnyDyno),
-            ("b, idempotent", put, sent_reused, Retry::AnyDyno),
-            ("b, not idempotent", post, sent_reused, Retry::No),
-            ("b, with a body", upload, sent_reused, Retry::No),
-            ("c", get, sent_fresh, Retry::AnotherDyno),
-            ("c, not safe", put, sent_fresh, Retry::No),
-            ("c, not safe", post, sent_fresh, Retry::No),
-            ("an answer has begun", get, answered, Retry::No),
-            ("once", get, twice, Retry::No),
+            ("b", &get, sent_reused, Retry::AnyDyno),
+            ("b, idempotent", &put, sent_reused, Retry::AnyDyno),
+            ("b, not idempotent", &post, sent_reused, Retry::No),
+            ("b, with a body", &upload, sent_reused, Retry::No),
+            ("c", &get, sent_fresh, Retry::AnotherDyno),
+            ("c, not safe", &put, sent_fresh, Retry::No),
+            ("c, not safe", &post, sent_fresh, Retry::No),
+            ("an answer has begun", &get, answered, Retry::No),
+            ("once", &get, twice, Retry::No),
         ] {
-            assert_eq!(retry(&request, failure), expected, "{name}");
+            assert_eq!(retry(request, failure), expected, "{name}");
         }
     }
 

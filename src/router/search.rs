@@ -14,18 +14,18 @@ use std::time::Duration;
 use tokio::time;
 
 use crate::config::limits;
+use crate::router::client::Client;
 use crate::router::clock::{Moment, Tick};
-use crate::router::connection::Connection;
-use crate::router::exchange::Exchange;
 use crate::router::pick::{Pick, pick};
 use crate::router::pool::{Checkout, Ticket, Upstream, Wanted};
 use crate::router::reply::Refusal;
+use crate::router::request::Request;
 use crate::router::retry::{ConnectError, Retry, blame};
 use crate::router::stream::Stream;
 use crate::router::worker::Worker;
 use crate::table::{App, Dyno, Lease, Roster, Standing};
 
-/// The search of one exchange, kept over its retries: one budget, and no dyno twice.
+/// The search of one request, kept over its retries: one budget, and no dyno twice.
 pub(crate) struct Search {
     since: Moment,
     budget: Tick,
@@ -39,10 +39,12 @@ pub(crate) struct Search {
     /// Whether to go on looking if the client has gone.
     watching: bool,
     connecting: bool,
+    /// The dyno that was tried last.
+    last: Option<Arc<Dyno>>,
 }
 
 impl Search {
-    pub(crate) fn new(client: &Connection, app: &App) -> Self {
+    pub(crate) fn new(client: &Client, app: &App) -> Self {
         let since = client.worker.now();
         Self {
             since,
@@ -53,12 +55,18 @@ impl Search {
             fresh_only: false,
             watching: true,
             connecting: false,
+            last: None,
         }
     }
 
     /// Since when connecting counts, if it came to that.
     pub(crate) fn connecting_since(&self) -> Option<Moment> {
         self.connecting.then_some(self.since)
+    }
+
+    /// The dyno that was tried last, for the line.
+    pub(crate) fn last(&self) -> Option<&Arc<Dyno>> {
+        self.last.as_ref()
     }
 
     /// A connection that was found has failed, and the request may be sent again.
@@ -73,12 +81,12 @@ impl Search {
     /// A slot on a dyno, and a connection to it.
     pub(crate) async fn find(
         &mut self,
-        exchange: &mut Exchange,
-        client: &mut Connection,
+        request: &Request,
+        client: &mut Client,
         app: &Arc<App>,
     ) -> Result<(Lease, Upstream), Refusal> {
         let mut waiting = None;
-        let found = self.look(exchange, client, app, &mut waiting).await;
+        let found = self.look(request, client, app, &mut waiting).await;
         if waiting.is_some() {
             client.deadline.wait_for_changes(false);
         }
@@ -87,8 +95,8 @@ impl Search {
 
     async fn look(
         &mut self,
-        exchange: &mut Exchange,
-        client: &mut Connection,
+        request: &Request,
+        client: &mut Client,
         app: &Arc<App>,
         waiting: &mut Option<Waiting>,
     ) -> Result<(Lease, Upstream), Refusal> {
@@ -96,25 +104,25 @@ impl Search {
             let changes = client.worker.changes();
             match self.pick(client, app)? {
                 Pick::Leased(lease) => {
-                    exchange.tried(lease.dyno());
+                    self.last = Some(lease.dyno().clone());
                     if let Some(upstream) =
-                        self.connect(exchange, client, app, &lease, waiting).await?
+                        self.connect(request, client, app, &lease, waiting).await?
                     {
                         return Ok((lease, upstream));
                     }
                 }
                 Pick::Quarantined(until) => {
-                    self.hold(exchange, client, app, changes, until, waiting).await?;
+                    self.hold(request, client, app, changes, until, waiting).await?;
                 }
                 Pick::Exhausted => {
-                    self.hold(exchange, client, app, changes, self.budget, waiting).await?;
+                    self.hold(request, client, app, changes, self.budget, waiting).await?;
                 }
             }
         }
     }
 
     /// Chooses; an error where waiting would not help (heroku.md §1.5).
-    fn pick(&self, client: &Connection, app: &App) -> Result<Pick, Refusal> {
+    fn pick(&self, client: &Client, app: &App) -> Result<Pick, Refusal> {
         let worker = &client.worker;
         let lineup = app.roster.lineup();
         if lineup.dynos.is_empty() {
@@ -145,8 +153,8 @@ impl Search {
     /// Waits until a dyno changes, or until `until`.
     async fn hold(
         &mut self,
-        exchange: &Exchange,
-        client: &mut Connection,
+        request: &Request,
+        client: &mut Client,
         app: &Arc<App>,
         changes: u64,
         until: Tick,
@@ -158,7 +166,7 @@ impl Search {
             if client.worker.changes() != changes {
                 return Poll::Ready(Ok(()));
             }
-            self.poll_interrupted(exchange, client, cx).map(|interrupted| match interrupted {
+            self.poll_interrupted(request, client, cx).map(|interrupted| match interrupted {
                 Some(refusal) => Err(refusal),
                 None => self.in_budget(client, app),
             })
@@ -169,7 +177,7 @@ impl Search {
     }
 
     /// Whether the search may go on now that a deadline has passed.
-    fn in_budget(&self, client: &Connection, app: &App) -> Result<(), Refusal> {
+    fn in_budget(&self, client: &Client, app: &App) -> Result<(), Refusal> {
         if client.worker.read_clock().tick() < self.budget {
             return Ok(());
         }
@@ -180,14 +188,14 @@ impl Search {
     /// Gets a connection to a leased dyno; `None`: look for another dyno.
     async fn connect(
         &mut self,
-        exchange: &mut Exchange,
-        client: &mut Connection,
+        request: &Request,
+        client: &mut Client,
         app: &Arc<App>,
         lease: &Lease,
         waiting: &mut Option<Waiting>,
     ) -> Result<Option<Upstream>, Refusal> {
         let dyno = lease.dyno();
-        let repeatable = exchange.request.is_idempotent && !exchange.request.has_body();
+        let repeatable = request.is_idempotent && !request.has_body();
         let mut timed = false;
         while !dyno.is_closed() {
             let worker = client.worker.clone();
@@ -215,8 +223,8 @@ impl Search {
                 client.deadline.set(connect.min(self.budget));
             }
             let attempt = match leave {
-                Leave::Connect(place) => self.attempt(exchange, client, place).await,
-                Leave::Wait(queued) => self.await_place(exchange, client, queued).await,
+                Leave::Connect(place) => self.attempt(request, client, place).await,
+                Leave::Wait(queued) => self.await_place(request, client, queued).await,
             };
             worker.read_clock();
             match attempt {
@@ -234,12 +242,7 @@ impl Search {
     }
 
     /// One connect.
-    async fn attempt(
-        &mut self,
-        exchange: &Exchange,
-        client: &mut Connection,
-        place: Place,
-    ) -> Attempt {
+    async fn attempt(&mut self, request: &Request, client: &mut Client, place: Place) -> Attempt {
         let mut connecting = Box::pin(connect_patiently(&place.dyno));
         poll_fn(|cx| {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
@@ -248,7 +251,7 @@ impl Search {
                     Err(error) => Attempt::Failed(blame(&error)),
                 });
             }
-            self.poll_attempt(exchange, client, &place.dyno, cx)
+            self.poll_attempt(request, client, &place.dyno, cx)
         })
         .await
     }
@@ -256,8 +259,8 @@ impl Search {
     /// Waits until a connection to the dyno comes back or another connect ends.
     async fn await_place(
         &mut self,
-        exchange: &Exchange,
-        client: &mut Connection,
+        request: &Request,
+        client: &mut Client,
         mut queued: Queued,
     ) -> Attempt {
         poll_fn(|cx| {
@@ -265,7 +268,7 @@ impl Search {
                 queued.used = true;
                 return Poll::Ready(Attempt::LookAgain);
             }
-            self.poll_attempt(exchange, client, &queued.dyno, cx)
+            self.poll_attempt(request, client, &queued.dyno, cx)
         })
         .await
     }
@@ -273,8 +276,8 @@ impl Search {
     /// What can end a connect other than its own end.
     fn poll_attempt(
         &mut self,
-        exchange: &Exchange,
-        client: &Connection,
+        request: &Request,
+        client: &Client,
         dyno: &Arc<Dyno>,
         cx: &mut Context<'_>,
     ) -> Poll<Attempt> {
@@ -282,7 +285,7 @@ impl Search {
             // It left the table: not a try, nobody is blamed.
             return Poll::Ready(Attempt::Gone);
         }
-        self.poll_interrupted(exchange, client, cx).map(|interrupted| match interrupted {
+        self.poll_interrupted(request, client, cx).map(|interrupted| match interrupted {
             Some(refusal) => Attempt::Interrupted(refusal),
             None => Attempt::Failed(ConnectError::TimedOut),
         })
@@ -291,15 +294,15 @@ impl Search {
     /// Ready when the wait must end: with a refusal, or with `None` because the deadline has passed.
     fn poll_interrupted(
         &mut self,
-        exchange: &Exchange,
-        client: &Connection,
+        request: &Request,
+        client: &Client,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Refusal>> {
         if client.worker.is_stopping() {
             return Poll::Ready(Some(Refusal::ForcedClose));
         }
         if self.watching && client.input.is_empty() {
-            match client.poll_gone(cx, exchange.request.said_close) {
+            match client.poll_gone(cx, request.said_close) {
                 Some(true) => return Poll::Ready(Some(Refusal::ClientInterrupted)),
                 Some(false) => self.watching = false,
                 None => {}
@@ -383,7 +386,7 @@ struct Waiting(Arc<Roster>);
 
 impl Waiting {
     /// Joins those who wait, unless there are too many (H11) or this request is among them already.
-    fn enter(place: &mut Option<Self>, client: &Connection, app: &App) -> Result<(), Refusal> {
+    fn enter(place: &mut Option<Self>, client: &Client, app: &App) -> Result<(), Refusal> {
         if place.is_none() {
             client.deadline.wait_for_changes(true);
             let dynos = app.roster.lineup().dynos.len().max(1) as u32;

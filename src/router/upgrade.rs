@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::config::limits;
-use crate::router::connection::Connection;
+use crate::router::client::Client;
 use crate::router::pending::Pending;
 use crate::router::reply::Refusal;
 use crate::router::stream::Stream;
@@ -23,7 +23,7 @@ pub(crate) struct Piped {
 /// Carries bytes both ways until one side ends, or both are silent for `rolling`. What has been read ahead
 /// on both sides goes first.
 pub(crate) async fn pipe(
-    client: &mut Connection,
+    client: &mut Client,
     mut dyno: Stream,
     to_client: Vec<u8>,
     to_dyno: Vec<u8>,

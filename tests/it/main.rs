@@ -19,3 +19,5 @@ mod log; // the line per request, and the counters
 mod reload; // one configuration for another
 mod dynos; // dynos that dynomesh runs, and their faults
 mod operator; // start, check, stop
+mod commands; // what people ask the running daemon
+mod service_manager; // systemd: sockets that it opens, states that it hears of

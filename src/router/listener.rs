@@ -1,0 +1,128 @@
+//! Where clients connect, and who they are.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::config::limits;
+use crate::model::ListenAddr;
+
+/// Who is at the other end of a client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    Ip(IpAddr),
+    /// A Unix socket: its file permissions decide who connects, so the peer is trusted.
+    Unix,
+}
+
+/// What connections know of where they were accepted.
+pub(crate) struct Listener {
+    /// As bound: with the port that the kernel chose.
+    pub(crate) addr: ListenAddr,
+    /// As asked for.
+    pub(crate) wanted: ListenAddr,
+    /// Client connections accepted here and still open.
+    pub(crate) connections: AtomicUsize,
+    /// No longer wanted: connections close after their next answer.
+    pub(crate) closing: AtomicBool,
+}
+
+impl Listener {
+    /// Whether its connections are TCP's.
+    pub(crate) fn is_tcp(&self) -> bool {
+        matches!(self.addr, ListenAddr::Tcp(_))
+    }
+
+    /// What X-Forwarded-Port says; the scheme's own on a Unix socket.
+    pub(crate) fn port(&self) -> u16 {
+        match &self.addr {
+            ListenAddr::Tcp(addr) => addr.port(),
+            ListenAddr::Unix(_) => 80,
+        }
+    }
+}
+
+/// A listening socket; closed on drop, and its file removed if it is a Unix socket's.
+pub(crate) struct Listening {
+    socket: OwnedFd,
+    pub(crate) listener: Arc<Listener>,
+}
+
+impl Listening {
+    /// Binds and listens. A Unix socket's file that nobody listens on any more is replaced.
+    pub(crate) fn bind(wanted: &ListenAddr) -> io::Result<Self> {
+        let socket = match wanted {
+            ListenAddr::Tcp(addr) => bind_tcp(*addr)?,
+            ListenAddr::Unix(path) => bind_unix(path)?,
+        };
+        socket.listen(limits::LISTEN_BACKLOG)?;
+        Self::adopt(socket.into(), wanted)
+    }
+
+    /// Takes a socket that is listening already (`LISTEN_FDS`), for the address that was asked for.
+    pub(crate) fn adopt(socket: OwnedFd, wanted: &ListenAddr) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        let addr = bound_address(&socket)?.unwrap_or_else(|| wanted.clone());
+        let wanted = wanted.clone();
+        let listener = Listener {
+            addr,
+            wanted,
+            connections: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+        };
+        Ok(Self { socket, listener: Arc::new(listener) })
+    }
+}
+
+fn bind_tcp(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
+    if addr.is_ipv6() {
+        // 0.0.0.0 and [::] on one port must not exclude each other.
+        socket.set_only_v6(true)?;
+    }
+    // Connections of an earlier run in TIME_WAIT do not keep the port.
+    socket.set_reuse_address(true)?;
+    // Accepted sockets inherit it.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&addr.into())?;
+    Ok(socket)
+}
+
+fn bind_unix(path: &Path) -> io::Result<Socket> {
+    let addr = SockAddr::unix(path)?;
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    if probe.connect(&addr).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        fs::remove_file(path)?;
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.bind(&addr)?;
+    Ok(socket)
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if let ListenAddr::Unix(path) = &self.listener.addr {
+            // Somebody else may have removed it.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// The address that a listening socket is bound to; `None` for a Unix socket without a path.
+pub(crate) fn bound_address(socket: &OwnedFd) -> io::Result<Option<ListenAddr>> {
+    let addr = socket2::SockRef::from(socket).local_addr()?;
+    let tcp = addr.as_socket().map(ListenAddr::Tcp);
+    Ok(tcp.or_else(|| addr.as_pathname().map(|path| ListenAddr::Unix(path.to_owned()))))
+}
+
+impl AsFd for Listening {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -1,0 +1,332 @@
+//! The answer's way to the client: states `wait`, `answer` and `deliver`.
+
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::config::limits;
+use crate::router::client::Client;
+use crate::router::headers::{self, Framing};
+use crate::router::relay::{Answer, End, Held, Relay, Sending};
+use crate::router::reply::Refusal;
+use crate::router::request::Request;
+use crate::table::App;
+use crate::wire::{self, ChunkedDecoder, FieldSlots, HeadScan, Piece, ResponseBody, ResponseHead};
+
+impl Relay {
+    /// Passes on what there is of the answer, as far as the client takes it.
+    pub(crate) fn receive(
+        &mut self,
+        request: &Request,
+        client: &mut Client,
+        app: &App,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        let start = self.moved;
+        loop {
+            if !self.to_client.is_empty() {
+                match self.to_client.poll_flush(&mut client.stream, cx) {
+                    Poll::Ready(Ok(count)) => self.moved += count,
+                    Poll::Ready(Err(_)) => return Err(End::ClientGone),
+                    // The dyno waits with the client.
+                    Poll::Pending => return Ok(()),
+                }
+            }
+            if let Answer::Switching { to_client } = &mut self.answer {
+                if !matches!(self.sending, Sending::Done) || !self.to_dyno.is_empty() {
+                    return Ok(());
+                }
+                let to_client = std::mem::take(to_client);
+                return Err(End::Switched {
+                    to_client,
+                    to_dyno: std::mem::take(&mut client.input),
+                });
+            }
+            if matches!(self.answer, Answer::Done) {
+                return Err(End::Answered);
+            }
+            let Some(held) = &mut self.held else { return Ok(()) };
+            let worker = client.worker.clone();
+            let scratch = &mut worker.scratch.borrow_mut()[..self.read_size];
+            match held.stream.poll_read(cx, scratch) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(0)) => self.dyno_closed(request, client, cx, Ok(()))?,
+                Poll::Ready(Err(error)) => self.dyno_closed(request, client, cx, Err(error))?,
+                Poll::Ready(Ok(count)) => {
+                    self.moved += count;
+                    self.answered_any = true;
+                    self.take_answer(&scratch[..count], request, client, app, cx)?;
+                    self.adapt_reads(count, self.to_client.is_empty());
+                }
+            }
+            if self.moved - start > limits::FAIR_SHARE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Passes on bytes of the answer, in whichever state it is.
+    fn take_answer(
+        &mut self,
+        bytes: &[u8],
+        request: &Request,
+        client: &mut Client,
+        app: &App,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        let worker = client.worker.clone();
+        let out = &mut *worker.out.borrow_mut();
+        out.clear();
+        let rest = match &mut self.answer {
+            Answer::Head { bytes: before, .. } if before.is_empty() => {
+                self.take_head(bytes, request, client, out)?
+            }
+            Answer::Head { bytes: before, .. } => {
+                let mut whole = std::mem::take(before);
+                whole.extend_from_slice(bytes);
+                let rest = self.take_head(&whole, request, client, out)?.to_vec();
+                return self.pass_back(&rest, client, app, out, cx);
+            }
+            _ => bytes,
+        };
+        self.pass_back(rest, client, app, out, cx)
+    }
+
+    /// Passes on the body's bytes, after what `out` holds.
+    fn pass_back(
+        &mut self,
+        bytes: &[u8],
+        client: &mut Client,
+        app: &App,
+        out: &mut Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        // Bytes that need no framing of ours go straight from the scratch, unless a head goes first.
+        let direct = match &self.answer {
+            Answer::Length(left) => out.is_empty() && bytes.len() as u64 <= *left,
+            Answer::UntilClose => out.is_empty() && !self.chunk_answer,
+            _ => false,
+        };
+        let rest = if direct { self.count_body(bytes) } else { self.frame_body(bytes, out)? };
+        if matches!(self.answer, Answer::Done) {
+            self.keep_dyno &= rest.is_empty();
+            // Before the client is written to: the slot is free when the last byte has been read.
+            self.give_back(client, app);
+        }
+        let sent = self.to_client.send(&mut client.stream, cx, if direct { bytes } else { out });
+        self.moved += sent.map_err(|_| End::ClientGone)?;
+        Ok(())
+    }
+
+    /// Counts unframed body bytes; the state moves on when they are all.
+    fn count_body<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        self.body_bytes += bytes.len() as u64;
+        if let Answer::Length(left) = &mut self.answer {
+            *left -= bytes.len() as u64;
+            if *left == 0 {
+                self.answer = Answer::Done;
+            }
+        }
+        &bytes[bytes.len()..]
+    }
+
+    /// Appends the body's bytes to `out` in the client's framing. Returns what comes after the body.
+    fn frame_body<'a>(&mut self, bytes: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], End> {
+        let mut rest = bytes;
+        let mut data = |out: &mut Vec<u8>, chunked: bool, data: &[u8]| {
+            self.body_bytes += data.len() as u64;
+            if chunked { wire::write_chunk(out, data) } else { out.extend_from_slice(data) }
+        };
+        match &mut self.answer {
+            Answer::Length(left) => {
+                let count = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                data(out, false, &bytes[..count]);
+                rest = &bytes[count..];
+                *left -= count as u64;
+                if *left == 0 {
+                    self.answer = Answer::Done;
+                }
+            }
+            Answer::UntilClose => {
+                data(out, self.chunk_answer, bytes);
+                rest = &[];
+            }
+            Answer::Chunked(decoder) => loop {
+                match decoder.next(&mut rest) {
+                    Ok(Piece::Data(piece)) => data(out, self.chunk_answer, piece),
+                    Ok(Piece::More) => break,
+                    Ok(Piece::End) => {
+                        if self.chunk_answer {
+                            wire::write_last_chunk(out, decoder.trailers());
+                        }
+                        self.answer = Answer::Done;
+                        break;
+                    }
+                    Err(_) => return Err(End::Refused(Refusal::BadResponse("bad chunk"))),
+                }
+            },
+            Answer::Switching { to_client } => {
+                to_client.extend_from_slice(bytes);
+                rest = &[];
+            }
+            Answer::Head { .. } | Answer::Done => {}
+        }
+        Ok(rest)
+    }
+
+    /// Reads heads until the final one: interim answers are passed on or swallowed, what is incomplete is
+    /// kept. Returns what follows the final head (or nothing, if it is not there yet).
+    fn take_head<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        request: &Request,
+        client: &Client,
+        out: &mut Vec<u8>,
+    ) -> Result<&'a [u8], End> {
+        let mut rest = bytes;
+        while let Answer::Head { bytes: kept, scan } = &mut self.answer {
+            if rest.is_empty() {
+                break;
+            }
+            let end = scan
+                .find_end(rest, limits::RESPONSE_HEAD_MAX)
+                .map_err(|bad| End::Refused(wire::BadResponse::from(bad).into()))?;
+            let Some(length) = end else {
+                *kept = rest.to_vec();
+                return Ok(&[]);
+            };
+            *scan = HeadScan::default();
+            let (head, after) = rest.split_at(length);
+            rest = after;
+            let mut slots = FieldSlots::new();
+            let head = ResponseHead::parse(head, &mut slots, request.is_head)
+                .map_err(|bad| End::Refused(bad.into()))?;
+            if head.is_interim() {
+                self.take_interim(&head, request, out)?;
+            } else {
+                self.take_final(&head, request, client, out)?;
+            }
+        }
+        Ok(rest)
+    }
+
+    /// Passes on an interim answer, except a 100 that the client did not ask for or has had already, and
+    /// except to HTTP/1.0, which knows none (RFC 9110 §15.2).
+    fn take_interim(
+        &mut self,
+        head: &ResponseHead<'_, '_>,
+        request: &Request,
+        out: &mut Vec<u8>,
+    ) -> Result<(), End> {
+        self.interims += 1;
+        if self.interims > limits::INTERIM_MAX {
+            return Err(End::Refused(Refusal::BadResponse("too many interim responses")));
+        }
+        let unwanted = head.status == 100 && (self.continued || !request.expect_continue);
+        if request.is_http11() && !unwanted {
+            headers::write_interim(out, head);
+        }
+        Ok(())
+    }
+
+    fn take_final(
+        &mut self,
+        head: &ResponseHead<'_, '_>,
+        request: &Request,
+        client: &Client,
+        out: &mut Vec<u8>,
+    ) -> Result<(), End> {
+        if head.status == 101 {
+            let tokens = head.upgrade_tokens().filter(|_| request.upgrade);
+            let tokens = tokens.ok_or(End::Refused(Refusal::BadResponse("unasked 101")))?;
+            let mut to_client = Vec::new();
+            headers::write_switching(&mut to_client, head, tokens);
+            self.status = Some(101);
+            self.answer = Answer::Switching { to_client };
+            return Ok(());
+        }
+        let whole = self.is_request_whole() && self.to_dyno.is_empty();
+        let framing = match head.body {
+            ResponseBody::None => head.content_length().map_or(Framing::None, Framing::Length),
+            ResponseBody::Length(length) => Framing::Length(length),
+            ResponseBody::Chunked | ResponseBody::UntilClose if request.is_http11() => {
+                Framing::Chunked
+            }
+            ResponseBody::Chunked | ResponseBody::UntilClose => Framing::UntilClose,
+        };
+        self.chunk_answer = framing == Framing::Chunked;
+        self.keep_client = whole && framing != Framing::UntilClose && client.may_keep(request);
+        self.keep_dyno = head.reusable && whole;
+        self.dyno_timeout = head.keep_alive_timeout;
+        self.status = Some(head.status);
+        let connection = match (self.keep_client, request.is_http11()) {
+            (true, true) => None,
+            (true, false) => Some("keep-alive"),
+            (false, _) => Some("close"),
+        };
+        let now = client.worker.read_clock();
+        headers::compose_response(
+            out,
+            head,
+            framing,
+            connection,
+            &mut client.worker.date.borrow_mut(),
+            now,
+        );
+        self.answer = match head.body {
+            ResponseBody::None | ResponseBody::Length(0) => Answer::Done,
+            ResponseBody::Length(length) => Answer::Length(length),
+            ResponseBody::Chunked => Answer::Chunked(ChunkedDecoder::new()),
+            ResponseBody::UntilClose => Answer::UntilClose,
+        };
+        Ok(())
+    }
+
+    /// The dyno's connection ended: an end of the answer, or the end of the attempt.
+    fn dyno_closed(
+        &mut self,
+        request: &Request,
+        client: &mut Client,
+        cx: &mut Context<'_>,
+        how: io::Result<()>,
+    ) -> Result<(), End> {
+        match &self.answer {
+            Answer::Head { bytes, .. } if bytes.is_empty() => Err(self.dyno_gone(request)),
+            Answer::UntilClose if how.is_ok() => {
+                self.held = None;
+                self.answer = Answer::Done;
+                self.moved += 1;
+                if self.chunk_answer {
+                    let sent = self.to_client.send(&mut client.stream, cx, b"0\r\n\r\n");
+                    self.moved += sent.map_err(|_| End::ClientGone)?;
+                }
+                Ok(())
+            }
+            _ => Err(End::Refused(Refusal::ServerInterrupted)),
+        }
+    }
+
+    /// The answer has been read to its end: the slot is free, and the connection may carry another request.
+    fn give_back(&mut self, client: &Client, app: &App) {
+        let Some(Held { lease, stream }) = self.held.take() else { return };
+        if self.keep_dyno && self.is_request_whole() {
+            let own = app.policy.timeouts.dyno_keepalive;
+            // A second less than the dyno waits, so that it does not close just as we send.
+            let dynos = self
+                .dyno_timeout
+                .map(|seconds| Duration::from_secs(u64::from(seconds.saturating_sub(1))));
+            let keepalive = dynos.map_or(own, |dynos| dynos.min(own));
+            client.worker.pools.put_back(lease.dyno(), stream, client.worker.now(), keepalive);
+        }
+    }
+}
+
+impl From<wire::BadResponse> for Refusal {
+    fn from(bad: wire::BadResponse) -> Self {
+        if bad.code() == "H25" {
+            Self::Restriction(bad.cause())
+        } else {
+            Self::BadResponse(bad.cause())
+        }
+    }
+}

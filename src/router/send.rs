@@ -1,0 +1,158 @@
+//! The request's way to the dyno: state `send`.
+
+use std::cell::RefCell;
+use std::task::{Context, Poll};
+
+use crate::config::limits;
+use crate::router::client::Client;
+use crate::router::relay::{End, Relay, Sending};
+use crate::router::reply::Refusal;
+use crate::router::request::Request;
+use crate::wire::{self, ChunkedDecoder, Piece, RequestBody};
+
+impl Relay {
+    /// Passes on what there is of the request, as far as the dyno takes it.
+    pub(crate) fn send(
+        &mut self,
+        request: &Request,
+        client: &mut Client,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        if !self.to_dyno.is_empty() {
+            match self.to_dyno.poll_flush(&mut held.stream, cx) {
+                Poll::Ready(Ok(count)) => self.moved += count,
+                Poll::Ready(Err(_)) => self.sending = Sending::Broken,
+                Poll::Pending => return Ok(()),
+            }
+        }
+        match &mut self.sending {
+            Sending::Head(_) => self.send_head(request, client, cx),
+            Sending::Length(_) | Sending::Chunked(_) => self.send_body(client, cx),
+            Sending::Done | Sending::Broken => Ok(()),
+        }
+    }
+
+    fn send_head(
+        &mut self,
+        request: &Request,
+        client: &mut Client,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        let (Sending::Head(written), Some(held)) = (&mut self.sending, &mut self.held) else {
+            return Ok(());
+        };
+        while *written < request.head.len() {
+            match held.stream.poll_write(cx, &request.head[*written..]) {
+                Poll::Ready(Ok(count)) => {
+                    *written += count;
+                    self.moved += count;
+                    self.sent_any = true;
+                }
+                Poll::Ready(Err(_)) if !self.sent_any => return Err(self.dyno_gone(request)),
+                Poll::Ready(Err(_)) => {
+                    self.sending = Sending::Broken;
+                    return Ok(());
+                }
+                Poll::Pending => return Ok(()),
+            }
+        }
+        self.sending = match request.body {
+            RequestBody::None | RequestBody::Length(0) => Sending::Done,
+            RequestBody::Length(length) => Sending::Length(length),
+            RequestBody::Chunked => Sending::Chunked(ChunkedDecoder::new()),
+        };
+        self.send_body(client, cx)
+    }
+
+    /// Passes on what the client has sent of its body. Stops reading while the dyno does not take it.
+    fn send_body(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<(), End> {
+        let worker = client.worker.clone();
+        let start = self.moved;
+        while self.to_dyno.is_empty()
+            && matches!(self.sending, Sending::Length(_) | Sending::Chunked(_))
+        {
+            if !client.input.is_empty() {
+                let input = std::mem::take(&mut client.input);
+                let used = self.pass_on(&input, &worker.out, cx)?;
+                client.input = input[used..].to_vec();
+                continue;
+            }
+            let scratch = &mut worker.scratch.borrow_mut()[..self.read_size];
+            match client.stream.poll_read(cx, scratch) {
+                Poll::Pending => return Ok(()),
+                // A body that is cut must not look whole: the dyno's connection is dropped with the relay.
+                Poll::Ready(Ok(0) | Err(_)) => return Err(End::ClientGone),
+                Poll::Ready(Ok(count)) => {
+                    self.moved += count;
+                    let used = self.pass_on(&scratch[..count], &worker.out, cx)?;
+                    client.input = scratch[used..count].to_vec();
+                    self.adapt_reads(count, self.to_dyno.is_empty());
+                }
+            }
+            if self.moved - start > limits::FAIR_SHARE {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Re-frames bytes of the body for the dyno. Returns how many belong to it; the rest is another request.
+    fn pass_on(
+        &mut self,
+        bytes: &[u8],
+        out: &RefCell<Vec<u8>>,
+        cx: &mut Context<'_>,
+    ) -> Result<usize, End> {
+        let Some(held) = &mut self.held else { return Ok(bytes.len()) };
+        let mut rest = bytes;
+        let written = match &mut self.sending {
+            Sending::Length(left) => {
+                let count = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= count as u64;
+                let whole = *left == 0;
+                rest = &bytes[count..];
+                let written = self.to_dyno.send(&mut held.stream, cx, &bytes[..count]);
+                if whole {
+                    self.sending = Sending::Done;
+                }
+                written
+            }
+            Sending::Chunked(decoder) => {
+                let out = &mut *out.borrow_mut();
+                out.clear();
+                let mut bad = false;
+                loop {
+                    match decoder.next(&mut rest) {
+                        Ok(Piece::Data(data)) => wire::write_chunk(out, data),
+                        Ok(Piece::More) => break,
+                        Ok(Piece::End) => {
+                            wire::write_last_chunk(out, decoder.trailers());
+                            self.sending = Sending::Done;
+                            break;
+                        }
+                        Err(_) => {
+                            bad = true;
+                            break;
+                        }
+                    }
+                }
+                let written = self.to_dyno.send(&mut held.stream, cx, out);
+                if bad {
+                    // The dyno has the good chunks and no last one, and its connection closes with the relay.
+                    return Err(End::Refused(Refusal::BadRequest {
+                        status: 400,
+                        cause: "bad chunk",
+                    }));
+                }
+                written
+            }
+            Sending::Head(_) | Sending::Done | Sending::Broken => return Ok(0),
+        };
+        match written {
+            Ok(count) => self.moved += count,
+            Err(_) => self.sending = Sending::Broken,
+        }
+        Ok(bytes.len() - rest.len())
+    }
+}
