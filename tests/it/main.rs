@@ -17,3 +17,6 @@ mod refusals; // the answers of the router itself
 mod log; // the line per request, and the counters
 mod commands; // what people ask the running daemon
 mod service_manager; // systemd: sockets that it opens, states that it hears of
+mod reload; // one configuration for another
+mod dynos; // dynos that dynomesh runs, and their faults
+mod operator; // start, check, stop

@@ -31,7 +31,6 @@ pub(crate) struct Mesh {
     log: Arc<Log>,
     http: SocketAddr,
     admin: SocketAddr,
-    reloads: usize,
 }
 
 #[derive(Default)]
@@ -139,12 +138,17 @@ impl Setup {
         let admin = log
             .wait_for("metrics and health on http://…", announced("metrics and health on "))
             .await;
-        Mesh { setup: self, child, log, http, admin, reloads: 0 }
+        Mesh { setup: self, child, log, http, admin }
     }
 
     /// Runs a command that ends by itself.
     pub(crate) async fn run(&self, command: &str) -> (ExitStatus, String) {
         fs::write(self.file(), self.text()).unwrap();
+        self.run_as_is(command).await
+    }
+
+    /// As [`run`](Self::run), on the file as it lies there.
+    pub(crate) async fn run_as_is(&self, command: &str) -> (ExitStatus, String) {
         let child = self.spawn(command);
         let output = within(command, child.wait_with_output()).await.unwrap();
         let text = [output.stdout, output.stderr].concat();
@@ -282,8 +286,7 @@ impl Mesh {
 
     /// Writes another configuration, has it read, and waits until it is in force.
     pub(crate) async fn reload(&mut self, change: impl FnOnce(Setup) -> Setup) {
-        let setup = std::mem::replace(&mut self.setup, Setup::new());
-        self.setup = change(setup);
+        self.setup = change(std::mem::replace(&mut self.setup, Setup::new()));
         let text = self.setup.text();
         self.reload_text(&text, "ok").await;
     }
@@ -296,7 +299,11 @@ impl Mesh {
         fs::write(self.setup.file(), text).unwrap();
         self.signal(Signal::HUP);
         self.metric_becomes(name, &labels, before + 1.0).await;
-        self.reloads += 1;
+    }
+
+    /// Starts a daemon that has ended, on the same configuration.
+    pub(crate) async fn start_again(mut self) -> Self {
+        std::mem::replace(&mut self.setup, Setup::new()).start().await
     }
 
     /// The configuration as it stands.

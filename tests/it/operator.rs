@@ -1,0 +1,259 @@
+//! What an operator does: start, check, stop, stop twice, at the wrong moment.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::time::Instant;
+
+use crate::support::{App, Client, Load, Mesh, Setup, becomes_true, request};
+
+// ---- stopping ---------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_stop_lets_requests_finish_and_stops_the_dynos() {
+    let app = App::start().await;
+    let mut mesh = Setup::new().shop(&[&app]).procfile("run", "web: TESTAPP\n", "").start().await;
+    mesh.says("heroku[web.1]", "State changed from starting to up").await;
+    let released = mesh.path("released");
+    let mut client = mesh.client().await;
+    client.send(request("GET", &format!("/until?file={}", released.display()), "", "")).await;
+    app.counts(1).await;
+    mesh.signal(Signal::TERM);
+    becomes_true("new connections to be refused", async || {
+        tokio::net::TcpStream::connect(mesh.http()).await.is_err()
+    })
+    .await;
+    assert!(mesh.runs());
+    std::fs::write(released, "").unwrap();
+    let answer = client.answer().await;
+    assert_eq!(answer.text(), "released");
+    assert!(answer.says_close());
+    client.is_closed().await;
+    assert!(mesh.ended().await.success());
+    mesh.says("heroku[web.1]", "Process exited with status 143").await;
+    assert!(mesh.dynos().is_empty());
+}
+
+/// A kept connection that is idle gets one more answer, so that a request on its way is not lost.
+#[tokio::test]
+async fn an_idle_connection_has_one_more_request_when_the_daemon_stops() {
+    let app = App::start().await;
+    let mut mesh = Mesh::of(&[&app]).await;
+    let mut idle = mesh.client().await;
+    assert_eq!(idle.get("/").await.status, 200);
+    mesh.signal(Signal::TERM);
+    becomes_true("new connections to be refused", async || {
+        tokio::net::TcpStream::connect(mesh.http()).await.is_err()
+    })
+    .await;
+    let answer = idle.get("/").await;
+    assert!(answer.status == 200 && answer.says_close(), "{answer:?}");
+    assert!(mesh.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_stop_under_load_breaks_no_request() {
+    let app = App::start().await;
+    let mut mesh = Mesh::of(&[&app]).await;
+    // Each on connections of its own: those made after the stop are refused, and that is no loss.
+    let mut clients = Vec::new();
+    for _ in 0..30 {
+        let mut client = mesh.client().await;
+        client.send(request("GET", "/sleep?ms=300", "", "")).await;
+        clients.push(client);
+    }
+    app.counts(30).await;
+    mesh.signal(Signal::TERM);
+    for mut client in clients {
+        assert_eq!(client.answer().await.text(), "slept");
+    }
+    assert!(mesh.ended().await.success());
+}
+
+#[tokio::test]
+async fn what_is_left_at_the_stop_bound_is_cut() {
+    let app = App::start().await;
+    let mut mesh = Setup::new().timeouts("stop = \"500ms\"").shop(&[&app]).start().await;
+    let mut waiting = mesh.client().await;
+    waiting.send(request("GET", "/sleep?ms=60000", "", "")).await;
+    app.counts(1).await;
+    let start = Instant::now();
+    mesh.signal(Signal::TERM);
+    waiting.answer().await.is_refusal(503, "H24");
+    assert!(start.elapsed() >= Duration::from_millis(500));
+    mesh.ended().await;
+    mesh.request("/sleep?ms=60000").await.has(&["at=error", "code=H24", "desc=Forced close"]);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_second_signal_means_now() {
+    let app = App::start().await;
+    let mut mesh = Setup::new().shop(&[&app]).procfile("run", "web: TESTAPP\n", "").start().await;
+    mesh.says("heroku[web.1]", "State changed from starting to up").await;
+    let mut client = mesh.client().await;
+    client.send(request("GET", "/sleep?ms=60000", "", "")).await;
+    app.counts(1).await;
+    let start = Instant::now();
+    mesh.signal(Signal::TERM);
+    becomes_true("new connections to be refused", async || {
+        tokio::net::TcpStream::connect(mesh.http()).await.is_err()
+    })
+    .await;
+    mesh.signal(Signal::TERM);
+    client.answer().await.is_refusal(503, "H24");
+    mesh.ended().await;
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(mesh.dynos().is_empty(), "dynos were left behind");
+}
+
+#[tokio::test]
+async fn sigint_is_a_stop_too() {
+    let app = App::start().await;
+    let mut mesh = Mesh::of(&[&app]).await;
+    mesh.signal(Signal::INT);
+    assert!(mesh.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_stop_during_boot_leaves_nothing_behind() {
+    let mut mesh = Setup::new()
+        .procfile("shop", "web: NEVER_BIND=1 GRANDCHILD=1 TESTAPP\n", "formation = { web = 2 }")
+        .start()
+        .await;
+    becomes_true("both to be started", async || mesh.dynos().len() >= 4).await;
+    mesh.signal(Signal::TERM);
+    assert!(mesh.ended().await.success());
+    assert!(mesh.dynos().is_empty());
+}
+
+#[tokio::test]
+async fn a_stop_is_bounded_by_dynos_that_ignore_it() {
+    let mut mesh = Setup::new()
+        .procfile(
+            "shop",
+            "web: trap '' TERM; TESTAPP & wait; wait; wait\n",
+            "timeouts = { exit = \"500ms\" }",
+        )
+        .start()
+        .await;
+    assert_eq!(mesh.get("/").await.status, 200);
+    mesh.signal(Signal::TERM);
+    mesh.ended().await;
+    mesh.says("heroku[web.1]", "Error R12").await;
+    assert!(mesh.dynos().is_empty());
+}
+
+/// systemd and load balancers look at readiness first.
+#[tokio::test]
+async fn a_daemon_that_stops_is_not_ready_any_more() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    assert_eq!(mesh.ask_admin("/readyz").await.status, 200);
+    let released = mesh.path("released");
+    let mut client = mesh.client().await;
+    client.send(request("GET", &format!("/until?file={}", released.display()), "", "")).await;
+    app.counts(1).await;
+    mesh.signal(Signal::TERM);
+    becomes_true("readiness to end", async || mesh.ask_admin("/readyz").await.status == 503).await;
+    assert_eq!(mesh.ask_admin("/healthz").await.status, 200);
+    std::fs::write(released, "").unwrap();
+    assert_eq!(client.answer().await.text(), "released");
+}
+
+// ---- starting ---------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_start_with_an_invalid_file_says_where_and_ends_with_64() {
+    for (lines, key) in [
+        ("formation = { web = 1 }\ndynos = [\"127.0.0.1:1\"]", "formation"),
+        ("dynos = [\"nowhere\"]", "dynos"),
+        ("dynos = []", "dynos"),
+        ("colour = \"red\"", "colour"),
+        ("backlog = -1", "backlog"),
+        ("balance = \"fair\"", "balance"),
+    ] {
+        for command in ["serve", "check"] {
+            let setup = Setup::new().app("shop", lines);
+            let (status, output) = setup.run(command).await;
+            assert_eq!(status.code(), Some(64), "{command} with {lines:?}: {output}");
+            let place = format!("{}:", setup.file().display());
+            assert!(output.contains(&place) && output.contains(key), "{lines:?}: {output}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_procfile_that_is_wrong_is_named_with_its_line() {
+    let setup = Setup::new().procfile("shop", "web: TESTAPP\nnot a process type\n", "");
+    let (status, output) = setup.run("check").await;
+    assert_eq!(status.code(), Some(64), "{output}");
+    assert!(output.contains("Procfile:2"), "{output}");
+}
+
+#[tokio::test]
+async fn a_start_on_a_taken_address_says_which() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let setup = Setup::new().listen(&addr).procfile("shop", "web: TESTAPP\n", "");
+    let (status, output) = setup.run("serve").await;
+    assert_eq!(status.code(), Some(1), "{output}");
+    assert!(output.contains(&addr), "{output}");
+}
+
+#[tokio::test]
+async fn a_check_says_what_would_be_done() {
+    let setup = Setup::new().procfile("shop", "web: TESTAPP\n", "domains = [\"shop.example.com\"]");
+    let (status, output) = setup.run("check").await;
+    assert_eq!(status.code(), Some(0), "{output}");
+    assert!(output.contains("shop.example.com") && output.contains("web"), "{output}");
+}
+
+/// While the daemon runs, a check says what a reload would change, and changes nothing.
+#[tokio::test]
+async fn a_check_beside_a_running_daemon_shows_the_difference() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let text = format!("{}[apps.blog]\ndynos = [\"127.0.0.1:1\"]\n", mesh.setup().text());
+    std::fs::write(mesh.setup().file(), text).unwrap();
+    let (status, output) = mesh.setup().run_as_is("check").await;
+    assert_eq!(status.code(), Some(0), "{output}");
+    assert!(output.contains("blog"), "{output}");
+    let mut client = mesh.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: blog.localhost\r\n\r\n").await;
+    assert_eq!(client.answer().await.status, 404);
+}
+
+/// kill -9 of the daemon: here its dynos end with it (adopting them is a later promise), and the next start
+/// finds everything free.
+#[tokio::test]
+async fn a_killed_daemon_can_be_started_again_at_once() {
+    let mut mesh = Setup::new().procfile("shop", "web: TESTAPP\n", "").start().await;
+    assert_eq!(mesh.get("/").await.status, 200);
+    mesh.signal(Signal::KILL);
+    mesh.ended().await;
+    becomes_true("no dyno to be left", async || mesh.dynos().is_empty()).await;
+    let mesh = mesh.start_again().await;
+    assert_eq!(mesh.get("/").await.text(), "web.1");
+}
+
+// ---- many -------------------------------------------------------------------------------------------------
+
+/// More connections at once than any pool or queue holds.
+#[tokio::test]
+async fn a_thousand_idle_connections_are_in_nobodys_way() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let mut idle = Vec::new();
+    for _ in 0..1000 {
+        idle.push(Client::connect(mesh.http()).await);
+    }
+    mesh.metric_becomes("dynomesh_connections", &[], 1000.0).await;
+    let load = Load::start(mesh.http(), 20, &request("GET", "/", "", ""));
+    load.carries(500).await;
+    let tally = load.stop().await;
+    assert_eq!((tally.broken, tally.refused), (0, 0), "{tally:?}");
+    for client in idle.iter_mut().take(50) {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+}
