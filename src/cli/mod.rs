@@ -84,10 +84,19 @@ fn complain(error: &anyhow::Error) -> ExitCode {
     };
     match config {
         Some(config) => eprintln!("{config}"),
-        None => eprintln!("dynomesh: {error:#}"),
+        None => eprintln!("dynomesh: {}", chain(error)),
     }
     let usage = config.is_some() || error.is::<init::UsageError>();
     ExitCode::from(if usage { USAGE } else { 1 })
+}
+
+/// An error and its causes, but for those that the text before them names already.
+fn chain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        text if text.contains(&cause) => text.to_owned(),
+        text => format!("{text}: {cause}"),
+    })
 }
 
 #[cfg(test)]
@@ -95,10 +104,21 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::daemon::AccessLogError;
 
     #[test]
     fn the_command_line_is_well_formed() {
         CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn causes_are_named_once() {
+        let full = || std::io::Error::other("disk full");
+        let check = |error: anyhow::Error, expected: &str| assert_eq!(chain(&error), expected);
+        check(full().into(), "disk full");
+        check(anyhow::Error::from(full()).context("write the file"), "write the file: disk full");
+        let open = AccessLogError { path: "a.log".into(), source: full() };
+        check(ServeError::from(open).into(), "open a.log: disk full ([router] access_log)");
     }
 
     #[test]

@@ -28,19 +28,20 @@ impl Reload {
         if !matches!(reply.status, StatusCode::OK | StatusCode::UNPROCESSABLE_ENTITY) {
             bail!("{}", String::from_utf8_lossy(&reply.body).trim_end());
         }
-        match serde_json::from_slice(&reply.body).context("read the daemon's answer")? {
-            ReloadOutcome::Ok { table_version, changes } => {
-                for change in &changes {
+        let outcome = serde_json::from_slice(&reply.body).context("read the daemon's answer")?;
+        match &outcome {
+            ReloadOutcome::Ok { changes, .. } => {
+                for change in changes {
                     println!("{change}");
                 }
-                println!("reloaded, {} changes, table version {table_version}", changes.len());
+                println!("{outcome}");
                 Ok(ExitCode::SUCCESS)
             }
             ReloadOutcome::Refused { reasons } => {
                 for reason in reasons {
                     eprintln!("{reason}");
                 }
-                bail!("reload refused, nothing was changed")
+                bail!("{outcome}")
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What `serve` would do with a configuration, in words.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use crate::config::{AppSummary, SourceSummary, Summary};
@@ -18,16 +19,13 @@ impl Summary {
         line(out, "http", &self.http.join(", "))?;
         line(out, "domain", &format!("apps answer at NAME.{}", self.domain))?;
         line(out, "default app", self.default_app.as_deref().unwrap_or("none"))?;
-        line(out, "workers", &self.workers.to_string())?;
+        let per_core = if self.workers_per_core { " (one per core)" } else { "" };
+        line(out, "workers", &format!("{}{per_core}", self.workers))?;
         line(out, "access log", &self.access_log)?;
         if !self.trusted_proxies.is_empty() {
             line(out, "trusts", &self.trusted_proxies.join(", "))?;
         }
-        for (key, value) in &self.timeouts {
-            if let Some(default) = Self::default_timeout(key).filter(|default| default != value) {
-                line(out, &format!("timeouts.{key}"), &format!("{value} (default {default})"))?;
-            }
-        }
+        write_timeouts(out, &self.timeouts, &Self::default_timeouts())?;
         writeln!(out, "admin")?;
         match &self.admin_http {
             Some(addr) => line(out, "http", &format!("{addr} (/metrics /healthz /readyz)"))?,
@@ -73,16 +71,101 @@ impl AppSummary {
         }
         let defaults = Self::default_settings();
         for (key, value) in &self.settings {
-            match defaults.get(key) {
-                Some(default) if default == value => {}
-                Some(default) => line(out, key, &format!("{value} (default {default})"))?,
-                None => line(out, key, value)?,
+            if defaults.get(key).is_none_or(|default| default != value) {
+                line(out, key, value)?;
             }
         }
-        Ok(())
+        write_timeouts(out, &self.timeouts, &Self::default_timeouts())
     }
+}
+
+/// The timers that are not as they are by default, on one line.
+fn write_timeouts(
+    out: &mut String,
+    timeouts: &BTreeMap<String, String>,
+    defaults: &BTreeMap<String, String>,
+) -> fmt::Result {
+    let of_note: Vec<String> = timeouts
+        .iter()
+        .filter(|(key, value)| defaults.get(*key).is_none_or(|default| default != *value))
+        .map(|(key, value)| format!("{key} {value}"))
+        .collect();
+    if of_note.is_empty() { Ok(()) } else { line(out, "timeouts", &of_note.join(", ")) }
 }
 
 fn line(out: &mut String, key: &str, value: &str) -> fmt::Result {
     writeln!(out, "  {key:<12} {value}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::fixture::Fixture;
+
+    #[test]
+    fn what_serve_would_do() {
+        let config = r#"
+            [router]
+            http = ["127.0.0.1:8080", "[::1]:8080"]
+            default_app = "shop"
+            workers = 2
+            trusted_proxies = ["10.0.0.0/8"]
+            timeouts = { keepalive = "2m", first_byte = "10s" }
+            [admin]
+            http = "127.0.0.1:9090"
+            [apps.shop]
+            dir = "shop"
+            domains = ["*.shop.test"]
+            formation = { web = 2 }
+            config = { TOKEN = "hunter2" }
+            error_page = "page.html"
+            timeouts = { exit = "10s" }
+            [apps.legacy]
+            dynos = ["127.0.0.1:5001"]
+            [apps.blank]
+            maintenance = true
+        "#;
+        let files =
+            [("shop/Procfile", "web: serve -p $PORT\nWorker: work\n"), ("page.html", "<p>")];
+        let fixture = Fixture::new(config, &files);
+        let said = fixture.relative(&Summary::of(&fixture.loaded()).describe());
+        let expected = "\
+dynomesh.toml
+router
+  http         127.0.0.1:8080, [::1]:8080
+  domain       apps answer at NAME.localhost
+  default app  shop
+  workers      2
+  access log   stdout
+  trusts       10.0.0.0/8
+  timeouts     keepalive 2m
+admin
+  http         127.0.0.1:9090 (/metrics /healthz /readyz)
+  socket       state/dynomesh.sock
+state
+  dir          state
+app blank
+  domains      blank.localhost
+  dynos        none: requests are answered with H81
+  maintenance  true
+  timeouts     first_byte 10s
+app legacy
+  domains      legacy.localhost
+  dynos        127.0.0.1:5001
+  timeouts     first_byte 10s
+app shop
+  domains      shop.localhost, localhost, *.shop.test
+  dir          shop
+  web          2 × serve -p $PORT
+  worker       0 × work
+  config vars  TOKEN
+  error_page   own (3 bytes, HASH)
+  timeouts     exit 10s, first_byte 10s
+warnings
+  dynomesh.toml:19: apps.blank: the app has neither dir nor dynos: requests are answered with H81, Blank app
+  shop/Procfile:2:1: `Worker` is read as `worker`
+";
+        let hash = format!("{:016x}", crate::config::config_var::fingerprint("<p>"));
+        assert_eq!(said.replace(&hash, "HASH"), expected);
+    }
 }

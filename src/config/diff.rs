@@ -121,9 +121,12 @@ fn diff_app(diff: &mut Diff, name: &str, old: &AppSummary, new: &AppSummary) {
     diff.items(&format!("app {name}: domain"), &old.domains, &new.domains);
     diff_source(diff, name, old, new);
     for (key, old, new) in differing(&old.settings, &new.settings) {
+        diff.changed(&format!("app {name}: {key}"), text(old), text(new));
+    }
+    for (key, old, new) in differing(&old.timeouts, &new.timeouts) {
         // A timer that only one of two kinds of source has comes and goes with it.
         if let (Some(old), Some(new)) = (old, new) {
-            diff.changed(&format!("app {name}: {key}"), old, new);
+            diff.changed(&format!("app {name}: timeouts.{key}"), old, new);
         }
     }
 }
@@ -204,6 +207,11 @@ fn fixed_keys(old: &Summary, new: &Summary) -> Vec<Fixed> {
         .into_iter()
         .zip(values(new))
         .filter(|(old, new)| old != new)
+        // How many cores there are is asked at each reading, and may have changed (affinity, quota); nobody
+        // asked for another number of workers by that.
+        .filter(|((key, _), _)| {
+            *key != "router.workers" || !(old.workers_per_core && new.workers_per_core)
+        })
         .map(|((key, old), (_, new))| Fixed { key, old, new })
         .collect()
 }
@@ -246,4 +254,130 @@ fn or_none(value: &Option<String>) -> &str {
 
 fn text(value: Option<&String>) -> &str {
     value.map_or("nothing", String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::fixture::Fixture;
+
+    const OLD: &str = r#"
+        [router]
+        http = ["127.0.0.1:1", "127.0.0.1:2"]
+        workers = 1
+        [apps.shop]
+        dir = "shop"
+        domains = ["a.test"]
+        config = { KEPT = "1", CHANGED = "hunter2", GONE = "1" }
+        [apps.legacy]
+        dynos = ["127.0.0.1:5001", "127.0.0.1:5002"]
+        [apps.gone]
+        dynos = ["127.0.0.1:5009"]
+        [apps.moved]
+        dynos = ["127.0.0.1:5010"]
+    "#;
+
+    const NEW: &str = r#"
+        [router]
+        http = ["127.0.0.1:2", "127.0.0.1:3"]
+        workers = 2
+        default_app = "shop"
+        access_log = "off"
+        timeouts = { head = "30s" }
+        [admin]
+        http = "127.0.0.1:9"
+        [apps.shop]
+        dir = "shop"
+        domains = ["b.test"]
+        formation = { web = 3 }
+        config = { KEPT = "1", CHANGED = "hunter3", ADDED = "1" }
+        maintenance = true
+        timeouts = { boot = "5s" }
+        [apps.legacy]
+        dynos = ["127.0.0.1:5002", "127.0.0.1:5003"]
+        [apps.moved]
+        dir = "shop"
+        [apps.new]
+        dir = "shop"
+    "#;
+
+    fn fixture() -> Fixture {
+        Fixture::new(OLD, &[("shop/Procfile", "web: serve\nworker: work\n")])
+    }
+
+    fn old_and_new(fixture: &Fixture) -> (Config, Config) {
+        let old = fixture.loaded();
+        std::fs::write(fixture.path("dynomesh.toml"), NEW).unwrap();
+        (old, fixture.loaded())
+    }
+
+    #[test]
+    fn every_change_is_a_line() {
+        let fixture = fixture();
+        let (old, new) = old_and_new(&fixture);
+        let diff = diff(&Summary::of(&old), &Summary::of(&new));
+        assert!(diff.is_refused());
+        let said = fixture.relative(&diff.to_string());
+        assert!(!said.contains("hunter"), "{said}");
+        assert_eq!(
+            said.lines().collect::<Vec<_>>(),
+            [
+                "! router.workers: 1 → 2 (restart the daemon for it)",
+                "! admin.http: none → 127.0.0.1:9 (restart the daemon for it)",
+                "- listener 127.0.0.1:1",
+                "+ listener 127.0.0.1:3",
+                "~ default app: none → shop",
+                "~ access log: stdout → off",
+                "~ timeouts.head: 1m → 30s",
+                "- app gone (dynos 127.0.0.1:5009)",
+                "- app legacy: dyno 127.0.0.1:5001",
+                "+ app legacy: dyno 127.0.0.1:5003",
+                "~ app moved: dynos 127.0.0.1:5010 → web=1 worker=0: shop",
+                "+ app new (web=1 worker=0: shop)",
+                "- app shop: domain a.test",
+                "+ app shop: domain localhost",
+                "+ app shop: domain b.test",
+                "~ app shop: web dynos: 1 → 3",
+                "+ app shop: config var ADDED",
+                "~ app shop: config var CHANGED",
+                "- app shop: config var GONE",
+                "~ app shop: maintenance: false → true",
+                "~ app shop: timeouts.boot: 1m → 5s",
+            ]
+        );
+    }
+
+    #[test]
+    fn equal_configurations_do_not_differ() {
+        let (old, new) = old_and_new(&fixture());
+        for config in [old, new] {
+            let sent = serde_json::to_string(&Summary::of(&config)).unwrap();
+            assert!(!sent.contains("hunter"), "{sent}");
+            let received: Summary = serde_json::from_str(&sent).unwrap();
+            assert!(diff(&received, &Summary::of(&config)).is_empty());
+            assert_eq!(config.reload_refusals(&config), []);
+        }
+    }
+
+    #[test]
+    fn a_reload_that_cannot_be_is_refused_with_the_line() {
+        let fixture = fixture();
+        let (old, new) = old_and_new(&fixture);
+        let refusals: Vec<_> = old.reload_refusals(&new).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            refusals.iter().map(|it| fixture.relative(it)).collect::<Vec<_>>(),
+            [
+                "dynomesh.toml:4: router.workers: cannot change from 1 to 2 by a reload; restart the daemon for it",
+                "dynomesh.toml:9: admin.http: cannot change from none to 127.0.0.1:9 by a reload; restart the daemon for it",
+            ]
+        );
+        // Two configurations that leave the number to the machine agree, whatever it is.
+        let (mut here, mut elsewhere) = (old.clone(), old.clone());
+        here.notes.workers_per_core = true;
+        elsewhere.notes.workers_per_core = true;
+        elsewhere.router.workers += 1;
+        assert_eq!(here.reload_refusals(&elsewhere), []);
+        // A key that was taken out has no line.
+        assert_eq!(new.reload_refusals(&old)[1].line, None);
+    }
 }

@@ -5,11 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
-use tempfile::TempDir;
 
+use crate::config::fixture::Fixture;
 use crate::config::read::unknown_field;
 use crate::config::written::Written;
-use crate::config::{Config, load};
 use crate::model::AppName;
 
 /// Stands for the names that people choose: `apps.NAME.dir`.
@@ -83,28 +82,18 @@ fn example_uncommented() -> String {
     example().lines().map(uncomment).collect()
 }
 
-/// Loads a configuration beside every file that the example names.
-fn loaded(text: &str) -> Config {
-    let dir: TempDir = tempfile::tempdir().unwrap();
-    for (path, content) in [
-        ("hello/Procfile", "web: hello\n"),
-        ("shop/Procfile", "web: shop\nworker: work\n"),
-        ("shop/error.html", "<p>error"),
-        ("shop/maintenance.html", "<p>soon"),
-        ("shop/.env", "A=1\n"),
-        ("example.toml", text),
-    ] {
-        let path = dir.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
-    let mut config =
-        load(&dir.path().join("example.toml")).unwrap_or_else(|error| panic!("{error}"));
-    let place = |path: &Path| path.strip_prefix(dir.path()).unwrap().to_path_buf();
-    config.file = place(&config.file);
-    config.state_dir = place(&config.state_dir);
-    config.admin.socket = place(&config.admin.socket);
-    config
+/// A configuration beside every file that the example names.
+fn fixture(config: &str) -> Fixture {
+    Fixture::new(
+        config,
+        &[
+            ("hello/Procfile", "web: hello\n"),
+            ("shop/Procfile", "web: shop\nworker: work\n"),
+            ("shop/error.html", "<p>error"),
+            ("shop/maintenance.html", "<p>soon"),
+            ("shop/.env", "A=1\n"),
+        ],
+    )
 }
 
 #[test]
@@ -116,34 +105,29 @@ fn the_example_has_every_key_and_no_other() {
 
 #[test]
 fn the_example_can_be_used_as_it_is_and_in_full() {
-    assert_eq!(loaded(&example()).notes.warnings, []);
-    let full = loaded(&example_uncommented());
+    assert_eq!(fixture(&example()).loaded().notes.warnings, []);
+    let full = fixture(&example_uncommented()).loaded();
     assert_eq!(full.notes.warnings, []);
     assert_eq!(full.apps.len(), 3);
 }
 
 #[test]
 fn commented_keys_show_the_defaults() {
-    let hello = AppName::parse("hello").unwrap();
-    let (brief, full) = (loaded(&example()), loaded(&example_uncommented()));
+    let fixture = fixture(&example());
+    let brief = fixture.loaded();
+    fs::write(fixture.path("dynomesh.toml"), example_uncommented()).unwrap();
+    let full = fixture.loaded();
     assert_eq!(full.router, brief.router);
     assert_eq!(full.admin, brief.admin);
     assert_eq!(full.state_dir, brief.state_dir);
-    let without_dir = |config: &Config| {
-        let app = config.apps[&hello].clone();
-        let crate::config::AppSource::Managed(mut managed) = app.source else {
-            panic!("hello is managed")
-        };
-        managed.dir = "hello".into();
-        (app.domains, app.policy, managed)
-    };
-    assert_eq!(without_dir(&full), without_dir(&brief));
+    let hello = AppName::parse("hello").unwrap();
+    assert_eq!(full.apps[&hello], brief.apps[&hello]);
 }
 
 #[test]
 fn what_serve_runs_out_of_the_box_is_well_formed() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/dynomesh.toml");
-    let config = loaded(&fs::read_to_string(path).unwrap());
+    let config = fixture(&fs::read_to_string(path).unwrap()).loaded();
     assert_eq!(config.notes.warnings, []);
     assert_eq!(config.apps.len(), 1);
 }

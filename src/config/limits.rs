@@ -128,8 +128,11 @@ pub const PURGE_WAIT: Duration = Duration::from_millis(100);
 /// How long a process may take to be gone after SIGKILL, before it is left to the kernel: one that is stuck
 /// in a system call must not hold up the end of everything else.
 pub const KILL_WAIT: Duration = Duration::from_secs(5);
-/// How often a stop looks whether the rest of a process group is gone once its leader is.
-pub const GROUP_LOOK: Duration = Duration::from_millis(5);
+/// How soon a stop looks again whether the rest of a process group is gone once its leader is, doubling to
+/// [`GROUP_LOOK_MAX`]: a look reads a line of /proc per process of the machine.
+pub const GROUP_LOOK_FIRST: Duration = Duration::from_millis(5);
+/// See [`GROUP_LOOK_FIRST`].
+pub const GROUP_LOOK_MAX: Duration = Duration::from_millis(160);
 /// How long the line that a process exited waits for the last output to be printed before it.
 pub const OUTPUT_SETTLE: Duration = Duration::from_millis(25);
 /// How long output is still read once the process is gone. Whoever left the process group and kept standard
@@ -142,6 +145,8 @@ pub const OUTPUT_READ: usize = 16 * 1024;
 pub const OUTPUT_WINDOW_BYTES: usize = 1024 * 1024;
 /// See [`OUTPUT_WINDOW_BYTES`].
 pub const OUTPUT_WINDOW: Duration = Duration::from_millis(100);
+/// How often the last count of dropped lines is tried to be said, an [`OUTPUT_WINDOW`] apart.
+pub const OUTPUT_LAST_TRIES: u32 = 10;
 
 const _: () = assert!(REQUEST_LINE_MAX < REQUEST_HEAD_MAX && REQUEST_HEAD_MAX <= SCRATCH);
 const _: () = assert!(READ_FIRST <= SCRATCH && RESPONSE_FIELD_MAX < RESPONSE_HEAD_MAX);

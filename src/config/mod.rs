@@ -22,6 +22,8 @@ mod summary; // the configuration as text values without secrets, to be shown an
 mod describe; // what serve would do
 mod diff; // what a reload would change
 #[cfg(test)]
+mod fixture; // configurations for tests
+#[cfg(test)]
 mod example; // config/example.toml stays complete and true
 
 pub use diff::{Change, Diff, Mark, diff};

@@ -22,17 +22,16 @@ pub struct ConfigProblem {
 
 impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.file.display())?;
-        if let Some(line) = self.line {
-            write!(f, "{line}:")?;
-        }
-        if let Some(column) = self.column {
-            write!(f, "{column}:")?;
+        let mut text = format!("{}:", self.file.display());
+        for number in [self.line, self.column].into_iter().flatten() {
+            text.push_str(&format!("{number}:"));
         }
         if let Some(key) = &self.key {
-            write!(f, " {key}:")?;
+            text.push_str(&format!(" {key}:"));
         }
-        write!(f, " {}", self.message)
+        text.push_str(&format!(" {}", self.message));
+        // Keys and paths are what somebody wrote; a line break among them must not make two lines of one.
+        f.write_str(&text.replace(char::is_control, "\u{fffd}"))
     }
 }
 

@@ -146,6 +146,8 @@ fn in_words(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[track_caller]
@@ -247,5 +249,16 @@ mod tests {
             !said.contains("hunter2") && !said.contains("777") && !said.contains("999"),
             "{said}"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_it_panic(text in "(\\[?\\[(apps|router|apps\\.a\\.config|\\PC{0,3})\\]|(http|timeouts\\.hold|a|dir) *= *|[\\[\\]{}=\"'\\n,.1é])*") {
+            if let Err(error) = read(Path::new("f"), &text) {
+                prop_assert!(!error.problems.is_empty());
+                let lines = text.lines().count().max(1);
+                prop_assert!(error.problems.iter().all(|it| it.line.is_some_and(|line| line <= lines + 1)));
+            }
+        }
     }
 }

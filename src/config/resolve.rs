@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::config::claims::Claims;
 use crate::config::findings::Findings;
+use crate::config::nearest::nearest;
 use crate::config::resolve_app::{resolve_app, timeouts_of_router};
 use crate::config::values::{absolute, listen_addr, make_absolute, socket_path, timeout};
 use crate::config::written::{self, Optional, Written};
@@ -29,11 +30,14 @@ pub(crate) fn resolve(findings: &mut Findings<'_>, file: &Path, written: &Writte
     if let (Some(name), Some(written)) = (&router.default_app, &written.router.default_app)
         && !apps.contains_key(name)
     {
-        let message = format!("there is no app {name} (there is: {})", list(apps.keys()));
+        let meant = nearest(name.as_str(), apps.keys().map(AppName::as_str));
+        let meant = meant.map_or(String::new(), |meant| format!("; did you mean {meant}?"));
+        let message = format!("there is no app {name} (there is: {}{meant})", list(apps.keys()));
         findings.problem(written.span().start, "router.default_app", message);
     }
     let lines = lines_of_fixed_keys(findings, written);
-    let notes = Notes { warnings: Vec::new(), lines };
+    let workers_per_core = written.router.workers.as_ref().is_none_or(|it| *it.get_ref() == 0);
+    let notes = Notes { warnings: Vec::new(), workers_per_core, lines };
     Config { file: make_absolute(file), router, admin, state_dir, apps, notes }
 }
 

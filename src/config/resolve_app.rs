@@ -1,6 +1,7 @@
 //! One app, as written → as used.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -77,6 +78,13 @@ impl AppResolver<'_> {
         for item in self.written.domains.as_ref().map_or(&[][..], |it| it.get_ref()) {
             let at = item.span().start;
             match Domain::parse(item.get_ref()) {
+                Ok(_) if item.get_ref().parse::<Ipv4Addr>().is_ok() => {
+                    let message = format!(
+                        "{} is an address, not a name: requests for addresses go to router.default_app",
+                        item.get_ref()
+                    );
+                    findings.problem(at, self.key("domains"), message);
+                }
                 Ok(domain) if claims.claim(findings, at, self.name, &domain) => {
                     domains.push(domain)
                 }
@@ -178,8 +186,6 @@ impl AppResolver<'_> {
     }
 
     fn source(&self, findings: &mut Findings<'_>) -> AppSource {
-        let timeouts = self.supervisor_timeouts(findings);
-        let config_vars = self.config_vars(findings);
         if let Some(dynos) = &self.written.dynos {
             if self.written.dir.is_some() {
                 let message =
@@ -197,6 +203,8 @@ impl AppResolver<'_> {
             findings.warn(self.at, format!("apps.{}", self.name), message);
             return AppSource::Blank;
         };
+        let timeouts = self.supervisor_timeouts(findings);
+        let config_vars = self.config_vars(findings);
         let commands = self.procfile(findings, dir.span().start, &findings.path(dir.get_ref()));
         let Some(commands) = commands else { return AppSource::Blank };
         let formation = self.formation(findings, &commands);

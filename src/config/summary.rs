@@ -4,13 +4,15 @@
 //! Invariant: no value of a config var, only its fingerprint.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::config_var::fingerprint;
 use crate::config::{AccessLog, AppConfig, AppSource, Config, SupervisorTimeouts};
 use crate::config::{defaults, duration};
-use crate::model::{AppName, AppPolicy, Balance, Expect};
+use crate::model::{AppName, AppPolicy, AppTimeouts, Balance, Expect};
 
 /// What a configuration says, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +27,8 @@ pub struct Summary {
     pub default_app: Option<String>,
     /// Worker threads, counted.
     pub workers: usize,
+    /// Whether they are as many as there are cores.
+    pub workers_per_core: bool,
     /// `stdout`, `off`, or a path.
     pub access_log: String,
     /// `router.trusted_proxies`
@@ -48,8 +52,10 @@ pub struct Summary {
 pub struct AppSummary {
     /// All names that it answers at, `NAME.domain` first.
     pub domains: Vec<String>,
-    /// Every other setting by its key: `balance`, `timeouts.hold`.
+    /// Every other setting by its key: `balance`, `backlog`.
     pub settings: BTreeMap<String, String>,
+    /// `[apps.NAME.timeouts]`, or what holds in their place.
+    pub timeouts: BTreeMap<String, String>,
     /// Where its dynos come from.
     pub source: SourceSummary,
 }
@@ -79,24 +85,24 @@ impl Summary {
     /// Sums up a configuration.
     pub fn of(config: &Config) -> Self {
         let router = &config.router;
-        let timeouts = [
-            ("head", router.listener.head),
-            ("keepalive", router.listener.keepalive),
-            ("stop", router.stop),
-        ];
         Self {
             file: config.file.display().to_string(),
             http: texts(&router.http),
             domain: router.domain.to_string(),
             default_app: router.default_app.as_ref().map(ToString::to_string),
             workers: router.workers,
+            workers_per_core: config.notes.workers_per_core,
             access_log: match &router.access_log {
                 AccessLog::Stdout => "stdout".into(),
                 AccessLog::Off => "off".into(),
                 AccessLog::File(path) => path.display().to_string(),
             },
             trusted_proxies: texts(&router.listener.trusted_proxies),
-            timeouts: timeouts.map(|(key, value)| (key.to_owned(), duration::print(value))).into(),
+            timeouts: listener_timeouts(
+                router.listener.head,
+                router.listener.keepalive,
+                router.stop,
+            ),
             admin_http: config.admin.http.as_ref().map(ToString::to_string),
             admin_socket: config.admin.socket.display().to_string(),
             state_dir: config.state_dir.display().to_string(),
@@ -109,24 +115,23 @@ impl Summary {
         }
     }
 
-    /// The `[router.timeouts]` of a file that says nothing of them.
-    pub(crate) fn default_timeout(key: &str) -> Option<String> {
-        let default = match key {
-            "head" => defaults::HEAD,
-            "keepalive" => defaults::KEEPALIVE,
-            "stop" => defaults::STOP,
-            _ => return None,
-        };
-        Some(duration::print(default))
+    /// Its timeouts where the file says nothing of them.
+    pub(crate) fn default_timeouts() -> BTreeMap<String, String> {
+        listener_timeouts(defaults::HEAD, defaults::KEEPALIVE, defaults::STOP)
     }
 }
 
 impl AppSummary {
-    /// The settings of an app of which the file says nothing.
+    /// Its settings where the file says nothing of them.
     pub(crate) fn default_settings() -> BTreeMap<String, String> {
-        let mut settings = policy_settings(&defaults::POLICY);
-        settings.extend(supervisor_settings(&defaults::SUPERVISOR_TIMEOUTS));
-        settings
+        settings(&defaults::POLICY)
+    }
+
+    /// Its timeouts where the file says nothing of them.
+    pub(crate) fn default_timeouts() -> BTreeMap<String, String> {
+        let mut timeouts = app_timeouts(&defaults::APP_TIMEOUTS);
+        timeouts.extend(supervisor_timeouts(&defaults::SUPERVISOR_TIMEOUTS));
+        timeouts
     }
 }
 
@@ -140,10 +145,10 @@ fn sum_up(config: &Config, name: &AppName, app: &AppConfig) -> AppSummary {
             domains.push(domain);
         }
     }
-    let mut settings = policy_settings(&app.policy);
+    let mut timeouts = app_timeouts(&app.policy.timeouts);
     let source = match &app.source {
         AppSource::Managed(managed) => {
-            settings.extend(supervisor_settings(&managed.timeouts));
+            timeouts.extend(supervisor_timeouts(&managed.timeouts));
             SourceSummary::Managed {
                 dir: managed.dir.display().to_string(),
                 commands: managed
@@ -166,13 +171,22 @@ fn sum_up(config: &Config, name: &AppName, app: &AppConfig) -> AppSummary {
         AppSource::External(dynos) => SourceSummary::External(texts(dynos)),
         AppSource::Blank => SourceSummary::Blank,
     };
-    AppSummary { domains, settings, source }
+    AppSummary { domains, settings: settings(&app.policy), timeouts, source }
 }
 
-fn policy_settings(policy: &AppPolicy) -> BTreeMap<String, String> {
-    // Taken apart in full, so that a field that is added does not compile until it is shown here.
-    let AppPolicy { timeouts, balance, expect, maintenance, backlog, error_page, maintenance_page } =
-        policy;
+// The structs are taken apart in full below, so that a field that is added does not compile until it is
+// shown here.
+
+fn settings(policy: &AppPolicy) -> BTreeMap<String, String> {
+    let AppPolicy {
+        timeouts: _,
+        balance,
+        expect,
+        maintenance,
+        backlog,
+        error_page,
+        maintenance_page,
+    } = policy;
     let balance = match balance {
         Balance::P2c => "p2c",
         Balance::Random => "random",
@@ -182,28 +196,26 @@ fn policy_settings(policy: &AppPolicy) -> BTreeMap<String, String> {
         Expect::Router => "router",
         Expect::Dyno => "dyno",
     };
-    let page = |page: &Option<std::sync::Arc<str>>| match page {
+    let page = |page: &Option<Arc<str>>| match page {
         None => "the router's".to_owned(),
         Some(html) => format!("own ({} bytes, {:016x})", html.len(), fingerprint(html)),
     };
-    let mut settings = BTreeMap::from([
-        ("balance".to_owned(), balance.to_owned()),
-        ("expect".to_owned(), expect.to_owned()),
-        ("maintenance".to_owned(), maintenance.to_string()),
-        ("backlog".to_owned(), backlog.to_string()),
-        ("error_page".to_owned(), page(error_page)),
-        ("maintenance_page".to_owned(), page(maintenance_page)),
-    ]);
-    let crate::model::AppTimeouts {
-        hold,
-        connect,
-        first_byte,
-        rolling,
-        linger,
-        drain,
-        dyno_keepalive,
-    } = *timeouts;
-    for (key, value) in [
+    [
+        ("balance", balance.to_owned()),
+        ("expect", expect.to_owned()),
+        ("maintenance", maintenance.to_string()),
+        ("backlog", backlog.to_string()),
+        ("error_page", page(error_page)),
+        ("maintenance_page", page(maintenance_page)),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
+fn app_timeouts(timeouts: &AppTimeouts) -> BTreeMap<String, String> {
+    let AppTimeouts { hold, connect, first_byte, rolling, linger, drain, dyno_keepalive } =
+        *timeouts;
+    printed([
         ("hold", hold),
         ("connect", connect),
         ("first_byte", first_byte),
@@ -211,17 +223,29 @@ fn policy_settings(policy: &AppPolicy) -> BTreeMap<String, String> {
         ("linger", linger),
         ("drain", drain),
         ("dyno_keepalive", dyno_keepalive),
-    ] {
-        settings.insert(format!("timeouts.{key}"), duration::print(value));
-    }
-    settings
+    ])
 }
 
-fn supervisor_settings(timeouts: &SupervisorTimeouts) -> BTreeMap<String, String> {
+fn supervisor_timeouts(timeouts: &SupervisorTimeouts) -> BTreeMap<String, String> {
     let SupervisorTimeouts { boot, exit, cool_off_first, cool_off_max } = *timeouts;
-    [("boot", boot), ("exit", exit), ("cool_off", cool_off_first), ("cool_off_max", cool_off_max)]
-        .map(|(key, value)| (format!("timeouts.{key}"), duration::print(value)))
-        .into()
+    printed([
+        ("boot", boot),
+        ("exit", exit),
+        ("cool_off", cool_off_first),
+        ("cool_off_max", cool_off_max),
+    ])
+}
+
+fn listener_timeouts(
+    head: Duration,
+    keepalive: Duration,
+    stop: Duration,
+) -> BTreeMap<String, String> {
+    printed([("head", head), ("keepalive", keepalive), ("stop", stop)])
+}
+
+fn printed<const N: usize>(timeouts: [(&str, Duration); N]) -> BTreeMap<String, String> {
+    timeouts.map(|(key, value)| (key.to_owned(), duration::print(value))).into()
 }
 
 fn texts<T: ToString>(items: &[T]) -> Vec<String> {

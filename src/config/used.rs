@@ -34,6 +34,8 @@ pub struct Config {
 pub struct Notes {
     /// What holds, but may not be what was meant.
     pub warnings: Vec<ConfigProblem>,
+    /// Whether the number of workers is that of the cores, which may be another one at the next reading.
+    pub workers_per_core: bool,
     /// The line of each key that is written and cannot change while the daemon runs.
     pub lines: BTreeMap<&'static str, usize>,
 }

@@ -3,9 +3,12 @@
 //! What is counted per request comes from the router, what is counted elsewhere from the metrics crate.
 //! What simply is (requests in flight, the table's version) is read at the moment of asking.
 
+use std::fmt::Display;
+use std::sync::atomic::Ordering;
+
 use crate::control::Running;
 use crate::control::exposition::{Family, merge};
-use crate::table::Table;
+use crate::table::{Dyno, Table};
 
 /// Renders every metric.
 pub(in crate::control) fn render(running: &Running) -> String {
@@ -40,14 +43,11 @@ fn render_table(table: &Table, out: &mut String) {
         "Requests in flight whose client was answered or has left.",
     );
     each_dyno(table, |labels, dyno| {
-        family.sample(labels, dyno.lingering().load(std::sync::atomic::Ordering::Relaxed));
+        family.sample(labels, dyno.lingering().load(Ordering::Relaxed));
     });
 }
 
-fn each_dyno(
-    table: &Table,
-    mut visit: impl FnMut(&[(&str, &dyn std::fmt::Display)], &crate::table::Dyno),
-) {
+fn each_dyno(table: &Table, mut visit: impl FnMut(&[(&str, &dyn Display)], &Dyno)) {
     for app in table.apps() {
         for dyno in &app.roster.lineup().dynos {
             visit(&[("app", &app.name), ("dyno", dyno.name())], dyno);
@@ -67,7 +67,41 @@ fn render_daemon(running: &Running, out: &mut String) {
             stalled.iter().find(|(index, _)| *index == worker).map_or(0.0, |(_, seconds)| *seconds);
         family.sample(&[("worker", &worker)], stall);
     }
-    let dropped: u64 = running.lines.iter().map(crate::telemetry::Lines::dropped).sum();
-    Family::counter(out, "dynomesh_log_lines_dropped_total", "Log lines that were dropped.")
-        .sample(&[("app", &"-")], dropped);
+    // Of their own lines apps have their own count; what is nobody's is the router's lines.
+    Family::counter(
+        out,
+        "dynomesh_log_lines_dropped_total",
+        "Log lines that were dropped, by app.",
+    )
+    .sample(&[("app", &"-")], running.access_log.dropped());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::scene::Scene;
+
+    #[test]
+    fn the_table_is_read_as_it_is() {
+        let scene = Scene::new("[apps.shop]\ndir = \"app\"\n[apps.blank]\n");
+        let dyno = scene.up("shop");
+        let leases = [dyno.lease(), dyno.lease()];
+        dyno.lingering().store(1, Ordering::Relaxed);
+        let table = scene.publisher.table();
+        table.apps()[0].roster.waiting().store(7, Ordering::Relaxed);
+        let mut out = String::new();
+        render_table(&table, &mut out);
+        drop(leases);
+        let samples: Vec<_> = out.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            samples,
+            [
+                "dynomesh_table_version 1",
+                "dynomesh_held_requests{app=\"blank\"} 7",
+                "dynomesh_held_requests{app=\"shop\"} 0",
+                "dynomesh_in_flight{app=\"shop\",dyno=\"web.1\"} 2",
+                "dynomesh_lingering_requests{app=\"shop\",dyno=\"web.1\"} 1",
+            ]
+        );
+    }
 }

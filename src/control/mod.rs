@@ -12,6 +12,8 @@ mod exposition; // Prometheus' text format
 mod reload; // what came of a reload
 mod listen; // binding the two doors, and serving behind them
 mod client; // the other end: how commands ask
+#[cfg(test)]
+mod scene; // for tests: a configuration and its table
 
 pub use client::{ClientError, Reply, request};
 pub use listen::{ControlError, Doors};

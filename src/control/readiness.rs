@@ -33,3 +33,36 @@ fn is_routable(table: &Table, name: &AppName) -> bool {
     let app = table.apps().iter().find(|app| app.name == *name);
     app.is_some_and(|app| !app.roster.lineup().dynos.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::scene::Scene;
+
+    #[test]
+    fn ready_is_who_listens_and_has_a_dyno_for_each_app_that_wants_one() {
+        // `jobs` wants no web dyno, `legacy` has its own, `blank` none at all.
+        let scene = Scene::new(
+            r#"
+            [apps.shop]
+            dir = "app"
+            [apps.jobs]
+            dir = "app"
+            formation = { web = 0, worker = 1 }
+            [apps.legacy]
+            dynos = ["127.0.0.1:1"]
+            [apps.blank]
+            "#,
+        );
+        let check = |phase, expected: &[&str]| {
+            assert_eq!(missing(phase, &scene.config, &scene.publisher.table()), expected);
+        };
+        check(Phase::Serving, &["shop: no web dyno is up"]);
+        scene.up("jobs");
+        check(Phase::Serving, &["shop: no web dyno is up"]);
+        scene.up("shop");
+        check(Phase::Serving, &[]);
+        check(Phase::Starting, &["not listening yet"]);
+        check(Phase::Stopping, &["stopping"]);
+    }
+}

@@ -1,5 +1,7 @@
 //! What came of a reload: logged by the daemon, told to whoever asked for it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -22,4 +24,20 @@ pub enum ReloadOutcome {
         /// Each thing that stands against the file.
         reasons: Vec<String>,
     },
+}
+
+impl fmt::Display for ReloadOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ok { table_version, changes } => {
+                match changes.len() {
+                    0 => f.write_str("reloaded, nothing is different")?,
+                    1 => f.write_str("reloaded, 1 change")?,
+                    count => write!(f, "reloaded, {count} changes")?,
+                }
+                write!(f, ", table version {table_version}")
+            }
+            Self::Refused { .. } => f.write_str("reload refused, nothing was changed"),
+        }
+    }
 }

@@ -25,8 +25,8 @@ pub struct Running {
     pub publisher: Arc<Publisher>,
     /// What was counted through the metrics crate.
     pub recorded: PrometheusHandle,
-    /// Every writer of lines, for the count of lines that were dropped.
-    pub lines: Vec<Lines>,
+    /// Where the line per request goes.
+    pub access_log: Lines,
     /// The configuration in force.
     pub config: ArcSwap<Config>,
     /// Where reloads are asked for.
@@ -54,7 +54,7 @@ impl Running {
         supervisor: Supervisor,
         publisher: Arc<Publisher>,
         recorded: PrometheusHandle,
-        lines: Vec<Lines>,
+        access_log: Lines,
         config: Arc<Config>,
         reloads: mpsc::Sender<ReloadRequest>,
     ) -> Self {
@@ -63,7 +63,7 @@ impl Running {
             supervisor,
             publisher,
             recorded,
-            lines,
+            access_log,
             config: ArcSwap::new(config),
             reloads,
             phase: AtomicU8::new(Phase::Starting as u8),

@@ -10,8 +10,9 @@ use tokio::task::spawn_blocking;
 
 use crate::config::{self, Config, Summary};
 use crate::control::{Phase, ReloadOutcome, ReloadRequest, Running};
+use crate::daemon::access_log;
 use crate::daemon::notify::Notifier;
-use crate::daemon::serve::{Url, open_access_log};
+use crate::daemon::url::Url;
 use crate::router::Prepared;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Lines, Target};
@@ -66,7 +67,11 @@ impl Reloader {
             while let Ok(request) = requests.try_recv() {
                 waiting.push(request);
             }
-            let outcome = self.reload().await;
+            let outcome = tokio::select! {
+                outcome = self.reload() => outcome,
+                // Of a reload that is broken off nothing is done yet: its last step does not await.
+                () = shutdown.forced() => return,
+            };
             for request in waiting {
                 // Who asked may have left.
                 let _ = request.send(outcome.clone());
@@ -103,7 +108,7 @@ impl Reloader {
         let listeners = self.running.router.prepare(&config.router.http, Vec::new());
         let listeners = listeners.map_err(|error| vec![format!("{error} ([router] http)")])?;
         let access_log =
-            open_access_log(&config.router.access_log).map_err(|error| vec![error.to_string()])?;
+            access_log::open(&config.router.access_log).map_err(|error| vec![error.to_string()])?;
         Ok(Checked { config: Arc::new(config), listeners, access_log })
     }
 
@@ -132,19 +137,19 @@ impl Reloader {
 
 fn say(outcome: &ReloadOutcome) {
     match outcome {
-        ReloadOutcome::Ok { table_version, changes } => {
+        ReloadOutcome::Ok { changes, .. } => {
             counter!(RELOADS, "result" => "ok").increment(1);
             for change in changes {
                 tracing::info!("reload: {change}");
             }
-            tracing::info!("reloaded, {} changes, table version {table_version}", changes.len());
+            tracing::info!("{outcome}");
         }
         ReloadOutcome::Refused { reasons } => {
             counter!(RELOADS, "result" => "refused").increment(1);
             for reason in reasons {
                 tracing::error!("{reason}");
             }
-            tracing::error!("reload refused, nothing was changed");
+            tracing::error!("{outcome}");
         }
     }
 }

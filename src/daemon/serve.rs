@@ -1,7 +1,7 @@
 //! The daemon's life: built in order, run until told to stop, stopped in reverse.
 
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io, thread};
@@ -12,13 +12,15 @@ use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use crate::config::{self, AccessLog, Config, ConfigError};
+use crate::config::{self, Config, ConfigError};
 use crate::control::{ControlError, Doors, Phase, Running};
+use crate::daemon::access_log::AccessLogError;
 use crate::daemon::notify::Notifier;
 use crate::daemon::reload::Reloader;
 use crate::daemon::signals::{self, Ends};
+use crate::daemon::url::Url;
 use crate::daemon::watch::watch;
-use crate::daemon::{descriptors, inherited};
+use crate::daemon::{access_log, descriptors, inherited};
 use crate::model::ListenAddr;
 use crate::router::{self, BindError, Router};
 use crate::shutdown::Shutdown;
@@ -48,13 +50,8 @@ pub enum ServeError {
     #[error(transparent)]
     Control(#[from] ControlError),
     /// The access log.
-    #[error("open {}: {source} ([router] access_log)", path.display())]
-    AccessLog {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
     /// The socket of the service manager.
     #[error("use $NOTIFY_SOCKET: {0}")]
     Notify(io::Error),
@@ -71,31 +68,19 @@ pub fn serve(path: &Path) -> Result<(), ServeError> {
     // Before any dyno is started, which must inherit none of them.
     let inherited = inherited::take();
     let config = Arc::new(config::load(path)?);
-    let stdout = Lines::start(Target::Stdout)?;
-    let log = AppLog::new(stdout.clone());
+    let log = AppLog::new(Lines::start(Target::Stdout)?);
     telemetry::install(log.clone());
-    let access_log = Lines::start(open_access_log(&config.router.access_log)?)?;
+    let access_log = Lines::start(access_log::open(&config.router.access_log)?)?;
     for warning in &config.notes.warnings {
         tracing::warn!("{warning}");
     }
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let start =
-        Start { path, inherited, config, log: log.clone(), stdout, access_log: access_log.clone() };
+    let start = Start { path, inherited, config, log: log.clone(), access_log: access_log.clone() };
     let ended = runtime.block_on(live(start));
     // Nothing is left to run but a log writer that is stuck.
     runtime.shutdown_background();
     flush(log, access_log);
     ended
-}
-
-/// Opens what the router's lines go to.
-pub(in crate::daemon) fn open_access_log(access_log: &AccessLog) -> Result<Target, ServeError> {
-    match access_log {
-        AccessLog::Stdout => Ok(Target::Stdout),
-        AccessLog::Off => Ok(Target::Off),
-        AccessLog::File(path) => Target::file(path)
-            .map_err(|source| ServeError::AccessLog { path: path.clone(), source }),
-    }
 }
 
 /// What is there before the runtime is.
@@ -104,7 +89,6 @@ struct Start<'a> {
     inherited: Vec<OwnedFd>,
     config: Arc<Config>,
     log: AppLog,
-    stdout: Lines,
     access_log: Lines,
 }
 
@@ -141,8 +125,15 @@ async fn build(
     hangups: Signal,
     notifier: &Notifier,
 ) -> Result<Arc<Running>, ServeError> {
-    let Start { path, inherited, config, log, stdout, access_log } = start;
+    let Start { path, inherited, config, log, access_log } = start;
     let connections_max = descriptors::raise();
+    tracing::info!(
+        "dynomesh {}: {}, apps: {}, workers: {}, connections at most: {connections_max}",
+        env!("CARGO_PKG_VERSION"),
+        config.file.display(),
+        config.apps.len(),
+        config.router.workers,
+    );
     // The control socket comes first: where another dynomesh runs, no dyno is started.
     let doors = Doors::bind(&config.admin)?;
     let recorded = install_recorder();
@@ -168,8 +159,8 @@ async fn build(
         tracing::info!("metrics and health on {}", Url(&addr));
     }
     let (reloads, requests) = mpsc::channel(RELOADS_WAITING);
-    let lines = vec![stdout, access_log.clone()];
-    let running = Running::new(router, supervisor, publisher, recorded, lines, config, reloads);
+    let running =
+        Running::new(router, supervisor, publisher, recorded, access_log.clone(), config, reloads);
     let running = Arc::new(running);
     running.enter(Phase::Serving);
     doors.serve(&running, control);
@@ -213,10 +204,8 @@ async fn stop(running: Arc<Running>, dynos: &Shutdown, control: &Shutdown) {
     running.router.drain();
     tokio::select! {
         () = running.router.drained() => tracing::info!("router: every connection is closed"),
-        () = sleep(bound) => {
-            tracing::warn!("router: {} requests in flight after {bound:?}, cut", running.in_flight());
-        }
-        () = dynos.forced() => tracing::warn!("router: {} requests in flight, cut", running.in_flight()),
+        () = sleep(bound) => tracing::warn!("router: after {bound:?}, {}", Left(&running)),
+        () = dynos.forced() => tracing::warn!("router: at once, {}", Left(&running)),
     }
 
     // Until here /metrics and /readyz told how the stop goes; what they read ends now.
@@ -242,15 +231,13 @@ async fn stop(running: Arc<Running>, dynos: &Shutdown, control: &Shutdown) {
     tracing::info!("dynos: stopped, {left} left");
 }
 
-/// An address as a person types it into a browser, where one can.
-pub(in crate::daemon) struct Url<'a>(pub(in crate::daemon) &'a ListenAddr);
+/// What the end of the router cuts.
+struct Left<'a>(&'a Running);
 
-impl fmt::Display for Url<'_> {
+impl fmt::Display for Left<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            ListenAddr::Tcp(addr) => write!(f, "http://{addr}"),
-            ListenAddr::Unix(_) => self.0.fmt(f),
-        }
+        let (connections, requests) = (self.0.router.connections(), self.0.in_flight());
+        write!(f, "cutting {connections} connections with {requests} requests in flight")
     }
 }
 

@@ -3,8 +3,8 @@
 //! Thousands of these are idle at a time: a connection holds no buffer while nothing is under way, and its
 //! exchange is a box of its own (a test below asserts the size of what remains).
 
-use std::future::poll_fn;
 use std::mem;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,6 +32,74 @@ pub(crate) struct Connection {
     scan: HeadScan,
 }
 
+/// The life of a connection, written by hand as a future: an async function would hold the connection twice,
+/// and a second time for each state.
+pub(crate) struct Live {
+    /// Here, unless the exchange has it.
+    connection: Option<Connection>,
+    exchange: Option<Pin<Box<Running>>>,
+    /// Bytes that are still discarded, once it is over.
+    winding_down: Option<usize>,
+    attached: bool,
+}
+
+/// An exchange under way; it has the connection, and gives it back.
+type Running = dyn Future<Output = (After, Connection)>;
+
+impl Live {
+    pub(crate) fn new(mut connection: Connection) -> Self {
+        connection.worker.read_clock();
+        connection.begin_head();
+        Self { connection: Some(connection), exchange: None, winding_down: None, attached: false }
+    }
+
+    /// What becomes of the connection after an exchange.
+    fn after(&mut self, after: After, mut connection: Connection) -> Poll<()> {
+        match after {
+            After::Keep => connection.begin_head(),
+            After::WindDown => {
+                connection.begin_wind_down();
+                self.winding_down = Some(limits::WIND_DOWN_BYTES);
+            }
+            After::Close => return Poll::Ready(()),
+        }
+        self.connection = Some(connection);
+        Poll::Pending
+    }
+}
+
+impl Future for Live {
+    type Output = ();
+
+    /// Ready when either side has ended it.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(exchange) = &mut self.exchange {
+                let (after, connection) = ready!(exchange.as_mut().poll(cx));
+                self.exchange = None;
+                if self.after(after, connection).is_ready() {
+                    return Poll::Ready(());
+                }
+            }
+            let this = &mut *self;
+            let Some(connection) = &mut this.connection else { return Poll::Ready(()) };
+            if !mem::replace(&mut this.attached, true) {
+                connection.deadline.attach(cx.waker());
+            }
+            if let Some(left) = &mut this.winding_down {
+                return connection.poll_wind_down(left, cx);
+            }
+            match ready!(connection.poll_head(cx)) {
+                Next::Close => return Poll::Ready(()),
+                Next::Exchange(exchange) => {
+                    this.exchange =
+                        this.connection.take().map(|it| Box::pin(exchange.run(it)) as _);
+                }
+            }
+        }
+    }
+}
+
 /// What comes after waiting for a head.
 enum Next {
     Close,
@@ -54,21 +122,6 @@ impl Connection {
             listener,
             peer,
             scan: HeadScan::default(),
-        }
-    }
-
-    /// Lives until either side ends it.
-    pub(crate) async fn live(mut self) {
-        poll_fn(|cx| Poll::Ready(self.deadline.attach(cx.waker()))).await;
-        self.worker.read_clock();
-        loop {
-            self.begin_head();
-            let Next::Exchange(exchange) = poll_fn(|cx| self.poll_head(cx)).await else { return };
-            match Box::pin(exchange.run(&mut self)).await {
-                After::Keep => {}
-                After::WindDown => return self.wind_down().await,
-                After::Close => return,
-            }
         }
     }
 
@@ -103,19 +156,17 @@ impl Connection {
             }
             self.input = input;
         }
-        loop {
-            match self.poll_input(cx) {
-                Poll::Ready(Some(exchange)) => return Poll::Ready(Next::Exchange(exchange)),
-                Poll::Ready(None) => {
-                    if !self.input.is_empty() {
-                        self.worker.registry().incomplete_heads.fetch_add(1, Ordering::Relaxed);
-                    }
-                    return Poll::Ready(Next::Close);
+        match self.poll_input(cx) {
+            Poll::Ready(Some(exchange)) => Poll::Ready(Next::Exchange(exchange)),
+            Poll::Ready(None) => {
+                if !self.input.is_empty() {
+                    self.worker.registry().incomplete_heads.fetch_add(1, Ordering::Relaxed);
                 }
-                Poll::Pending if self.worker.is_stopping() => return Poll::Ready(Next::Close),
-                Poll::Pending if self.deadline.is_due() => return Poll::Ready(self.expired()),
-                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Next::Close)
             }
+            Poll::Pending if self.worker.is_stopping() => Poll::Ready(Next::Close),
+            Poll::Pending if self.deadline.is_due() => Poll::Ready(self.expired()),
+            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -191,27 +242,27 @@ impl Connection {
         Next::Exchange(Exchange::unreadable(self, &input, refusal))
     }
 
-    /// Ends our side, and reads on for a moment: closing with unread input would send a reset, which can
-    /// destroy the answer that was just written.
-    async fn wind_down(mut self) {
+    /// Ends our side. Closing with unread input would send a reset, which can destroy the answer that was
+    /// just written; so it is read for a moment longer.
+    fn begin_wind_down(&mut self) {
         self.input = Vec::new();
         self.stream.shut_write();
         self.deadline.set(self.worker.read_clock().deadline(limits::WIND_DOWN));
-        let mut left = limits::WIND_DOWN_BYTES;
-        poll_fn(|cx| {
-            loop {
-                let scratch = &mut self.worker.scratch.borrow_mut()[..limits::READ_FIRST];
-                match self.stream.poll_read(cx, scratch) {
-                    Poll::Ready(Ok(count)) if count > 0 && count < left => left -= count,
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending if self.deadline.is_due() || self.worker.is_stopping() => {
-                        return Poll::Ready(());
-                    }
-                    Poll::Pending => return Poll::Pending,
+    }
+
+    /// Reads and discards. Ready at the client's end, after enough bytes, or after enough time.
+    fn poll_wind_down(&mut self, left: &mut usize, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let scratch = &mut self.worker.scratch.borrow_mut()[..limits::READ_FIRST];
+            match self.stream.poll_read(cx, scratch) {
+                Poll::Ready(Ok(count)) if count > 0 && count < *left => *left -= count,
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending if self.deadline.is_due() || self.worker.is_stopping() => {
+                    return Poll::Ready(());
                 }
+                Poll::Pending => return Poll::Pending,
             }
-        })
-        .await;
+        }
     }
 }
 
@@ -229,16 +280,11 @@ impl Drop for Connection {
 mod tests {
     use super::*;
 
-    /// The size of an async function's future, without calling it.
-    fn size_of_future<A, F: Future>(_: fn(A) -> F) -> usize {
-        size_of::<F>()
-    }
-
     #[test]
     fn an_idle_connection_is_small() {
         // 889 bytes are tokio's own per connection (task and registration, each on cache lines of their
         // own) with a future of up to 104; the promise of 1 KiB leaves this much.
-        let size = size_of_future(Connection::live);
-        assert!(size <= 256, "{size} bytes; the connection itself has {}", size_of::<Connection>());
+        let size = size_of::<Live>();
+        assert!(size <= 192, "{size} bytes; the connection itself has {}", size_of::<Connection>());
     }
 }

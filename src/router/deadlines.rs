@@ -1,4 +1,5 @@
-//! One deadline per connection: numbers in one list, looked at once per tick.
+//! One deadline per connection, and whom to wake when dynos change: numbers in one list, looked at once per
+//! tick.
 //!
 //! A tokio timer per request costs up to one eventfd write and one spurious wake each; a store costs nothing.
 
@@ -22,6 +23,8 @@ pub(crate) struct Deadlines {
 #[derive(Default)]
 struct Slots {
     at: Vec<Tick>,
+    /// Whose tasks wait for a change of dynos.
+    waiting: Vec<bool>,
     wakers: Vec<Option<Waker>>,
     free: Vec<u32>,
 }
@@ -32,6 +35,7 @@ impl Deadlines {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.free.pop().unwrap_or_else(|| {
             slots.at.push(NEVER);
+            slots.waiting.push(false);
             slots.wakers.push(None);
             slots.at.len() as u32 - 1
         });
@@ -47,6 +51,18 @@ impl Deadlines {
                 waker.iter().for_each(Waker::wake_by_ref);
             }
         }
+    }
+
+    /// Wakes every task that waits for a change of dynos.
+    pub(crate) fn wake_waiting(&self) {
+        let slots = self.slots.borrow();
+        let waiting = slots.waiting.iter().zip(&slots.wakers).filter(|(waiting, _)| **waiting);
+        waiting.filter_map(|(_, waker)| waker.as_ref()).for_each(Waker::wake_by_ref);
+    }
+
+    /// How many tasks wait for a change of dynos.
+    pub(crate) fn waiting(&self) -> usize {
+        self.slots.borrow().waiting.iter().filter(|waiting| **waiting).count()
     }
 
     /// Wakes every task, so that it sees what has changed on its worker.
@@ -72,6 +88,11 @@ impl Deadline {
         self.list.slots.borrow_mut().at[self.slot as usize] = at.max(DUE + 1);
     }
 
+    /// Has the task woken at each change of dynos, or no more.
+    pub(crate) fn wait_for_changes(&self, waiting: bool) {
+        self.list.slots.borrow_mut().waiting[self.slot as usize] = waiting;
+    }
+
     /// Whether the deadline that was last set has passed.
     pub(crate) fn is_due(&self) -> bool {
         self.list.slots.borrow().at[self.slot as usize] == DUE
@@ -82,6 +103,7 @@ impl Drop for Deadline {
     fn drop(&mut self) {
         let slots = &mut *self.list.slots.borrow_mut();
         slots.at[self.slot as usize] = NEVER;
+        slots.waiting[self.slot as usize] = false;
         slots.wakers[self.slot as usize] = None;
         slots.free.push(self.slot);
     }

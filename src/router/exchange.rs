@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::config::limits;
-use crate::model::{Expect, Host};
+use crate::model::Expect;
 use crate::router::access_log::{self, Outcome};
 use crate::router::clock::Moment;
 use crate::router::connection::Connection;
@@ -70,7 +70,7 @@ impl Exchange {
         };
         let worker = &*client.worker;
         let table = worker.table();
-        let app = Host::parse(head.host).and_then(|host| table.find(&host)).cloned();
+        let app = table.find(&head.lookup).cloned();
         let expect_dyno = app.as_ref().is_some_and(|app| app.policy.expect == Expect::Dyno);
         let peer = match client.peer {
             Peer::Ip(ip) => Some(ip),
@@ -149,8 +149,13 @@ impl Exchange {
         })
     }
 
-    /// Lives from admission to the line.
-    pub(crate) async fn run(mut self: Box<Self>, client: &mut Connection) -> After {
+    /// Lives from admission to the line. Has the client's connection until then.
+    pub(crate) async fn run(mut self: Box<Self>, mut client: Connection) -> (After, Connection) {
+        let after = self.live(&mut client).await;
+        (after, client)
+    }
+
+    async fn live(&mut self, client: &mut Connection) -> After {
         let app = match (self.refusal, self.app.clone()) {
             (None, Some(app)) => app,
             (refusal, _) => {
@@ -160,7 +165,7 @@ impl Exchange {
         };
         let mut search = Search::new(client, &app);
         loop {
-            let (lease, upstream) = match search.find(&mut self, client, &app).await {
+            let (lease, upstream) = match search.find(self, client, &app).await {
                 Ok(found) => found,
                 Err(refusal) => {
                     self.connect =
@@ -170,8 +175,8 @@ impl Exchange {
                 }
             };
             self.begin_service(client, lease.dyno().clone());
-            let mut relay = Relay::new(&self, client, &app, lease, upstream);
-            let end = poll_fn(|cx| relay.poll(&self, client, &app, cx)).await;
+            let mut relay = Relay::new(self, client, &app, lease, upstream);
+            let end = poll_fn(|cx| relay.poll(self, client, &app, cx)).await;
             match end {
                 End::Again { retry, cause, repeats } => {
                     search.failed(relay.dyno(), retry, cause);
@@ -319,15 +324,15 @@ impl Exchange {
             return;
         };
         client.deadline.set(client.worker.read_clock().deadline(limits::TICK));
-        poll_fn(|cx| {
+        client.deadline.wait_for_changes(true);
+        poll_fn(|_| {
             if dyno.exit().is_some() || client.deadline.is_due() || client.worker.is_stopping() {
                 return Poll::Ready(());
             }
-            client.worker.wake_on_change(cx.waker());
             Poll::Pending
         })
         .await;
-        client.worker.read_clock();
+        client.deadline.wait_for_changes(false);
     }
 
     /// The two sockets become one pipe.

@@ -3,6 +3,7 @@
 //! Keyed by dyno record, one per start of a process, so that no connection outlives what it leads to.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -26,9 +27,23 @@ pub(crate) enum Checkout {
     Reuse(Upstream),
     /// Leave to make one. Drop the place when the connect is over.
     Connect,
-    /// Too many connects are in progress: the waker is woken when one ends or a connection comes back.
-    Wait,
+    /// Too many connects are in progress: the waker is woken, first come first served, when one ends or a
+    /// connection comes back. [`leave`](Pools::leave) the queue in any case.
+    Wait(Ticket),
 }
+
+/// What a request needs of a connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
+    /// It may be sent again should the dyno close the connection just now. One that may not be takes only a
+    /// connection that was used within [`FRESH_ENOUGH`].
+    pub(crate) repeatable: bool,
+    /// A used connection has failed it already.
+    pub(crate) fresh_only: bool,
+}
+
+/// A number in a queue; later ones are larger.
+pub(crate) type Ticket = u64;
 
 /// The connections of one worker.
 #[derive(Default)]
@@ -39,7 +54,8 @@ struct Pool {
     /// Last in, first out: the rest grow old and go.
     idle: Vec<Idle>,
     connecting: u32,
-    waiting: Vec<Waker>,
+    waiting: VecDeque<(Ticket, Waker)>,
+    next_ticket: Ticket,
 }
 
 struct Idle {
@@ -50,21 +66,19 @@ struct Idle {
 
 impl Pools {
     /// An idle connection that the dyno has not closed, or leave to make one.
-    ///
-    /// `repeatable`: the request may be sent again should the dyno close the connection just now. One that
-    /// may not be takes only a connection that was used within [`FRESH_ENOUGH`].
     pub(crate) fn checkout(
         &self,
         dyno: &Dyno,
         now: Moment,
-        repeatable: bool,
-        fresh_only: bool,
+        wanted: Wanted,
         waker: &Waker,
     ) -> Checkout {
         let pools = &mut *self.0.borrow_mut();
         let pool = pools.entry(dyno.id()).or_default();
-        while !fresh_only && let Some(idle) = pool.idle.last() {
-            if !repeatable && now.since(idle.used) > FRESH_ENOUGH {
+        while !wanted.fresh_only
+            && let Some(idle) = pool.idle.last()
+        {
+            if !wanted.repeatable && now.since(idle.used) > FRESH_ENOUGH {
                 break;
             }
             let Some(Idle { stream, until, .. }) = pool.idle.pop() else { break };
@@ -76,15 +90,35 @@ impl Pools {
             pool.connecting += 1;
             return Checkout::Connect;
         }
-        pool.waiting.push(waker.clone());
-        Checkout::Wait
+        let ticket = pool.next_ticket;
+        pool.next_ticket += 1;
+        pool.waiting.push_back((ticket, waker.clone()));
+        Checkout::Wait(ticket)
+    }
+
+    /// Whether a ticket's turn has come.
+    pub(crate) fn is_called(&self, dyno: &Dyno, ticket: Ticket) -> bool {
+        let pools = self.0.borrow();
+        let first = pools.get(&dyno.id()).and_then(|pool| pool.waiting.front());
+        first.is_none_or(|(first, _)| *first > ticket)
+    }
+
+    /// Leaves the queue. A ticket that was called and not `used` passes the call on.
+    pub(crate) fn leave(&self, dyno: &Dyno, ticket: Ticket, used: bool) {
+        let pools = &mut *self.0.borrow_mut();
+        let Some(pool) = pools.get_mut(&dyno.id()) else { return };
+        match pool.waiting.binary_search_by_key(&ticket, |(ticket, _)| *ticket) {
+            Ok(at) => drop(pool.waiting.remove(at)),
+            Err(_) if !used => pool.call_next(),
+            Err(_) => {}
+        }
     }
 
     /// Ends a connect that [`checkout`](Self::checkout) gave leave for, however it went.
     pub(crate) fn connected(&self, dyno: &Dyno) {
         if let Some(pool) = self.0.borrow_mut().get_mut(&dyno.id()) {
             pool.connecting = pool.connecting.saturating_sub(1);
-            pool.wake_one();
+            pool.call_next();
         }
     }
 
@@ -95,7 +129,7 @@ impl Pools {
         if !dyno.is_closed() && !keepalive.is_zero() && pool.idle.len() < POOL_MAX {
             pool.idle.push(Idle { stream, used: now, until: now.deadline(keepalive) });
         }
-        pool.wake_one();
+        pool.call_next();
     }
 
     /// Closes the connections that are too old, or that their dyno has closed or written to. Each tick:
@@ -112,7 +146,7 @@ impl Pools {
     pub(crate) fn purge(&self, dyno: &Dyno) {
         if let Some(pool) = self.0.borrow_mut().get_mut(&dyno.id()) {
             pool.idle = Vec::new();
-            pool.waiting.drain(..).for_each(Waker::wake);
+            pool.waiting.drain(..).for_each(|(_, waker)| waker.wake());
         }
     }
 
@@ -124,9 +158,8 @@ impl Pools {
 }
 
 impl Pool {
-    fn wake_one(&mut self) {
-        // Woken in any order: each looks again, and whoever finds nothing waits again.
-        if let Some(waker) = self.waiting.pop() {
+    fn call_next(&mut self) {
+        if let Some((_, waker)) = self.waiting.pop_front() {
             waker.wake();
         }
     }

@@ -18,7 +18,7 @@ use crate::router::clock::{Moment, Tick};
 use crate::router::connection::Connection;
 use crate::router::exchange::Exchange;
 use crate::router::pick::{Pick, pick};
-use crate::router::pool::{Checkout, Upstream};
+use crate::router::pool::{Checkout, Ticket, Upstream, Wanted};
 use crate::router::reply::Refusal;
 use crate::router::retry::{ConnectError, Retry, blame};
 use crate::router::stream::Stream;
@@ -78,22 +78,36 @@ impl Search {
         app: &Arc<App>,
     ) -> Result<(Lease, Upstream), Refusal> {
         let mut waiting = None;
+        let found = self.look(exchange, client, app, &mut waiting).await;
+        if waiting.is_some() {
+            client.deadline.wait_for_changes(false);
+        }
+        found
+    }
+
+    async fn look(
+        &mut self,
+        exchange: &mut Exchange,
+        client: &mut Connection,
+        app: &Arc<App>,
+        waiting: &mut Option<Waiting>,
+    ) -> Result<(Lease, Upstream), Refusal> {
         loop {
             let changes = client.worker.changes();
             match self.pick(client, app)? {
                 Pick::Leased(lease) => {
                     exchange.tried(lease.dyno());
                     if let Some(upstream) =
-                        self.connect(exchange, client, app, &lease, &mut waiting).await?
+                        self.connect(exchange, client, app, &lease, waiting).await?
                     {
                         return Ok((lease, upstream));
                     }
                 }
                 Pick::Quarantined(until) => {
-                    self.hold(exchange, client, app, changes, until, &mut waiting).await?;
+                    self.hold(exchange, client, app, changes, until, waiting).await?;
                 }
                 Pick::Exhausted => {
-                    self.hold(exchange, client, app, changes, self.budget, &mut waiting).await?;
+                    self.hold(exchange, client, app, changes, self.budget, waiting).await?;
                 }
             }
         }
@@ -138,13 +152,12 @@ impl Search {
         until: Tick,
         waiting: &mut Option<Waiting>,
     ) -> Result<(), Refusal> {
-        Waiting::enter(waiting, app)?;
+        Waiting::enter(waiting, client, app)?;
         client.deadline.set(until.min(self.budget));
         poll_fn(|cx| {
             if client.worker.changes() != changes {
                 return Poll::Ready(Ok(()));
             }
-            client.worker.wake_on_change(cx.waker());
             self.poll_interrupted(exchange, client, cx).map(|interrupted| match interrupted {
                 Some(refusal) => Err(refusal),
                 None => self.in_budget(client, app),
@@ -175,49 +188,49 @@ impl Search {
     ) -> Result<Option<Upstream>, Refusal> {
         let dyno = lease.dyno();
         let repeatable = exchange.request.is_idempotent && !exchange.request.has_body();
-        let mut set_deadline = false;
-        loop {
+        let mut timed = false;
+        while !dyno.is_closed() {
             let worker = client.worker.clone();
-            let fresh_only = self.fresh_only;
+            let wanted = Wanted { repeatable, fresh_only: self.fresh_only };
             let checkout = poll_fn(|cx| {
-                Poll::Ready(worker.pools.checkout(
-                    dyno,
-                    worker.now(),
-                    repeatable,
-                    fresh_only,
-                    cx.waker(),
-                ))
-            })
-            .await;
-            if let Checkout::Reuse(upstream) = checkout {
-                return Ok(Some(upstream));
-            }
+                Poll::Ready(worker.pools.checkout(dyno, worker.now(), wanted, cx.waker()))
+            });
+            // Whatever is given back on drop is in hand before anything can fail.
+            let leave = match checkout.await {
+                Checkout::Reuse(upstream) => return Ok(Some(upstream)),
+                Checkout::Connect => {
+                    Leave::Connect(Place { worker: worker.clone(), dyno: dyno.clone() })
+                }
+                Checkout::Wait(ticket) => Leave::Wait(Queued {
+                    worker: worker.clone(),
+                    dyno: dyno.clone(),
+                    ticket,
+                    used: false,
+                }),
+            };
             self.connecting = true;
-            Waiting::enter(waiting, app)?;
-            if !std::mem::replace(&mut set_deadline, true) {
+            Waiting::enter(waiting, client, app)?;
+            if !std::mem::replace(&mut timed, true) {
                 let connect = worker.read_clock().deadline(app.policy.timeouts.connect);
                 client.deadline.set(connect.min(self.budget));
             }
-            let attempt = match checkout {
-                Checkout::Connect => {
-                    let place = Place { worker: worker.clone(), dyno: dyno.clone() };
-                    let attempt = self.attempt(exchange, client, dyno).await;
-                    drop(place);
-                    attempt
-                }
-                _ => self.await_place(exchange, client, dyno).await,
+            let attempt = match leave {
+                Leave::Connect(place) => self.attempt(exchange, client, place).await,
+                Leave::Wait(queued) => self.await_place(exchange, client, queued).await,
             };
             worker.read_clock();
             match attempt {
                 Attempt::Connected(stream) => return Ok(Some(Upstream { stream, reused: false })),
                 Attempt::LookAgain => {}
-                Attempt::Gone => return Ok(None),
+                Attempt::Gone => break,
                 Attempt::Interrupted(refusal) => return Err(refusal),
                 Attempt::Failed(error) => {
-                    return self.blame(dyno, error, worker.now()).map(|()| None);
+                    self.blame(dyno, error, worker.now())?;
+                    break;
                 }
             }
         }
+        Ok(None)
     }
 
     /// One connect.
@@ -225,9 +238,9 @@ impl Search {
         &mut self,
         exchange: &Exchange,
         client: &mut Connection,
-        dyno: &Arc<Dyno>,
+        place: Place,
     ) -> Attempt {
-        let mut connecting = Box::pin(connect_patiently(dyno));
+        let mut connecting = Box::pin(connect_patiently(&place.dyno));
         poll_fn(|cx| {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(match connected {
@@ -235,7 +248,7 @@ impl Search {
                     Err(error) => Attempt::Failed(blame(&error)),
                 });
             }
-            self.poll_attempt(exchange, client, dyno, cx)
+            self.poll_attempt(exchange, client, &place.dyno, cx)
         })
         .await
     }
@@ -245,18 +258,14 @@ impl Search {
         &mut self,
         exchange: &Exchange,
         client: &mut Connection,
-        dyno: &Arc<Dyno>,
+        mut queued: Queued,
     ) -> Attempt {
-        let mut polled = false;
         poll_fn(|cx| {
-            // The pool wakes this task; whatever else does makes it look once more, which does no harm.
-            if std::mem::replace(&mut polled, true)
-                && !client.deadline.is_due()
-                && !dyno.is_closed()
-            {
+            if queued.worker.pools.is_called(&queued.dyno, queued.ticket) {
+                queued.used = true;
                 return Poll::Ready(Attempt::LookAgain);
             }
-            self.poll_attempt(exchange, client, dyno, cx)
+            self.poll_attempt(exchange, client, &queued.dyno, cx)
         })
         .await
     }
@@ -273,7 +282,6 @@ impl Search {
             // It left the table: not a try, nobody is blamed.
             return Poll::Ready(Attempt::Gone);
         }
-        client.worker.wake_on_change(cx.waker());
         self.poll_interrupted(exchange, client, cx).map(|interrupted| match interrupted {
             Some(refusal) => Attempt::Interrupted(refusal),
             None => Attempt::Failed(ConnectError::TimedOut),
@@ -338,6 +346,12 @@ async fn connect_patiently(dyno: &Dyno) -> io::Result<Stream> {
     }
 }
 
+/// What the pool gave leave for.
+enum Leave {
+    Connect(Place),
+    Wait(Queued),
+}
+
 /// Leave to connect, given back on drop.
 struct Place {
     worker: Rc<Worker>,
@@ -350,13 +364,28 @@ impl Drop for Place {
     }
 }
 
+/// A place in the queue for a connection, left on drop. Whoever was called and does not look calls the next.
+struct Queued {
+    worker: Rc<Worker>,
+    dyno: Arc<Dyno>,
+    ticket: Ticket,
+    used: bool,
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.worker.pools.leave(&self.dyno, self.ticket, self.used);
+    }
+}
+
 /// One of the requests of an app that wait for a dyno.
 struct Waiting(Arc<Roster>);
 
 impl Waiting {
     /// Joins those who wait, unless there are too many (H11) or this request is among them already.
-    fn enter(place: &mut Option<Self>, app: &App) -> Result<(), Refusal> {
+    fn enter(place: &mut Option<Self>, client: &Connection, app: &App) -> Result<(), Refusal> {
         if place.is_none() {
+            client.deadline.wait_for_changes(true);
             let dynos = app.roster.lineup().dynos.len().max(1) as u32;
             let before = app.roster.waiting().fetch_add(1, Ordering::Relaxed);
             *place = Some(Self(app.roster.clone()));

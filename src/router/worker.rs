@@ -8,7 +8,6 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::Waker;
 use std::thread::{self, JoinHandle};
 
 use rustc_hash::FxHashMap;
@@ -19,7 +18,7 @@ use crate::config::limits;
 use crate::model::AppName;
 use crate::router::access_log::AccessLog;
 use crate::router::clock::Moment;
-use crate::router::connection::Connection;
+use crate::router::connection::{Connection, Live};
 use crate::router::deadlines::Deadlines;
 use crate::router::door::{Door, Listener, Peer};
 use crate::router::http_date::HttpDate;
@@ -93,8 +92,7 @@ pub(crate) struct Worker {
     pub(crate) access_log: RefCell<AccessLog>,
     table: RefCell<Arc<Table>>,
     counters: RefCell<FxHashMap<Option<AppId>, Arc<AppCounters>>>,
-    /// Requests that wait for a dyno; woken when any dyno changes.
-    waiting: RefCell<Vec<Waker>>,
+    /// How often dynos have changed.
     changes: Cell<u64>,
     now: Cell<Moment>,
     draining: Cell<bool>,
@@ -168,11 +166,6 @@ impl Worker {
         self.changes.get()
     }
 
-    /// Has `waker` woken at the next change of dynos.
-    pub(crate) fn wake_on_change(&self, waker: &Waker) {
-        self.waiting.borrow_mut().push(waker.clone());
-    }
-
     /// Counts a client connection that has closed.
     pub(crate) fn connection_closed(&self, listener: &Listener) {
         listener.connections.fetch_sub(1, Ordering::Relaxed);
@@ -193,7 +186,6 @@ impl Worker {
             access_log: RefCell::new(AccessLog::new(start.access_log)),
             table,
             counters: RefCell::default(),
-            waiting: RefCell::default(),
             changes: Cell::default(),
             now: Cell::new(Moment::now()),
             draining: Cell::default(),
@@ -230,7 +222,7 @@ impl Worker {
                 let connection = Connection::new(stream, peer, listener, self.clone());
                 // Not awaited: the worker's end waits for the count of connections instead, which costs
                 // nothing per connection.
-                drop(tokio::task::spawn_local(connection.live()));
+                drop(tokio::task::spawn_local(Live::new(connection)));
             }
             Err(error) => {
                 tracing::warn!(%error, "failed to register a connection");
@@ -257,7 +249,7 @@ impl Worker {
             }
         }
         self.changes.set(self.changes.get() + 1);
-        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+        self.deadlines.wake_waiting();
     }
 
     fn tick(&self) {
@@ -275,7 +267,7 @@ impl Worker {
             .collect();
         serde_json::json!({
             "connections": self.mailbox.connections.load(Ordering::Relaxed),
-            "waiting": self.waiting.borrow().len(),
+            "waiting": self.deadlines.waiting(),
             "lingering": self.lingers.len(),
             "table_version": self.table.borrow().version(),
             "draining": self.is_draining(),

@@ -32,8 +32,8 @@ pub(crate) struct Dyno<S: Spawn> {
     /// The release that was last started, successfully or not.
     release: u64,
     cool_off: CoolOff,
-    /// Processes that were replaced and are finishing what they hold.
-    replaced: Vec<JoinHandle<()>>,
+    /// Processes that are not the dyno any more, or never became it, and are ending.
+    leaving: Vec<JoinHandle<()>>,
     /// Last, so that it is dropped last.
     _ended: Ended,
 }
@@ -49,6 +49,15 @@ enum Life<P> {
     Over(End),
     /// It crashed while its successor was booting.
     Succeeded(Running<P>),
+}
+
+/// What became of a process that was to be replaced.
+enum Replaced<P> {
+    /// It goes on: its successor did not come up.
+    Kept(Running<P>),
+    /// Its successor is in the line-up, and it is leaving.
+    By(Running<P>),
+    Over(Life<P>),
 }
 
 /// Why there is no process now.
@@ -81,7 +90,7 @@ impl<S: Spawn> Dyno<S> {
             state: None,
             release: 0,
             cool_off: CoolOff::default(),
-            replaced: Vec::new(),
+            leaving: Vec::new(),
             _ended: ended,
         }
     }
@@ -112,8 +121,8 @@ impl<S: Spawn> Dyno<S> {
             }
         }
         self.leave();
-        for replaced in self.replaced.drain(..) {
-            let _ = replaced.await;
+        for leaving in self.leaving.drain(..) {
+            let _ = leaving.await;
         }
     }
 
@@ -130,6 +139,7 @@ impl<S: Spawn> Dyno<S> {
     }
 
     async fn come_up(&mut self, running: Running<S::Process>) -> Boot<S::Process> {
+        self.tell_started(&running);
         let boot = self.place.timeouts().boot;
         tokio::select! {
             biased;
@@ -157,21 +167,27 @@ impl<S: Spawn> Dyno<S> {
     }
 
     async fn up(&mut self, mut running: Running<S::Process>) -> Life<S::Process> {
+        self.publish(&running);
         let mut since = self.take_over(&running);
         loop {
             tokio::select! {
                 biased;
                 exit = running.process.exited() => {
-                    return Life::Over(self.crashed(running, exit, since.elapsed()).await);
+                    let was_up = since.elapsed();
+                    return Life::Over(self.crashed(running, exit, was_up).await);
                 }
                 call = called(&mut self.place, self.release) => match call {
                     Call::Stop => {
                         self.stop(running).await;
                         return Life::Over(End::Stopped);
                     }
-                    Call::Restart if self.entry.is_some() => match self.replace(running, since).await {
-                        ControlFlow::Continue((now, began)) => (running, since) = (now, began),
-                        ControlFlow::Break(life) => return life,
+                    Call::Restart if self.entry.is_some() => match self.replace(running).await {
+                        Replaced::Kept(old) => running = old,
+                        Replaced::By(new) => {
+                            self.tell_started(&new);
+                            (since, running) = (self.take_over(&new), new);
+                        }
+                        Replaced::Over(life) => return life,
                     },
                     Call::Restart => {
                         self.place.say("Restarting");
@@ -186,18 +202,15 @@ impl<S: Spawn> Dyno<S> {
 
     /// Boots a successor beside a web process that is up, and switches once the successor is up too: requests
     /// always have a dyno. A successor that does not come up changes nothing.
-    async fn replace(
-        &mut self,
-        old: Running<S::Process>,
-        since: Instant,
-    ) -> ControlFlow<Life<S::Process>, (Running<S::Process>, Instant)> {
+    async fn replace(&mut self, old: Running<S::Process>) -> Replaced<S::Process> {
         self.place.say("Restarting");
         let boot = self.place.timeouts().boot;
         let new = match self.start() {
             Ok(new) => new,
             Err(error) => {
                 self.place.say(format_args!("Failed to start: {error}"));
-                return self.keep(old, since);
+                self.place.say(restart_failed(self.release));
+                return Replaced::Kept(old);
             }
         };
         tokio::select! {
@@ -209,51 +222,35 @@ impl<S: Spawn> Dyno<S> {
                 }
                 old.bury(&self.place, exit).await;
                 self.enter(State::Crashed);
-                ControlFlow::Break(Life::Succeeded(new))
+                Replaced::Over(Life::Succeeded(new))
             }
-            exit = new.process.exited() => {
-                new.note(exit);
-                new.bury(&self.place, exit).await;
-                self.keep(old, since)
+            _ = new.process.exited() => {
+                self.discard(new);
+                Replaced::Kept(old)
             }
             () = new.ready() => {
-                let since = self.take_over(&new);
+                self.publish(&new);
                 self.cool_off.reset();
                 self.retire(old);
-                ControlFlow::Continue((new, since))
+                Replaced::By(new)
             }
             () = time::sleep_until(new.started + boot) => {
                 self.say_boot_timeout(boot);
-                let exit = new.kill().await;
-                new.note(exit);
-                new.bury(&self.place, exit).await;
-                self.keep(old, since)
+                self.discard(new);
+                Replaced::Kept(old)
             }
             call = called(&mut self.place, self.release) => {
                 self.retire(new);
                 match call {
                     Call::Stop => {
                         self.stop(old).await;
-                        ControlFlow::Break(Life::Over(End::Stopped))
+                        Replaced::Over(Life::Over(End::Stopped))
                     }
                     // The caller looks at its orders again.
-                    Call::Restart => ControlFlow::Continue((old, since)),
+                    Call::Restart => Replaced::Kept(old),
                 }
             }
         }
-    }
-
-    fn keep(
-        &mut self,
-        old: Running<S::Process>,
-        since: Instant,
-    ) -> ControlFlow<Life<S::Process>, (Running<S::Process>, Instant)> {
-        let release = self.release;
-        self.place.say(format_args!(
-            "Restart failed: v{release} did not come up, the earlier process goes on"
-        ));
-        self.tell_started(&old);
-        ControlFlow::Continue((old, since))
     }
 
     async fn cool_off(&mut self, wait: Duration) -> ControlFlow<()> {
@@ -297,32 +294,46 @@ impl<S: Spawn> Dyno<S> {
             let addr = DynoAddr::Tcp((std::net::Ipv4Addr::LOCALHOST, port).into());
             Record::new(self.place.dyno.clone(), addr, true)
         });
-        let running =
-            Running { process, record, started, routes: self.routes.clone(), _port: port };
-        self.tell_started(&running);
-        Ok(running)
+        Ok(Running { process, record, started, routes: self.routes.clone(), _port: port })
     }
 
-    /// From here on requests are sent to this process.
-    fn take_over(&mut self, running: &Running<S::Process>) -> Instant {
+    fn publish(&self, running: &Running<S::Process>) {
         if let (Some(entry), Some(record)) = (&self.entry, &running.record) {
             entry.up(record);
         }
+    }
+
+    /// This process is the dyno from here on.
+    fn take_over(&mut self, running: &Running<S::Process>) -> Instant {
         let took = running.started.elapsed();
         metrics::booted(&self.place.app, &self.place.dyno.process_type, took);
-        self.tell_started(running);
         self.enter(State::Up);
         Instant::now()
     }
 
     /// A process that is not needed any more ends in its own time; its record is out of the line-up.
     fn retire(&mut self, running: Running<S::Process>) {
-        self.replaced.retain(|replaced| !replaced.is_finished());
         let place = self.place.clone();
-        self.replaced.push(self.place.shutdown.spawn(async move {
+        self.own(async move {
             running.drain(&place).await;
             running.terminate(&place).await;
-        }));
+        });
+    }
+
+    /// A successor that did not come up ends beside the life that goes on.
+    fn discard(&mut self, running: Running<S::Process>) {
+        let (place, release) = (self.place.clone(), self.release);
+        self.own(async move {
+            let exit = running.kill().await;
+            running.note(exit);
+            running.bury(&place, exit).await;
+            place.say(restart_failed(release));
+        });
+    }
+
+    fn own(&mut self, end: impl Future<Output = ()> + Send + 'static) {
+        self.leaving.retain(|leaving| !leaving.is_finished());
+        self.leaving.push(self.place.shutdown.spawn(end));
     }
 
     async fn stop(&mut self, running: Running<S::Process>) {
@@ -387,6 +398,10 @@ impl<S: Spawn> Dyno<S> {
         ));
         self.place.say("Stopping process with SIGKILL");
     }
+}
+
+fn restart_failed(release: u64) -> String {
+    format!("Restart failed: v{release} did not come up, the earlier process goes on")
 }
 
 /// Returns once the orders ask for something else than to run this release. Whoever gives the orders is gone:

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::config::{AppConfig, AppSource, Config, ManagedApp, SupervisorTimeouts};
+use crate::config::{AppConfig, AppSource, Config, ManagedApp};
 use crate::model::{AppName, DynoName, ProcessType};
 use crate::shutdown::Shutdown;
 use crate::supervisor::dyno::Dyno;
@@ -202,14 +202,12 @@ impl Formed {
 
     /// Takes over what the configuration says now. What the app runs has changed: that is a new release.
     fn follow(&mut self, app: &ManagedApp, drain: Duration) {
-        let runs =
-            |app: &ManagedApp| (app.dir.clone(), app.commands.clone(), app.config_vars.clone());
-        if runs(&self.app) != runs(app) {
+        let ManagedApp { dir, commands, config_vars, timeouts, formation: _ } = &self.app;
+        if (dir, commands, config_vars) != (&app.dir, &app.commands, &app.config_vars) {
             self.release += 1;
             self.config_vars = Arc::new(app.config_vars.clone());
         }
-        let rules = |timeouts: SupervisorTimeouts, drain| (timeouts, drain);
-        if rules(self.app.timeouts, self.drain) != rules(app.timeouts, drain) {
+        if (*timeouts, self.drain) != (app.timeouts, drain) {
             for living in self.dynos.values() {
                 living
                     .orders

@@ -9,6 +9,7 @@ mod place; // what every part of one life has in hand
 mod running; // one process of a dyno, and how it ends
 mod cool_off; // how long after a crash
 mod spawn; // the only place that makes processes
+mod group; // a dyno's processes together
 mod probe; // when a web dyno is ready
 mod ports; // lent to web dynos
 mod output; // what dynos print
@@ -19,6 +20,8 @@ mod metrics; // what is counted
 mod scripted; // processes for tests
 #[cfg(test)]
 mod tests; // formations on a paused clock
+#[cfg(test)]
+mod simulation; // any order of events
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -70,7 +73,7 @@ impl Supervisor {
         let (commands, orders) = mpsc::unbounded_channel();
         let means = Means {
             spawn,
-            ports: Ports::new(limits::DYNO_PORTS),
+            ports: ports_of_this_process(),
             routes: routes.clone(),
             board: board.clone(),
             log,
@@ -109,4 +112,12 @@ impl Supervisor {
         // After the end there is nobody to command, and nothing left to do.
         let _ = self.commands.send(command);
     }
+}
+
+/// The ports to lend, from a place on that is this process's own: of two daemons on one machine that both
+/// begin at the first, one would take a dyno of the other for its own slow one.
+fn ports_of_this_process() -> Ports {
+    let count = limits::DYNO_PORTS.len();
+    let start = std::process::id() as usize * 97 % count;
+    Ports::new(limits::DYNO_PORTS.cycle().skip(start).take(count))
 }

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{oneshot, watch};
+use tokio::task;
 use tokio::time::{self, Instant};
 
 use crate::config::limits;
@@ -85,45 +86,73 @@ impl Carrier {
         let mut buffer = vec![0; limits::OUTPUT_READ];
         let mut bound = std::pin::pin!(bound);
         loop {
-            // Both lose nothing when the other wins: a read that did not finish has read nothing.
+            // A read that did not finish has read nothing. The bound is asked first: there may always be more.
             let read = tokio::select! {
                 biased;
-                read = pipe.read(&mut buffer) => read.unwrap_or(0),
                 () = &mut bound => 0,
+                read = pipe.read(&mut buffer) => read.unwrap_or(0),
             };
             if read == 0 {
                 break;
             }
-            let lines = self.lines.split(&buffer[..read]);
-            self.print(&lines);
+            self.take(&buffer[..read]);
+            // One read, one turn: the ends of other dynos are heard on the same thread.
+            task::yield_now().await;
         }
         let rest = self.lines.rest();
         self.print(rest.as_slice());
-        self.say_lost();
+        self.say_lost_at_last().await;
+    }
+
+    /// The log may be full of the very lines that this is about: it gets time to write them.
+    async fn say_lost_at_last(&mut self) {
+        for _ in 0..limits::OUTPUT_LAST_TRIES {
+            self.say_lost();
+            if self.lost.lines == 0 {
+                return;
+            }
+            time::sleep(limits::OUTPUT_WINDOW).await;
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        if self.window.admits(bytes.len(), Instant::now()) {
+            let lines = self.lines.split(bytes);
+            self.print(&lines);
+        } else {
+            let skipped = self.lines.skip(bytes);
+            self.lose(skipped);
+        }
     }
 
     fn print(&mut self, lines: &[Vec<u8>]) {
         if lines.is_empty() {
             return;
         }
-        let bytes = lines.iter().map(Vec::len).sum();
-        let printed = self.window.admits(bytes, Instant::now())
-            && self.log.outputs(&self.app, &self.dyno, lines.iter().map(Vec::as_slice));
-        if printed {
+        if self.log.outputs(&self.app, &self.dyno, lines.iter().map(Vec::as_slice)) {
             self.say_lost();
         } else {
-            self.lost.count(lines.len() as u64);
-            metrics::lines_dropped(&self.app, lines.len() as u64);
+            self.lose(lines.len() as u64);
+        }
+    }
+
+    fn lose(&mut self, lines: u64) {
+        if lines > 0 {
+            self.lost.count(lines);
+            metrics::lines_dropped(&self.app, lines);
         }
     }
 
     fn say_lost(&mut self) {
-        if let Some((lines, since)) = self.lost.take() {
-            let since = String::from_utf8_lossy(&since);
+        if self.lost.lines > 0 {
+            let Lost { lines, since } = &self.lost;
+            let since = String::from_utf8_lossy(since);
             let line = format!(
                 "Error L10 (output buffer overflow): {lines} messages dropped since {since}."
             );
-            self.log.platform(&self.app, &self.dyno, &line);
+            if self.log.platform(&self.app, &self.dyno, &line) {
+                self.lost.lines = 0;
+            }
         }
     }
 }
@@ -160,10 +189,6 @@ impl Lost {
             Stamp::default().write_now(&mut self.since);
         }
         self.lines += lines;
-    }
-
-    fn take(&mut self) -> Option<(u64, Vec<u8>)> {
-        (self.lines > 0).then(|| (std::mem::take(&mut self.lines), std::mem::take(&mut self.since)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Processes that do as they are told in a test, on a paused clock.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -52,12 +52,19 @@ impl Script {
 pub(crate) struct Scripts {
     scripts: Arc<Mutex<VecDeque<Script>>>,
     pub(crate) starts: Arc<Mutex<Vec<Start>>>,
+    /// The ports of the processes that live.
+    pub(crate) ports: Arc<Mutex<BTreeSet<u16>>>,
 }
 
 impl Scripts {
     pub(crate) fn new(scripts: &[Script]) -> Self {
         let scripts = Arc::new(Mutex::new(scripts.iter().copied().collect()));
-        Self { scripts, starts: Arc::default() }
+        Self { scripts, starts: Arc::default(), ports: Arc::default() }
+    }
+
+    /// What the next processes will do, in place of what was planned.
+    pub(crate) fn plan(&self, scripts: &[Script]) {
+        *self.scripts.lock().unwrap() = scripts.iter().copied().collect();
     }
 }
 
@@ -72,7 +79,11 @@ impl Spawn for Scripts {
             return Err(SpawnError::NoDirectory(start.program.dir.clone()));
         }
         self.starts.lock().unwrap().push(start.clone());
-        Ok(Scripted { script, born: Instant::now(), asked: watch::channel(None).0 })
+        if let Some(port) = start.port {
+            assert!(self.ports.lock().unwrap().insert(port), "port {port} is lent twice");
+        }
+        let (port, ports) = (start.port, self.ports.clone());
+        Ok(Scripted { script, born: Instant::now(), asked: watch::channel(None).0, port, ports })
     }
 }
 
@@ -82,6 +93,16 @@ pub(crate) struct Scripted {
     born: Instant,
     /// When a signal will end it, and how.
     asked: watch::Sender<Option<(Instant, Exit)>>,
+    port: Option<u16>,
+    ports: Arc<Mutex<BTreeSet<u16>>>,
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        if let Some(port) = self.port {
+            self.ports.lock().unwrap().remove(&port);
+        }
+    }
 }
 
 impl Scripted {

@@ -16,17 +16,16 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, pidfd_open,
-    test_kill_process_group, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, waitid,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time;
 
 use crate::config::limits;
 use crate::init::{Init, descriptors_before_raise};
 use crate::model::{AppName, DynoName, Exit};
 use crate::shutdown::Shutdown;
+use crate::supervisor::group;
 use crate::supervisor::output::{self, Output};
 use crate::supervisor::probe;
 use crate::telemetry::AppLog;
@@ -227,7 +226,7 @@ impl OsProcess {
             Ok(pidfd) => Ok(Self { group, pidfd, exit: OnceLock::new(), port, output }),
             Err(error) => {
                 // Nobody would hear of its end, so it must not live. It stays a zombie.
-                let _ = kill_process_group(group, Signal::KILL);
+                group::signal(group, Signal::KILL);
                 Err(SpawnError::Watch(error))
             }
         }
@@ -243,11 +242,6 @@ impl OsProcess {
             Err(_) => Exit::Status(255),
         };
         Some(*self.exit.get_or_init(|| exit))
-    }
-
-    fn signal(&self, signal: Signal) {
-        // It fails only where no process is left, which is as good.
-        let _ = kill_process_group(self.group, signal);
     }
 }
 
@@ -299,12 +293,7 @@ impl Process for OsProcess {
     async fn group_gone(&self) {
         let reap = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), reap);
-        // Where we are PID 1, the rest of the group are our children now, and ours to reap.
-        while test_kill_process_group(self.group).is_ok() {
-            if !matches!(waitid(WaitId::Pgid(Some(self.group)), reap), Ok(Some(_))) {
-                time::sleep(limits::GROUP_LOOK).await;
-            }
-        }
+        group::gone(self.group).await;
     }
 
     async fn output_settled(&self) {
@@ -312,22 +301,335 @@ impl Process for OsProcess {
     }
 
     fn terminate(&self) {
-        self.signal(Signal::TERM);
+        group::signal(self.group, Signal::TERM);
     }
 
     fn kill(&self) {
-        self.signal(Signal::KILL);
+        group::signal(self.group, Signal::KILL);
     }
 }
 
 impl Drop for OsProcess {
     fn drop(&mut self) {
         if self.exit.get().is_none() {
-            self.signal(Signal::KILL);
+            group::signal(self.group, Signal::KILL);
         }
         let _ = waitid(
             WaitId::PidFd(self.pidfd.as_fd()),
             WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time;
+
+    use super::*;
+    use crate::model::ProcessType;
+    use crate::telemetry::{Lines, Target};
+
+    /// Real processes, run by a plain `sh -c`, in real time.
+    struct Shell {
+        launcher: Launcher,
+        shutdown: Shutdown,
+        log: AppLog,
+        dir: tempfile::TempDir,
+    }
+
+    impl Shell {
+        fn new() -> Self {
+            Self::with("/bin/sh")
+        }
+
+        fn with(program: &str) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let log =
+                AppLog::new(Lines::start(Target::file(&dir.path().join("log")).unwrap()).unwrap());
+            let shutdown = Shutdown::default();
+            let launcher = Launcher::new(
+                program.into(),
+                vec!["-c".into()],
+                "/opt/dynomesh".into(),
+                log.clone(),
+                shutdown.clone(),
+            );
+            Self { launcher, shutdown, log, dir }
+        }
+
+        fn start(&self, command: &str) -> Start {
+            start(command, self.dir.path().to_owned(), None)
+        }
+
+        fn run(&self, command: &str) -> OsProcess {
+            self.launcher.spawn(&self.start(command)).unwrap()
+        }
+
+        /// Ends with every reader; the lines that were printed, without time and source.
+        async fn printed(self) -> Vec<String> {
+            drop(self.launcher);
+            soon(self.shutdown.finished()).await;
+            self.log.flush();
+            let bytes = std::fs::read(self.dir.path().join("log")).unwrap();
+            let text = String::from_utf8_lossy(&bytes);
+            text.lines().map(|line| line.split_once(" shop ").unwrap().1.to_owned()).collect()
+        }
+    }
+
+    fn start(command: &str, dir: PathBuf, port: Option<u16>) -> Start {
+        let config_vars = [("RACK_ENV", "production"), ("DYNO", "theirs")];
+        let config_vars = config_vars.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Start {
+            app: AppName::parse("shop").unwrap(),
+            dyno: DynoName { process_type: ProcessType::web(), number: 2 },
+            program: Arc::new(Program {
+                release: 7,
+                command: command.into(),
+                dir,
+                config_vars: Arc::new(config_vars.into()),
+            }),
+            port,
+        }
+    }
+
+    async fn soon<T>(future: impl Future<Output = T>) -> T {
+        time::timeout(Duration::from_secs(20), future).await.unwrap()
+    }
+
+    async fn ends(process: &OsProcess) -> Exit {
+        let exit = soon(process.exited()).await;
+        process.kill();
+        soon(process.group_gone()).await;
+        exit
+    }
+
+    #[tokio::test]
+    async fn exits_are_told_apart() {
+        let shell = Shell::new();
+        for (command, expected) in [
+            ("exit 0", Exit::Status(0)),
+            ("exit 3", Exit::Status(3)),
+            ("kill -9 $$", Exit::Signal(9)),
+            ("no-such-command-anywhere 2>/dev/null", Exit::Status(127)),
+        ] {
+            let process = shell.run(command);
+            assert_eq!(ends(&process).await, expected, "{command}");
+            assert_eq!(soon(process.exited()).await, expected, "asked again");
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_come_in_order_with_their_source() {
+        let shell = Shell::new();
+        let process = shell.run("echo one; echo two >&2; printf three");
+        ends(&process).await;
+        drop(process);
+        assert_eq!(
+            shell.printed().await,
+            ["app[web.2]: one", "app[web.2]: two", "app[web.2]: three"]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_process_sees_its_own_environment_and_nothing_else() {
+        let shell = Shell::new();
+        let mut start =
+            shell.start("pwd; env | cut -d= -f1; echo $DYNO $PORT $HEROKU_RELEASE_VERSION");
+        start.port = Some(5000);
+        let process = shell.launcher.spawn(&start).unwrap();
+        ends(&process).await;
+        drop(process);
+        let dir = shell.dir.path().canonicalize().unwrap();
+        let printed = shell.printed().await;
+        let printed =
+            printed.iter().map(|line| line.split_once(": ").unwrap().1).collect::<Vec<_>>();
+        assert_eq!(Path::new(printed[0]), dir);
+        assert_eq!(*printed.last().unwrap(), "web.2 5000 v7");
+        let ours = [
+            "PORT",
+            "DYNO",
+            "HEROKU_APP_NAME",
+            "HEROKU_RELEASE_VERSION",
+            "HEROKU_DYNO_ID",
+            "DYNOMESH",
+            "RACK_ENV",
+        ];
+        let shells = ["PWD", "OLDPWD", "SHLVL", "_"];
+        for name in &printed[1..printed.len() - 1] {
+            assert!([&ours[..], &INHERITED, &shells].concat().contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_the_platform_says_wins_over_config_vars_and_these_over_what_is_inherited() {
+        let inherited = |name: &str| {
+            (name == "PATH" || name == "HOME").then(|| format!("daemon's {name}").into())
+        };
+        let of = |start: &Start| environment(start, Path::new("/opt/dynomesh"), inherited);
+        let mut start = start("x", "/".into(), None);
+        start.program = Arc::new(Program {
+            config_vars: Arc::new(
+                [("HOME".into(), "theirs".into()), ("DYNO".into(), "theirs".into())].into(),
+            ),
+            ..(*start.program).clone()
+        });
+        let variables = of(&start);
+        let value = |name: &str| variables.get(OsStr::new(name)).and_then(|value| value.to_str());
+        assert_eq!(value("PATH"), Some("daemon's PATH"));
+        assert_eq!(value("HOME"), Some("theirs"));
+        assert_eq!(value("DYNO"), Some("web.2"));
+        assert_eq!(value("DYNOMESH"), Some("/opt/dynomesh"));
+        assert_eq!(value("PORT"), None, "only web dynos are lent one");
+        let ids = [value("HEROKU_DYNO_ID").unwrap().to_owned(), {
+            let again = of(&start);
+            again[OsStr::new("HEROKU_DYNO_ID")].to_str().unwrap().to_owned()
+        }];
+        assert_ne!(ids[0], ids[1]);
+    }
+
+    #[test]
+    fn dyno_ids_look_like_uuids() {
+        assert_eq!(dyno_id(0), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(dyno_id(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
+
+    #[tokio::test]
+    async fn sigterm_reaches_every_process_of_the_group() {
+        let shell = Shell::new();
+        let process = shell.run("sleep 1000 & sleep 1000 & echo up; wait");
+        soon(until_printed(&shell, "up")).await;
+        process.terminate();
+        assert_eq!(soon(process.exited()).await, Exit::Signal(15));
+        soon(process.group_gone()).await;
+    }
+
+    #[tokio::test]
+    async fn the_group_is_not_gone_while_a_child_finishes() {
+        let shell = Shell::new();
+        let process = shell.run("(trap 'sleep 0.2; echo finished; exit' TERM; echo up; while :; do sleep 0.01; done) & wait");
+        soon(until_printed(&shell, "up")).await;
+        process.terminate();
+        soon(process.exited()).await;
+        soon(process.group_gone()).await;
+        drop(process);
+        // The shell itself may say that what it waited for was terminated.
+        assert_eq!(shell.printed().await.last().unwrap(), "app[web.2]: finished");
+    }
+
+    #[tokio::test]
+    async fn whoever_ignores_sigterm_is_killed_with_its_children() {
+        let shell = Shell::new();
+        let process = shell.run("trap '' TERM; sleep 1000 & echo up; while :; do sleep 0.01; done");
+        soon(until_printed(&shell, "up")).await;
+        process.terminate();
+        let deaf = time::timeout(Duration::from_millis(100), process.exited()).await;
+        assert!(deaf.is_err());
+        process.kill();
+        assert_eq!(ends(&process).await, Exit::Signal(9));
+    }
+
+    #[tokio::test]
+    async fn a_grandchild_that_left_and_holds_the_output_delays_nothing() {
+        let shell = Shell::new();
+        let process = shell.run(
+            "setsid sh -c 'echo $$ > left; exec sleep 1000' & while ! test -s left; do sleep 0.01; done; exit 1",
+        );
+        let left = shell.dir.path().join("left");
+        assert_eq!(ends(&process).await, Exit::Status(1));
+        soon(process.output_settled()).await;
+        drop(process);
+        let left = std::fs::read_to_string(left).unwrap();
+        assert_eq!(shell.printed().await, [""; 0]);
+        rustix::process::kill_process(
+            Pid::from_raw(left.trim().parse().unwrap()).unwrap(),
+            Signal::KILL,
+        )
+        .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_dyno_that_prints_without_end_keeps_running_and_loses_lines() {
+        let shell = Shell::new();
+        let process = shell.run(
+            "yes 0123456789012345678901234567890123456789 | head -c 41000000; echo done > finished",
+        );
+        assert_eq!(ends(&process).await, Exit::Status(0));
+        drop(process);
+        assert!(shell.dir.path().join("finished").exists());
+        let printed = shell.printed().await;
+        let said = printed.iter().filter(|line| line.contains("Error L10")).collect::<Vec<_>>();
+        assert!(said.iter().all(|line| line.starts_with("heroku[web.2]: Error L10 (output buffer overflow): ")));
+        let number = |line: &&String| line.split(' ').nth(6).unwrap().parse::<usize>().unwrap();
+        let dropped = said.iter().map(number).sum::<usize>();
+        assert!(dropped > 0);
+        assert_eq!(printed.len() - said.len() + dropped, 1_000_000);
+    }
+
+    #[tokio::test]
+    async fn a_line_of_10_mb_is_cut() {
+        let shell = Shell::new();
+        let process = shell.run("head -c 10000000 /dev/zero | tr '\\0' x; echo; echo next");
+        ends(&process).await;
+        drop(process);
+        let printed = shell.printed().await;
+        assert!(printed.iter().all(|line| line.len() <= limits::OUTPUT_LINE_MAX + 80));
+        assert!(printed.iter().any(|line| line.ends_with("xxx")));
+    }
+
+    #[tokio::test]
+    async fn a_web_process_listens_when_its_port_accepts() {
+        let shell = Shell::new();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut start = shell.start("exec sleep 1000");
+        start.port = Some(listener.local_addr().unwrap().port());
+        let process = shell.launcher.spawn(&start).unwrap();
+        soon(process.listening()).await;
+        drop(listener);
+        let silent = time::timeout(Duration::from_millis(100), process.listening()).await;
+        assert!(silent.is_err());
+        process.kill();
+        ends(&process).await;
+    }
+
+    #[tokio::test]
+    async fn a_start_that_fails_says_why() {
+        let shell = Shell::new();
+        let mut missing = shell.start("true");
+        missing.program =
+            Arc::new(Program { dir: "/no/such/dir".into(), ..(*missing.program).clone() });
+        let error = shell.launcher.spawn(&missing).err().unwrap();
+        assert_eq!(error.to_string(), "the app's directory /no/such/dir is not there");
+        let shell = Shell::with("/no/such/program");
+        let error = shell.launcher.spawn(&shell.start("true")).err().unwrap();
+        assert!(error.to_string().starts_with("start /no/such/program: "), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_forgotten_is_killed() {
+        let shell = Shell::new();
+        let process = shell.run("echo $$; exec sleep 1000");
+        let group = process.group;
+        drop(process);
+        let gone = async {
+            while !matches!(
+                waitid(WaitId::Pgid(Some(group)), WaitIdOptions::EXITED),
+                Err(_) | Ok(Some(_))
+            ) {}
+        };
+        soon(gone).await;
+    }
+
+    /// The log is a file: there is nothing to await but its next line.
+    async fn until_printed(shell: &Shell, line: &str) {
+        loop {
+            shell.log.flush();
+            let text = std::fs::read_to_string(shell.dir.path().join("log")).unwrap();
+            if text.lines().any(|it| it.ends_with(line)) {
+                return;
+            }
+            time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }

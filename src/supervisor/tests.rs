@@ -43,7 +43,7 @@ pub(crate) fn managed(formation: &[(&str, u32)]) -> AppSource {
     })
 }
 
-fn external(addresses: &[&str]) -> AppSource {
+pub(crate) fn external(addresses: &[&str]) -> AppSource {
     AppSource::External(addresses.iter().map(|text| DynoAddr::parse(text).unwrap()).collect())
 }
 
@@ -95,15 +95,15 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
 }
 
 /// A supervisor over scripted processes.
-struct Formation {
-    supervisor: Supervisor,
-    publisher: Arc<Publisher>,
-    scripts: Scripts,
-    shutdown: Shutdown,
+pub(crate) struct Formation {
+    pub(crate) supervisor: Supervisor,
+    pub(crate) publisher: Arc<Publisher>,
+    pub(crate) scripts: Scripts,
+    pub(crate) shutdown: Shutdown,
 }
 
 impl Formation {
-    fn start(scripts: &[Script], apps: &[(&str, AppSource)]) -> Self {
+    pub(crate) fn start(scripts: &[Script], apps: &[(&str, AppSource)]) -> Self {
         let scripts = Scripts::new(scripts);
         let shutdown = Shutdown::default();
         let log = AppLog::new(Lines::start(Target::Off).unwrap());
@@ -124,7 +124,7 @@ impl Formation {
     }
 
     /// `web.1 up` …
-    fn states(&self) -> Vec<String> {
+    pub(crate) fn states(&self) -> Vec<String> {
         self.supervisor
             .status()
             .iter()
@@ -138,7 +138,7 @@ impl Formation {
 }
 
 /// Some simulated seconds, and a moment.
-async fn passes(secs: u64) {
+pub(crate) async fn passes(secs: u64) {
     time::sleep(Duration::from_millis(secs * 1000 + 10)).await;
 }
 

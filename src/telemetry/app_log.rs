@@ -17,8 +17,9 @@ impl AppLog {
     }
 
     /// A line of the platform about a process: `shop heroku[web.1]: State changed from starting to up`.
-    pub fn platform(&self, app: &AppName, process: &dyn Display, message: &dyn Display) {
-        self.write(Some(app), "heroku", process, |out| write!(out, "{message}"));
+    /// `false`: dropped.
+    pub fn platform(&self, app: &AppName, process: &dyn Display, message: &dyn Display) -> bool {
+        self.write(Some(app), "heroku", process, |out| write!(out, "{message}"))
     }
 
     /// A line that an app's process printed: `shop app[web.1]: Listening on 5000`. `false`: dropped.

@@ -5,4 +5,15 @@
 
 mod support;
 
-mod routing; // which dyno a request goes to, and what comes back
+mod routing; // which app and dyno a request goes to, and what is tried again
+mod timeouts; // what ends when
+mod headers; // the heads that dynos and clients see
+mod smuggling; // requests that no dyno may ever see
+mod bodies; // every framing, both ways
+mod interim; // 1xx and Expect
+mod connections; // kept, pipelined, half-closed, given up
+mod upgrade; // pipes
+mod refusals; // the answers of the router itself
+mod log; // the line per request, and the counters
+mod commands; // what people ask the running daemon
+mod service_manager; // systemd: sockets that it opens, states that it hears of

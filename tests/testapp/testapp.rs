@@ -5,7 +5,7 @@
 //!
 //! At start: `PORT` (0: any, printed) or `UNIX_SOCKET`; `BACKLOG`; `CRASH_DURING_BOOT`, `NEVER_BIND`,
 //! `BIND_AFTER_MS`, `EXIT_AFTER_MS`, each with `EXIT_CODE`; `GRANDCHILD`, `FILL_STDOUT`, `LONG_LINE`,
-//! `NOT_UTF8`; `CLOSE_IDLE_AFTER_MS`, `KEEP_ALIVE_SECONDS`; `HEALTH_AFTER_MS`.
+//! `NOT_UTF8`; `CLOSE_IDLE_AFTER_MS`, `KEEP_ALIVE_SECONDS`; `CLOSE_ALWAYS` (each request, unanswered).
 #![expect(
     clippy::disallowed_methods,
     reason = "an app has its own clock, threads and children; the rules for these are dynomesh's"
@@ -24,7 +24,6 @@ use std::{env, fs, thread};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 fn main() -> io::Result<()> {
-    uptime_ms();
     if env::var_os("GRANDCHILD").is_some() {
         // It inherits stdout and outlives its parent.
         Command::new("sleep").arg("300").spawn()?;
@@ -86,7 +85,7 @@ fn serve(listener: &Socket) -> io::Result<()> {
         CONNECTIONS.fetch_add(1, Ordering::Relaxed);
         thread::spawn(move || {
             // A connection that ends badly is what half of the tests are about.
-            let _ = Connection { socket, input: Vec::new() }.run();
+            let _ = Connection { socket, input: Vec::new(), requests: 0 }.run();
         });
     }
 }
@@ -180,6 +179,7 @@ fn percent_decoded(text: &str) -> Vec<u8> {
 struct Connection {
     socket: Socket,
     input: Vec<u8>,
+    requests: u64,
 }
 
 /// What becomes of the connection after an answer.
@@ -197,6 +197,7 @@ impl Connection {
             let Some(head) = self.read_head()? else { return Ok(()) };
             self.socket.set_read_timeout(None)?;
             let request = Request::parse(&head)?;
+            self.requests += 1;
             match self.answer(&request)? {
                 Then::Keep => {}
                 Then::Close => return Ok(()),
@@ -215,6 +216,9 @@ impl Connection {
             "/pid" => return self.text(200, &std::process::id().to_string()),
             _ => count(request),
         }
+        if env::var_os("CLOSE_ALWAYS").is_some() {
+            return Ok(Then::Close);
+        }
         match request.path.as_str() {
             "/early" => return self.early(request, Then::Close),
             "/early-keep" => return self.early(request, Then::Keep),
@@ -223,9 +227,6 @@ impl Connection {
                 return Ok(Then::Close);
             }
             "/close-unread" => return Ok(Then::Close),
-            "/reset-unread" => return self.reset(),
-            "/raw-unread" => return self.raw(request),
-            "/no-continue" => {}
             "/continue" => self.send(b"HTTP/1.1 100 Continue\r\n\r\n")?,
             "/refuse-expectation" => {
                 self.send(b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
@@ -252,10 +253,14 @@ impl Connection {
             "/trailers" => self.text(200, &String::from_utf8_lossy(&trailers)),
             "/head" => self.respond(200, "", &request.head),
             "/close" => Ok(Then::Close),
+            // Closes a connection that has carried a request before, as a server does whose idle time is up.
+            "/once" if self.requests > 1 => Ok(Then::Close),
             "/reset" => self.reset(),
             "/raw" => self.raw(request),
             "/chunked" => self.chunked(request),
             "/drip" => self.drip(request),
+            "/interim" => self.interim(request),
+            "/fields" => self.fields(request),
             "/stall" => {
                 self.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")?;
                 thread::park();
@@ -279,9 +284,6 @@ impl Connection {
                 self.text(200, &value)
             }
             "/length" => self.text(200, &body.len().to_string()),
-            "/health" if number("HEALTH_AFTER_MS").is_some_and(|ms| uptime_ms() < ms) => {
-                self.text(503, "not yet")
-            }
             _ if request.method == "HEAD" => {
                 self.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n")?;
                 Ok(Then::Keep)
@@ -386,6 +388,24 @@ impl Connection {
         }
         self.send(b"0\r\n\r\n")?;
         Ok(Then::Keep)
+    }
+
+    /// `?name=X&line=100&n=1`: that many such field lines (CRLF not counted), then Content-Length.
+    fn fields(&mut self, request: &Request) -> io::Result<Then> {
+        let name = request.text("name");
+        let length = request.number("line").unwrap_or(100) as usize - name.len() - 2;
+        let line = format!("{name}: {}\r\n", "v".repeat(length));
+        self.respond(200, &line.repeat(request.number("n").unwrap_or(1) as usize), b"")
+    }
+
+    /// `?n=1&ms=0&status=103`: interim answers every so often, then the answer.
+    fn interim(&mut self, request: &Request) -> io::Result<Then> {
+        let status = request.number("status").unwrap_or(103);
+        for number in 0..request.number("n").unwrap_or(1) {
+            self.send(format!("HTTP/1.1 {status} Hint\r\nLink: </{number}>\r\n\r\n").as_bytes())?;
+            sleep(request.number("ms").unwrap_or(0));
+        }
+        self.text(200, "final")
     }
 
     /// `?bytes=…`: that many, then how many it got rid of is in the file `&told=…`.
@@ -526,11 +546,6 @@ fn exit_code() -> i32 {
 
 fn keep_alive_field() -> String {
     number("KEEP_ALIVE_SECONDS").map_or(String::new(), |it| format!("Keep-Alive: timeout={it}\r\n"))
-}
-
-fn uptime_ms() -> u64 {
-    static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
-    START.elapsed().as_millis() as u64
 }
 
 fn sleep(ms: u64) {

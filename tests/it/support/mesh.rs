@@ -136,7 +136,9 @@ impl Setup {
             }
         };
         let http = log.wait_for("listening on http://…", announced("listening on ")).await;
-        let admin = log.wait_for("admin on http://…", announced("admin on ")).await;
+        let admin = log
+            .wait_for("metrics and health on http://…", announced("metrics and health on "))
+            .await;
         Mesh { setup: self, child, log, http, admin, reloads: 0 }
     }
 

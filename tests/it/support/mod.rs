@@ -9,8 +9,8 @@ mod load; // clients that never retry
 mod mesh; // the daemon: its configuration, process and log
 mod metrics; // what /metrics says
 
-pub(crate) use app::App;
-pub(crate) use client::{Answer, Client, percent_encoded};
+pub(crate) use app::{App, refusing_addr};
+pub(crate) use client::{Answer, Client, End, percent_encoded, request};
 pub(crate) use lines::{Line, Request};
 pub(crate) use load::{Load, Tally};
 pub(crate) use mesh::{Mesh, Setup};

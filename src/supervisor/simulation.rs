@@ -1,0 +1,159 @@
+//! Any order of reloads, crashes, boots and requests against the real manager and real lives, with scripted
+//! processes on a paused clock. What must hold is checked after each step and at the end.
+//!
+//! proptest draws the steps, shrinks what fails and prints it; keep that as a named test in `tests.rs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::time::{self, Instant};
+
+use crate::config::{AppSource, limits};
+use crate::model::{Exit, ProcessType};
+use crate::supervisor::scripted::Script;
+use crate::supervisor::tests::{Formation, config, external, managed, passes};
+use crate::table::{Lease, Standing};
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// The configuration becomes this; `None` removes the app.
+    Reload(Option<Wanted>),
+    /// Processes that start from now on do this.
+    Plan(Script),
+    /// So much time passes.
+    Pass(u16),
+    /// A request is sent, if there is a dyno.
+    Lease,
+    /// The oldest request ends.
+    Return,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    Managed { web: u32, worker: u32, command: u8 },
+    External(u8),
+}
+
+impl Wanted {
+    fn source(self) -> AppSource {
+        match self {
+            Self::External(1) => external(&["127.0.0.1:5001"]),
+            Self::External(_) => external(&["127.0.0.1:5001", "127.0.0.1:5002"]),
+            Self::Managed { web, worker, command } => {
+                let AppSource::Managed(mut app) = managed(&[("web", web), ("worker", worker)])
+                else {
+                    unreachable!("managed makes managed apps")
+                };
+                app.commands.insert(ProcessType::web(), format!("command {command}"));
+                AppSource::Managed(app)
+            }
+        }
+    }
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let managed = (0u32..4, 0u32..3, 0u8..3).prop_map(|(web, worker, command)| Wanted::Managed {
+        web,
+        worker,
+        command,
+    });
+    let wanted = prop_oneof![4 => managed, 1 => (1u8..3).prop_map(Wanted::External)];
+    let script = (
+        prop::option::weighted(0.8, 0u64..70),
+        prop::option::weighted(0.5, (0u64..100, 0i32..3)),
+        prop::option::weighted(0.8, 0u64..40),
+        prop::bool::weighted(0.1),
+    );
+    let script = script.prop_map(|(listens, exits, heeds_sigterm, fails)| Script {
+        listens: listens.map(Duration::from_secs),
+        exits: exits.map(|(after, status)| (Duration::from_secs(after), Exit::Status(status))),
+        heeds_sigterm: heeds_sigterm.map(Duration::from_secs),
+        fails,
+    });
+    prop_oneof![
+        3 => prop::option::weighted(0.9, wanted).prop_map(Step::Reload),
+        3 => script.prop_map(Step::Plan),
+        5 => (0u16..120).prop_map(Step::Pass),
+        3 => Just(Step::Lease),
+        2 => Just(Step::Return),
+    ]
+}
+
+/// Of every dyno that requests may be sent to: it gives leases, and its process has not ended.
+fn check_lineup(formation: &Formation) {
+    for app in formation.publisher.table().apps() {
+        let lineup = app.roster.lineup();
+        assert_eq!(lineup.standing == Standing::Up, !lineup.dynos.is_empty());
+        for dyno in &lineup.dynos {
+            assert!(!dyno.is_closed(), "{dyno:?} is closed and in the line-up");
+            assert_eq!(dyno.exit(), None, "{dyno:?} has exited and is in the line-up");
+        }
+    }
+}
+
+fn lease(formation: &Formation) -> Option<Lease> {
+    let table = formation.publisher.table();
+    let lineup = table.apps().first()?.roster.lineup().clone();
+    lineup.dynos.first()?.lease()
+}
+
+async fn simulate(steps: Vec<Step>) {
+    let formation = Formation::start(&[Script::listens(1)], &[]);
+    let mut wanted = None;
+    let mut leases = Vec::new();
+    for step in steps {
+        match step {
+            Step::Reload(now) => {
+                wanted = now;
+                apply(&formation, wanted);
+            }
+            Step::Plan(script) => formation.scripts.plan(&[script]),
+            Step::Pass(secs) => passes(secs.into()).await,
+            Step::Lease => leases.extend(lease(&formation)),
+            Step::Return => drop((!leases.is_empty()).then(|| leases.remove(0))),
+        }
+        check_lineup(&formation);
+    }
+
+    // Once all is well and quiet, what is wanted is what is: a new release of it replaces every process that
+    // was told to crash later.
+    formation.scripts.plan(&[Script::listens(1)]);
+    leases.clear();
+    passes(1000).await;
+    if let Some(Wanted::Managed { web, worker, .. }) = wanted {
+        apply(&formation, Some(Wanted::Managed { web, worker, command: 9 }));
+        passes(1000).await;
+        let names = |of: &'static str, count| {
+            (1..=count).map(move |number| format!("app {of}.{number} up"))
+        };
+        let expected = names("web", web).chain(names("worker", worker)).collect::<Vec<_>>();
+        assert_eq!(formation.states(), expected);
+    }
+
+    // And the end takes no longer than the slowest may.
+    let began = Instant::now();
+    formation.supervisor.stop().await;
+    assert!(began.elapsed() <= Duration::from_secs(31) + limits::KILL_WAIT);
+    assert!(formation.states().iter().all(|state| state.ends_with(" external")));
+    assert!(formation.scripts.ports.lock().unwrap().is_empty(), "a process outlived the stop");
+    formation.shutdown.begin();
+    time::timeout(Duration::from_secs(1), formation.shutdown.finished()).await.unwrap();
+}
+
+fn apply(formation: &Formation, wanted: Option<Wanted>) {
+    let apps = wanted.map(|wanted| ("app", wanted.source()));
+    formation.supervisor.apply(&Arc::new(config(apps.as_slice())));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_requests_go_to_living_dynos_and_all_comes_to_what_is_wanted(
+        steps in prop::collection::vec(any_step(), 1..40),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        runtime.unwrap().block_on(simulate(steps));
+    }
+}

@@ -1,0 +1,175 @@
+//! Upgrades: a byte pipe after 101, and nothing of the kind before.
+
+use std::time::Duration;
+
+use crate::support::{App, Client, Mesh, Setup, request};
+
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+
+async fn upgraded(mesh: &Mesh) -> Client {
+    let mut client = mesh.client().await;
+    client.send(request("GET", "/ws", UPGRADE, "")).await;
+    let answer = client.answer().await;
+    assert_eq!(answer.status, 101);
+    assert_eq!(answer.field("Upgrade"), Some("websocket"));
+    assert_eq!(answer.field("Connection").map(str::to_ascii_lowercase).as_deref(), Some("upgrade"));
+    assert_eq!((answer.field("Content-Length"), answer.field("Transfer-Encoding")), (None, None));
+    client
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_is_a_pipe_of_bytes() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let mut client = upgraded(&mesh).await;
+    for bytes in [&b"\x81\x05hello"[..], b"\0\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", &[0xff; 70_000]]
+    {
+        client.send(bytes).await;
+        assert!(client.exactly(bytes.len()).await == bytes);
+    }
+    assert_eq!(
+        mesh.metrics().await.get("dynomesh_in_flight", &[("app", "shop")]),
+        1.0,
+        "a pipe is a lease"
+    );
+}
+
+/// FIN is passed on as such: what the other side still has to say arrives.
+#[tokio::test]
+async fn a_half_closed_pipe_still_carries_the_other_way() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let mut client = upgraded(&mesh).await;
+    client.send("last words").await;
+    client.finish().await;
+    assert_eq!(client.rest().await, b"last wordsbye");
+    let line = mesh.request("/ws").await;
+    line.has(&["at=info", "status=101", "dyno=web.1"]);
+    assert_eq!(mesh.requests("/ws").len(), 1);
+    mesh.metric_becomes("dynomesh_in_flight", &[("app", "shop")], 0.0).await;
+}
+
+#[tokio::test]
+async fn a_pipe_that_the_client_resets_is_over() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    upgraded(&mesh).await.reset();
+    mesh.request("/ws").await.has(&["at=info", "status=101"]);
+    mesh.metric_becomes("dynomesh_in_flight", &[("app", "shop")], 0.0).await;
+}
+
+#[tokio::test]
+async fn a_pipe_whose_dyno_dies_is_over() {
+    let mut app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let mut client = upgraded(&mesh).await;
+    app.kill().await;
+    let _ = client.rest_and_end().await;
+    mesh.request("/ws").await.has(&["at=info", "status=101"]);
+}
+
+#[tokio::test]
+async fn a_silent_pipe_is_h15_and_a_busy_one_lives() {
+    let app = App::start().await;
+    let mesh = Setup::new().timeouts("rolling = \"500ms\"").shop(&[&app]).start().await;
+    let mut client = upgraded(&mesh).await;
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        client.send("x").await;
+        assert_eq!(client.exactly(1).await, b"x");
+    }
+    let _ = client.rest_and_end().await;
+    let line = mesh.request("/ws").await;
+    line.has(&["at=error", "code=H15", "status=101"]);
+    assert!(line.millis("service") >= 1700, "the pipe's whole life");
+}
+
+/// Bytes that come with the request wait for the 101, and go first then.
+#[tokio::test]
+async fn bytes_sent_ahead_of_the_101_go_first() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let mut client = mesh.client().await;
+    client.send([request("GET", "/ws", UPGRADE, "").as_bytes(), b"early"].concat()).await;
+    assert_eq!(client.answer().await.status, 101);
+    client.send("late").await;
+    assert_eq!(client.exactly(9).await, b"earlylate");
+}
+
+/// If the answer is not 101, they are the next request: not the dyno's to see as its own.
+#[tokio::test]
+async fn bytes_sent_ahead_are_a_request_when_nothing_was_upgraded() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let mut client = mesh.client().await;
+    let second = "GET /second HTTP/1.1\r\nHost: nobody.localhost\r\n\r\n";
+    client.send([request("GET", "/", UPGRADE, "").as_str(), second].concat()).await;
+    assert_eq!(client.answer().await.status, 200);
+    assert_eq!(client.answer().await.status, 404, "looked up by its own host");
+    assert_eq!(app.count().await, 1);
+}
+
+#[tokio::test]
+async fn a_request_with_a_body_may_ask_for_an_upgrade() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let mut client = mesh.client().await;
+    client.send(request("POST", "/ws", UPGRADE, "body")).await;
+    assert_eq!(client.answer().await.status, 101);
+    client.send("pipe").await;
+    assert_eq!(client.exactly(4).await, b"pipe", "the body was the request's");
+}
+
+#[tokio::test]
+async fn the_dyno_is_asked_for_the_upgrade() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let fields =
+        "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Key: x\r\n";
+    let head = mesh.client().await.request("GET", "/head", fields, "").await;
+    let head = head.text().to_ascii_lowercase();
+    assert!(
+        head.contains("\r\nupgrade: websocket\r\n")
+            && head.contains("\r\nsec-websocket-key: x\r\n"),
+        "{head}"
+    );
+    let connection = head.lines().find(|line| line.starts_with("connection:"));
+    assert!(connection.is_some_and(|it| it.contains("upgrade")), "{head}");
+}
+
+/// h2c would tunnel requests past the router; so would an upgrade that nobody asked for by Connection.
+#[tokio::test]
+async fn upgrades_that_would_lead_past_the_router_are_not_passed_on() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    for fields in [
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
+        "Connection: Upgrade\r\nUpgrade: H2C\r\n",
+        "Connection: Upgrade\r\nUpgrade: HTTP/2.0\r\n",
+        "Connection: Upgrade\r\nUpgrade: TLS/1.0\r\n",
+        "Upgrade: websocket\r\n",
+        "HTTP2-Settings: AAMAAABkAAQAAP__\r\n",
+    ] {
+        let answer = mesh.client().await.request("GET", "/head", fields, "").await;
+        assert_eq!(answer.status, 200, "{fields}");
+        let head = answer.text().to_ascii_lowercase();
+        assert!(
+            !head.contains("upgrade") && !head.contains("http2-settings"),
+            "{fields} gave {head}"
+        );
+    }
+    let mut client = mesh.client().await;
+    client.send(format!("GET /head HTTP/1.0\r\nHost: shop.localhost\r\n{UPGRADE}\r\n")).await;
+    let head = client.answer().await.text().to_ascii_lowercase();
+    assert!(!head.contains("upgrade"), "there was none in 1.0: {head}");
+}
+
+/// heroku.md §1.10: a Connection that promises an upgrade without naming one.
+#[tokio::test]
+async fn a_connection_upgrade_without_upgrade_is_400() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let answer = mesh.client().await.request("GET", "/", "Connection: upgrade\r\n", "").await;
+    assert_eq!(answer.status, 400);
+    assert_eq!(app.count().await, 0);
+}
