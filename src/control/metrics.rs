@@ -29,7 +29,7 @@ fn render_table(table: &Table, out: &mut String) {
     .sample(&[], table.version());
     let mut family = Family::gauge(out, "dynomesh_held_requests", "Requests that wait for a dyno.");
     for app in table.apps() {
-        family.sample(&[("app", &app.name)], app.roster.waiting_now());
+        family.sample(&[("app", &app.name)], app.roster.held().load(Ordering::Relaxed));
     }
     let mut family = Family::gauge(
         out,
@@ -88,7 +88,7 @@ mod tests {
         let leases = [dyno.lease(), dyno.lease()];
         dyno.lingering().store(1, Ordering::Relaxed);
         let table = scene.publisher.table();
-        table.apps()[0].roster.waiting().store(7, Ordering::Relaxed);
+        table.apps()[0].roster.held().store(7, Ordering::Relaxed);
         let mut out = String::new();
         render_table(&table, &mut out);
         drop(leases);

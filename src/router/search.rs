@@ -36,6 +36,8 @@ pub(crate) struct Search {
     cause: Option<Refusal>,
     /// A used connection has failed this request: it gets a fresh one.
     fresh_only: bool,
+    /// The dyno of that connection.
+    failing: Option<u64>,
     /// Whether to go on looking if the client has gone.
     watching: bool,
     connecting: bool,
@@ -53,6 +55,7 @@ impl Search {
             attempts: 0,
             cause: None,
             fresh_only: false,
+            failing: None,
             watching: true,
             connecting: false,
             last: None,
@@ -74,7 +77,10 @@ impl Search {
         self.cause = Some(cause);
         match retry {
             Retry::AnotherDyno => self.tried.push(dyno.id()),
-            Retry::AnyDyno | Retry::No => self.fresh_only = true,
+            Retry::AnyDyno | Retry::No => {
+                self.fresh_only = true;
+                self.failing = Some(dyno.id());
+            }
         }
     }
 
@@ -85,11 +91,9 @@ impl Search {
         client: &mut Client,
         app: &Arc<App>,
     ) -> Result<(Lease, Upstream), Refusal> {
-        let mut waiting = None;
-        let found = self.look(request, client, app, &mut waiting).await;
-        if waiting.is_some() {
-            client.deadline.wait_for_changes(false);
-        }
+        let mut held = None;
+        let found = self.look(request, client, app, &mut held).await;
+        client.deadline.wait_for_changes(false);
         found
     }
 
@@ -98,24 +102,23 @@ impl Search {
         request: &Request,
         client: &mut Client,
         app: &Arc<App>,
-        waiting: &mut Option<Waiting>,
+        held: &mut Option<Held>,
     ) -> Result<(Lease, Upstream), Refusal> {
         loop {
             let changes = client.worker.changes();
             match self.pick(client, app)? {
                 Pick::Leased(lease) => {
                     self.last = Some(lease.dyno().clone());
-                    if let Some(upstream) =
-                        self.connect(request, client, app, &lease, waiting).await?
+                    if let Some(upstream) = self.connect(request, client, app, &lease, held).await?
                     {
                         return Ok((lease, upstream));
                     }
                 }
                 Pick::Quarantined(until) => {
-                    self.hold(request, client, app, changes, until, waiting).await?;
+                    self.hold(request, client, app, changes, until, held).await?;
                 }
                 Pick::Exhausted => {
-                    self.hold(request, client, app, changes, self.budget, waiting).await?;
+                    self.hold(request, client, app, changes, self.budget, held).await?;
                 }
             }
         }
@@ -136,13 +139,17 @@ impl Search {
         if self.attempts >= limits::TRIES_MAX {
             return Err(self.cause.unwrap_or(Refusal::ConnectRefused));
         }
-        let pick = pick(
-            &lineup.dynos,
-            app.policy.balance,
-            &self.tried,
-            worker.now().tick(),
-            &worker.random,
-        );
+        let choose = |spared: &[u64]| {
+            pick(&lineup.dynos, app.policy.balance, spared, worker.now().tick(), &worker.random)
+        };
+        let pick = match self.failing {
+            // Any dyno may have the request again, but the one whose connection just failed may be dying.
+            Some(failing) => match choose(&[&self.tried[..], &[failing]].concat()) {
+                leased @ Pick::Leased(_) => leased,
+                Pick::Quarantined(_) | Pick::Exhausted => choose(&self.tried),
+            },
+            None => choose(&self.tried),
+        };
         match (&pick, self.cause) {
             // It has tried every dyno itself: the last cause says why.
             (Pick::Exhausted, Some(cause)) => Err(cause),
@@ -158,9 +165,9 @@ impl Search {
         app: &Arc<App>,
         changes: u64,
         until: Tick,
-        waiting: &mut Option<Waiting>,
+        held: &mut Option<Held>,
     ) -> Result<(), Refusal> {
-        Waiting::enter(waiting, client, app)?;
+        Held::enter(held, client, app)?;
         client.deadline.set(until.min(self.budget));
         poll_fn(|cx| {
             if client.worker.changes() != changes {
@@ -192,7 +199,7 @@ impl Search {
         client: &mut Client,
         app: &Arc<App>,
         lease: &Lease,
-        waiting: &mut Option<Waiting>,
+        held: &mut Option<Held>,
     ) -> Result<Option<Upstream>, Refusal> {
         let dyno = lease.dyno();
         let repeatable = request.is_idempotent && !request.has_body();
@@ -217,7 +224,8 @@ impl Search {
                 }),
             };
             self.connecting = true;
-            Waiting::enter(waiting, client, app)?;
+            *held = None;
+            client.deadline.wait_for_changes(true);
             if !std::mem::replace(&mut timed, true) {
                 let connect = worker.read_clock().deadline(app.policy.timeouts.connect);
                 client.deadline.set(connect.min(self.budget));
@@ -381,17 +389,20 @@ impl Drop for Queued {
     }
 }
 
-/// One of the requests of an app that wait for a dyno.
-struct Waiting(Arc<Roster>);
+/// One of the requests of an app for which there is no dyno.
+///
+/// Requests that wait for a connection to a dyno that is up are not among them: ten thousand clients that come
+/// at once are served, sixteen connects at a time.
+struct Held(Arc<Roster>);
 
-impl Waiting {
+impl Held {
     /// Joins those who wait, unless there are too many (H11) or this request is among them already.
-    fn enter(place: &mut Option<Self>, client: &Client, app: &App) -> Result<(), Refusal> {
-        if place.is_none() {
+    fn enter(held: &mut Option<Self>, client: &Client, app: &App) -> Result<(), Refusal> {
+        if held.is_none() {
             client.deadline.wait_for_changes(true);
             let dynos = app.roster.lineup().dynos.len().max(1) as u32;
-            let before = app.roster.waiting().fetch_add(1, Ordering::Relaxed);
-            *place = Some(Self(app.roster.clone()));
+            let before = app.roster.held().fetch_add(1, Ordering::Relaxed);
+            *held = Some(Self(app.roster.clone()));
             if before >= app.policy.backlog.saturating_mul(dynos) {
                 return Err(Refusal::BacklogTooDeep);
             }
@@ -400,8 +411,8 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Held {
     fn drop(&mut self) {
-        self.0.waiting().fetch_sub(1, Ordering::Relaxed);
+        self.0.held().fetch_sub(1, Ordering::Relaxed);
     }
 }

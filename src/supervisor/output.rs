@@ -19,7 +19,6 @@ use crate::config::limits;
 use crate::model::{AppName, DynoName};
 use crate::shutdown::Shutdown;
 use crate::supervisor::metrics;
-use crate::supervisor::spawn::Start;
 use crate::telemetry::{AppLog, Stamp};
 
 use lines::Lines;
@@ -42,7 +41,8 @@ impl Output {
 /// Starts to carry what comes out of `pipe` into the log.
 pub(crate) fn carry(
     pipe: OwnedFd,
-    start: &Start,
+    app: &AppName,
+    dyno: &DynoName,
     log: &AppLog,
     shutdown: &Shutdown,
 ) -> io::Result<Output> {
@@ -50,8 +50,8 @@ pub(crate) fn carry(
     let (process, process_gone) = oneshot::channel();
     let (running, ended) = watch::channel(());
     let carrier = Carrier {
-        app: start.app.clone(),
-        dyno: start.dyno.clone(),
+        app: app.clone(),
+        dyno: dyno.clone(),
         log: log.clone(),
         lines: Lines::default(),
         window: Window::default(),

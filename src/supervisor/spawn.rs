@@ -162,8 +162,8 @@ impl Spawn for Launcher {
         let child = command.spawn().map_err(failed)?;
         // Our copies of the pipe's writing end are in `command`.
         drop(command);
-        let output =
-            output::carry(output.into(), start, log, shutdown).map_err(SpawnError::Watch)?;
+        let output = output::carry(output.into(), &start.app, &start.dyno, log, shutdown)
+            .map_err(SpawnError::Watch)?;
         OsProcess::new(child.id(), start.port, output)
     }
 }

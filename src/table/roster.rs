@@ -1,7 +1,7 @@
 //! An app's dynos, as the router may use them now.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -11,7 +11,7 @@ use crate::table::Dyno;
 /// see the dynos that a later configuration brings up.
 pub struct Roster {
     lineup: ArcSwap<Lineup>,
-    waiting: AtomicU32,
+    held: AtomicU32,
 }
 
 /// The dynos that requests may be sent to, and why there are none if there are none.
@@ -42,7 +42,7 @@ impl Roster {
     /// A roster with no dyno yet.
     pub fn new(standing: Standing) -> Arc<Self> {
         let lineup = ArcSwap::from_pointee(Lineup { dynos: Vec::new(), standing });
-        Arc::new(Self { lineup, waiting: AtomicU32::new(0) })
+        Arc::new(Self { lineup, held: AtomicU32::new(0) })
     }
 
     /// The dynos as of now. Hold it for a moment only.
@@ -50,14 +50,9 @@ impl Roster {
         self.lineup.load()
     }
 
-    /// Requests of this app that wait for a dyno (held, or connecting), over all workers.
-    pub fn waiting(&self) -> &AtomicU32 {
-        &self.waiting
-    }
-
-    /// As [`waiting`](Self::waiting), read.
-    pub fn waiting_now(&self) -> u32 {
-        self.waiting.load(Ordering::Relaxed)
+    /// Requests of this app for which there is no dyno, over all workers.
+    pub fn held(&self) -> &AtomicU32 {
+        &self.held
     }
 
     /// Puts a new line-up in place. Only [`Publisher`](crate::table::Publisher) calls it: the workers must be told.

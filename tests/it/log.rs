@@ -151,10 +151,8 @@ async fn the_line_may_go_to_a_file_or_nowhere() {
     mesh.reload_text(&text.replace(&format!("{:?}", file.to_str().unwrap()), "\"off\""), "ok")
         .await;
     assert_eq!(mesh.get("/nowhere").await.status, 200);
-    assert_eq!(
-        mesh.metrics().await.get("dynomesh_requests_total", &[("app", "shop"), ("status", "200")]),
-        3.0
-    );
+    let labels = [("app", "shop"), ("status", "200")];
+    mesh.metric_becomes("dynomesh_requests_total", &labels, 3.0).await;
     assert!(mesh.requests("/to-the-file").is_empty(), "it is on standard output as well");
 }
 

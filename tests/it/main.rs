@@ -2,7 +2,6 @@
 //!
 //! Each test is a sentence about what dynomesh does. Where the specification leaves a choice, the test's
 //! comment says how it was read.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
@@ -16,8 +15,8 @@ mod connections; // kept, pipelined, half-closed, given up
 mod upgrade; // pipes
 mod refusals; // the answers of the router itself
 mod log; // the line per request, and the counters
+mod commands; // what people ask the running daemon
+mod service_manager; // systemd: sockets that it opens, states that it hears of
 mod reload; // one configuration for another
 mod dynos; // dynos that dynomesh runs, and their faults
 mod operator; // start, check, stop
-mod commands; // what people ask the running daemon
-mod service_manager; // systemd: sockets that it opens, states that it hears of

@@ -34,12 +34,11 @@ async fn an_invalid_file_changes_nothing_and_says_why() {
     ] {
         let before = mesh.lines().len();
         mesh.reload_text(&bad, "refused").await;
-        let told = |line: &&crate::support::Line| {
-            line.message.contains(key) && line.message.contains("dynomesh.toml")
+        let told = |line: &crate::support::Line| {
+            let told = line.message.contains(key) && line.message.contains("dynomesh.toml");
+            told.then(|| line.clone())
         };
-        let lines = mesh.lines();
-        let line = lines[before..].iter().find(told);
-        let line = line.unwrap_or_else(|| panic!("nothing about {key} in {:?}", &lines[before..]));
+        let line = mesh.line_since(before, &format!("what is wrong with {key}"), told).await;
         // Cannot-change refusals name the key; errors in the file its line as well.
         let place = format!("{}:", file.display());
         let numbered = line

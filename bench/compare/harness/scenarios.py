@@ -1,8 +1,8 @@
 """The scenarios: each a question, a load, and what is measured while it lasts."""
 
 import collections
+import contextlib
 import os
-import shutil
 import signal
 import tempfile
 import time
@@ -46,25 +46,15 @@ class Scenario:
 
     def run(self, contestant, case, seconds):
         """Starts dynos and contestant, measures, stops them; returns the values by key."""
-        folder = Path(tempfile.mkdtemp(prefix="compare-dynos-"))
-        dynos = Dynos(folder, self.dynos, self.dynos_apart)
-        try:
-            site = Site(dynos)
-            try:
-                return self._run_on(site, contestant, case, seconds)
-            finally:
-                site.remove()
-        finally:
-            dynos.stop()
-            shutil.rmtree(folder)
-
-    def _run_on(self, site, contestant, case, seconds):
-        process = contestant.start(site) if contestant.is_proxy else None
-        try:
-            return self.measure(Running(site, contestant, process), case, seconds)
-        finally:
+        with contextlib.ExitStack() as ends:
+            folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="compare-")))
+            dynos = Dynos(folder, self.dynos, self.dynos_apart)
+            ends.callback(dynos.stop)
+            site = Site(folder, dynos)
+            process = contestant.start(site) if contestant.is_proxy else None
             if process:
-                process.stop()
+                ends.callback(process.stop)
+            return self.measure(Running(site, contestant, process), case, seconds)
 
     def measure(self, running, case, seconds):
         raise NotImplementedError

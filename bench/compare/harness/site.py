@@ -1,11 +1,8 @@
 """Where one contestant runs: its ports, its folder, the dynos behind it."""
 
-import shutil
 import socket
-import tempfile
 import time
 from http.client import HTTPConnection, HTTPException
-from pathlib import Path
 
 from . import machine
 from .processes import Process
@@ -99,12 +96,12 @@ class Dynos:
 
 
 class Site:
-    """A contestant's own folder and port for one run. Removed at its end."""
+    """A contestant's folder and port for one run."""
 
-    def __init__(self, dynos):
+    def __init__(self, folder, dynos):
+        self.folder = folder
         self.dynos = dynos
         self.port = free_ports(1)[0]
-        self.folder = Path(tempfile.mkdtemp(prefix="compare-"))
         self.access_log = self.folder / "access.log"
 
     @property
@@ -120,6 +117,3 @@ class Site:
         path = self.folder / template
         path.write_text(text)
         return path
-
-    def remove(self):
-        shutil.rmtree(self.folder, ignore_errors=True)

@@ -236,6 +236,16 @@ impl Mesh {
         self.log.wait_for(what, ask).await
     }
 
+    /// As [`line`](Self::line), but not among the first so many lines.
+    pub(crate) async fn line_since<T>(
+        &self,
+        first: usize,
+        what: &str,
+        ask: impl Fn(&Line) -> Option<T>,
+    ) -> T {
+        self.log.wait(what, || self.lines().iter().skip(first).find_map(&ask)).await
+    }
+
     /// Waits for a line about a process that contains this.
     pub(crate) async fn says(&self, source: &str, message: &str) -> Line {
         let what = format!("{source}: {message}");

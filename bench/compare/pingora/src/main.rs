@@ -68,7 +68,11 @@ impl ProxyHttp for Mesh {
         Exchange { since: Instant::now(), id: format!("{id:032x}"), dyno: None }
     }
 
-    async fn upstream_peer(&self, _: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(
+        &self,
+        _: &mut Session,
+        exchange: &mut Exchange,
+    ) -> Result<Box<HttpPeer>> {
         self.give_back(exchange);
         let dyno = self.pick();
         self.dynos[dyno].in_flight.fetch_add(1, Ordering::Relaxed);
@@ -111,7 +115,12 @@ impl ProxyHttp for Mesh {
         error
     }
 
-    async fn logging(&self, session: &mut Session, _: Option<&pingora_core::Error>, exchange: &mut Exchange) {
+    async fn logging(
+        &self,
+        session: &mut Session,
+        _: Option<&pingora_core::Error>,
+        exchange: &mut Exchange,
+    ) {
         let dyno = self.give_back(exchange);
         let request = session.req_header();
         let status = session.response_written().map_or(0, |it| it.status.as_u16());
@@ -171,7 +180,8 @@ fn serve(listen: &str, access_log: &Path, dynos: Vec<SocketAddr>) -> io::Result<
     };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
-    let dynos = dynos.into_iter().map(|addr| Dyno { addr, in_flight: AtomicUsize::new(0) }).collect();
+    let dynos =
+        dynos.into_iter().map(|addr| Dyno { addr, in_flight: AtomicUsize::new(0) }).collect();
     let mut service = http_proxy_service(&server.configuration, Mesh { dynos, log });
     service.add_tcp(listen);
     server.add_service(service);
