@@ -2,6 +2,7 @@
 //!
 //! Each test is a sentence about what dynomesh does. Where the specification leaves a choice, the test's
 //! comment says how it was read.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
