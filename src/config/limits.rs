@@ -63,7 +63,7 @@ pub const READ_FIRST: usize = 16 * 1024;
 /// Bytes relayed before others on the same worker get their turn.
 pub const FAIR_SHARE: usize = 256 * 1024;
 /// Bytes discarded by `wind_down`.
-pub const WIND_DOWN_BYTES: usize = 256 * 1024;
+pub const WIND_DOWN_BYTES: u32 = 256 * 1024;
 /// Idle connections kept per dyno and worker.
 pub const POOL_MAX: usize = 128;
 /// Connects in progress per dyno and worker: python's http.server listens with a backlog of 5, puma with

@@ -78,9 +78,10 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// Says whom to wake. Once per task, on its first poll.
+    /// Says whom to wake: the task that polls. What it is told first holds, since a slot has one task.
     pub(crate) fn attach(&self, waker: &Waker) {
-        self.list.slots.borrow_mut().wakers[self.slot as usize] = Some(waker.clone());
+        let slots = &mut *self.list.slots.borrow_mut();
+        slots.wakers[self.slot as usize].get_or_insert_with(|| waker.clone());
     }
 
     /// Replaces the deadline.

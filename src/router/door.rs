@@ -4,7 +4,6 @@
 //! queue (89 of 200 in a trial), and the kernel's hash leaves the busiest of eight workers with 1.5 times its share.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -205,11 +204,7 @@ fn less_loaded<'a>(workers: &'a [Arc<Mailbox>], random: &Random) -> &'a Mailbox 
 }
 
 fn peer(addr: Option<SocketAddrAny>) -> Peer {
-    match addr.and_then(|addr| SocketAddr::try_from(addr).ok()) {
-        // A v4 client of a v6 socket is a v4 client.
-        Some(addr) => Peer::Ip(addr.ip().to_canonical()),
-        None => Peer::Unix,
-    }
+    Peer::new(addr.and_then(|addr| addr.try_into().ok()))
 }
 
 /// Nothing panics while one of these locks is held, so poison says nothing.

@@ -15,7 +15,6 @@ use crate::router::client::Client;
 use crate::router::clock::Moment;
 use crate::router::headers::{self, Forwarding};
 use crate::router::linger::{self, Linger};
-use crate::router::listener::Peer;
 use crate::router::pending::Pending;
 use crate::router::relay::{End, Relay};
 use crate::router::reply::{Refusal, Reply};
@@ -71,10 +70,7 @@ impl Exchange {
         let table = worker.table();
         let app = table.find(&head.lookup).cloned();
         let expect_dyno = app.as_ref().is_some_and(|app| app.policy.expect == Expect::Dyno);
-        let peer = match client.peer {
-            Peer::Ip(ip) => Some(ip),
-            Peer::Unix => None,
-        };
+        let peer = client.peer.ip();
         let trusted = peer
             .is_none_or(|ip| table.listener().trusted_proxies.iter().any(|net| net.contains(&ip)));
         let with = Forwarding {
@@ -127,10 +123,7 @@ impl Exchange {
         let worker = &*client.worker;
         let request_id = worker.random.uuid().to_vec();
         let (method, path) = guess_request_line(bytes);
-        let fwd = match client.peer {
-            Peer::Ip(ip) => ip.to_string(),
-            Peer::Unix => String::new(),
-        };
+        let fwd = client.peer.ip().map_or_else(String::new, |ip| ip.to_string());
         let mut line = Vec::new();
         access_log::write_request(&mut line, method, path, "", &request_id, fwd.as_bytes());
         Box::new(Self {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,11 +14,27 @@ use crate::config::limits;
 use crate::model::ListenAddr;
 
 /// Who is at the other end of a client's connection.
+///
+/// Sixteen bytes, since each idle connection holds one: the address in its IPv6 form, unspecified for the
+/// peer of a Unix socket, which has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Peer {
-    Ip(IpAddr),
-    /// A Unix socket: its file permissions decide who connects, so the peer is trusted.
-    Unix,
+pub(crate) struct Peer(Ipv6Addr);
+
+impl Peer {
+    /// The peer of an accepted socket.
+    pub(crate) fn new(addr: Option<SocketAddr>) -> Self {
+        Self(match addr.map(|addr| addr.ip()) {
+            Some(IpAddr::V6(ip)) => ip,
+            Some(IpAddr::V4(ip)) => ip.to_ipv6_mapped(),
+            None => Ipv6Addr::UNSPECIFIED,
+        })
+    }
+
+    /// Its address; a v4 client of a v6 socket is a v4 client. `None` on a Unix socket, whose file
+    /// permissions decide who connects: such a peer is trusted.
+    pub(crate) fn ip(self) -> Option<IpAddr> {
+        (!self.0.is_unspecified()).then(|| self.0.to_canonical())
+    }
 }
 
 /// What connections know of where they were accepted.
