@@ -23,11 +23,12 @@ impl Lines {
         lines
     }
 
-    /// Passes over these bytes, and over the line that they finish, and says how many lines they end. Much
-    /// cheaper than to split them. What follows the last end is passed over too: that line loses its head.
+    /// Passes over these bytes, and over the line that they finish, and says how many lines they end; one
+    /// where they end none, since a line without its middle is lost, too. Much cheaper than to split them.
+    /// What follows the last end is passed over as well: that line loses its head.
     pub(crate) fn skip(&mut self, bytes: &[u8]) -> u64 {
         self.unfinished.clear();
-        memchr::memchr_iter(b'\n', bytes).count() as u64
+        (memchr::memchr_iter(b'\n', bytes).count() as u64).max(1)
     }
 
     /// What was printed after the last line's end.
@@ -145,6 +146,7 @@ mod tests {
         assert_eq!(lines.split(b"a\nb"), [b"a"]);
         assert_eq!(lines.skip(b"b\nc\nd"), 2);
         assert_eq!(lines.split(b"d\ne\n"), [b"d", b"e"]);
+        assert_eq!(lines.skip(b"the middle of a line"), 1);
         assert_eq!(lines.rest(), None);
     }
 
