@@ -147,12 +147,14 @@ impl Exchange {
         (after, client)
     }
 
+    /// The rare ends are boxed: thousands of these may be in flight at once.
     async fn live(&mut self, client: &mut Client) -> After {
         let app = match (self.refusal, self.app.clone()) {
             (None, Some(app)) => app,
             (refusal, _) => {
                 let whole = self.take_buffered_body(client);
-                return self.refuse(client, refusal.unwrap_or(Refusal::NoSuchApp), whole).await;
+                let refusal = refusal.unwrap_or(Refusal::NoSuchApp);
+                return Box::pin(self.refuse(client, refusal, whole)).await;
             }
         };
         let mut search = Search::new(client, &app);
@@ -164,7 +166,7 @@ impl Exchange {
                     self.connect =
                         search.connecting_since().map(|since| client.worker.now().since(since));
                     let whole = self.take_buffered_body(client);
-                    return self.refuse(client, refusal, whole).await;
+                    return Box::pin(self.refuse(client, refusal, whole)).await;
                 }
             };
             self.begin_service(client, lease.dyno().clone());
@@ -178,10 +180,12 @@ impl Exchange {
                 }
                 End::Answered => return self.answered(client, &relay),
                 End::Switched { to_client, to_dyno } => {
-                    return self.pipe(client, &app, relay, to_client, to_dyno).await;
+                    return Box::pin(self.pipe(client, &app, relay, to_client, to_dyno)).await;
                 }
                 End::ClientGone => return self.client_gone(client, &app, relay),
-                End::Refused(refusal) => return self.broken(client, &app, relay, refusal).await,
+                End::Refused(refusal) => {
+                    return Box::pin(self.broken(client, &app, relay, refusal)).await;
+                }
             }
         }
     }
