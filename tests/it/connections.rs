@@ -338,3 +338,52 @@ async fn what_one_client_left_behind_reaches_no_other() {
         assert_eq!(mesh.get("/").await.text(), "testapp");
     }
 }
+
+/// Its body is with the router already, which is no reason to do its work for nobody.
+#[tokio::test]
+async fn a_post_whose_client_leaves_while_it_is_held_reaches_no_dyno() {
+    for how in [End::Closed, End::Reset] {
+        let mesh =
+            Setup::new().procfile("shop", "web: BIND_AFTER_MS=2500 TESTAPP\n", "").start().await;
+        let mut client = mesh.client().await;
+        client.send(request("POST", "/held", "Id: gone\r\n", "body")).await;
+        mesh.metric_becomes("dynomesh_held_requests", &[("app", "shop")], 1.0).await;
+        leave(client, how).await;
+        let line = mesh.request("/held").await;
+        line.has(&["sock=client", "code=H27", "status=499", "dyno=", "connect=", "service="]);
+        assert_eq!(mesh.get("/seen?id=gone").await.text(), "0", "{how:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_post_whose_client_leaves_while_it_connects_reaches_no_dyno() {
+    for how in [End::Closed, End::Reset] {
+        let app = App::start_with(&[("BACKLOG", "0")]).await;
+        let mesh = Setup::new().timeouts("connect = \"20s\"").shop(&[&app]).start().await;
+        app.freeze();
+        let fillers = app.fill_queue().await;
+        let mut client = mesh.client().await;
+        client.send(request("POST", "/connecting", "Id: gone\r\n", "body")).await;
+        mesh.metric_becomes("dynomesh_in_flight", &[("app", "shop")], 1.0).await;
+        leave(client, how).await;
+        let line = mesh.request("/connecting").await;
+        line.has(&["sock=client", "code=H27", "status=499", "service="]);
+        app.thaw();
+        drop(fillers);
+        assert_eq!(app.seen("gone").await, 0, "{how:?}");
+    }
+}
+
+/// HTTP/1.0 knows an answer's end by that of its connection: a cut one must not end like a whole one.
+#[tokio::test]
+async fn a_cut_answer_to_a_1_0_client_ends_in_a_reset() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let bytes = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n";
+    let target = format!("/raw?bytes={}&then=close", percent_encoded(bytes));
+    let mut client = mesh.client().await;
+    client.send(format!("GET {target} HTTP/1.0\r\nHost: shop.localhost\r\n\r\n")).await;
+    let (_, end) = client.rest_and_end().await;
+    assert_eq!(end, End::Reset);
+    mesh.request(&target).await.has(&["at=error", "code=H18", "status=200"]);
+}

@@ -1,6 +1,6 @@
 //! Interim answers (1xx) and `Expect: 100-continue`, in both modes.
 
-use crate::support::{App, Mesh, Setup, request};
+use crate::support::{App, Client, Mesh, Setup, request};
 
 const EXPECTING: &str = "POST /echo HTTP/1.1\r\nHost: shop.localhost\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
 
@@ -176,4 +176,24 @@ async fn a_client_that_does_not_wait_for_the_100_is_served() {
     app.counts(1).await;
     client.send("body").await;
     assert_eq!(client.answer().await.text(), "body");
+}
+
+/// Half a head is with the client: nothing else may be written after it.
+#[tokio::test]
+async fn a_failure_behind_half_an_interim_answer_is_a_cut() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let mut client = Client::connect_narrow(mesh.http()).await;
+    let fields = "Transfer-Encoding: chunked\r\n";
+    client.send(request("POST", "/hint?bytes=200000", fields, "")).await;
+    client.send("4\r\nbody\r\n").await;
+    assert!(client.exactly(100).await.starts_with(b"HTTP/1.1 103 "));
+    client.send("bad chunk\r\n").await;
+    // The dyno's half is over, so the failure has been noticed while the client took nothing.
+    mesh.metric_becomes("dynomesh_in_flight", &[("app", "shop")], 0.0).await;
+    let (rest, _) = client.rest_and_end().await;
+    assert!(rest.len() < 199_000, "the failure came too late to be between: {}", rest.len());
+    let rest = String::from_utf8_lossy(&rest);
+    assert!(!rest.contains("HTTP/1.1"), "{:?}", &rest[rest.len() - 300..]);
+    mesh.request("/hint?bytes=200000").await.has(&["code=H26", "cause=bad chunk"]);
 }

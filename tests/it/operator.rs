@@ -1,8 +1,10 @@
 //! What an operator does: start, check, stop, stop twice, at the wrong moment.
 
+use std::path::Path;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::support::{App, Client, Load, Mesh, Setup, becomes_true, request};
@@ -84,6 +86,82 @@ async fn what_is_left_at_the_stop_bound_is_cut() {
     mesh.ended().await;
     mesh.request("/sleep?ms=60000").await.has(&["at=error", "code=H24", "desc=Forced close"]);
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+/// What has begun to arrive cannot become a 503: it ends in the middle.
+#[tokio::test]
+async fn an_answer_half_sent_at_the_stop_bound_is_cut() {
+    let app = App::start().await;
+    let mut mesh = Setup::new().timeouts("stop = \"500ms\"").shop(&[&app]).start().await;
+    let mut client = mesh.client().await;
+    client.send(request("GET", "/stall", "", "")).await;
+    assert_eq!(client.head().await.status, 200);
+    mesh.signal(Signal::TERM);
+    let (body, _) = client.rest_and_end().await;
+    assert_eq!(body, b"half");
+    mesh.ended().await;
+    mesh.request("/stall").await.has(&["at=error", "code=H24", "status=200", "bytes=4"]);
+}
+
+const ENDLESS: &str = "/big?bytes=1000000000000";
+
+/// Enough of them to keep the workers busy: while one has its turn, the others' bytes pile up.
+async fn downloads_without_end(mesh: &Mesh) -> JoinSet<()> {
+    let mut downloads = JoinSet::new();
+    for _ in 0..8 {
+        let mut client = mesh.client().await;
+        client.send(request("GET", ENDLESS, "", "")).await;
+        assert_eq!(client.head().await.status, 200);
+        downloads.spawn(client.discard());
+    }
+    downloads
+}
+
+/// A transfer that never pauses is cut like one that does.
+#[tokio::test]
+async fn a_download_without_end_is_cut_at_the_stop_bound() {
+    let app = App::start().await;
+    let mut mesh = Setup::new().timeouts("stop = \"500ms\"").shop(&[&app]).start().await;
+    let downloads = downloads_without_end(&mesh).await;
+    let start = Instant::now();
+    mesh.signal(Signal::TERM);
+    downloads.join_all().await;
+    mesh.ended().await;
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    mesh.request(ENDLESS).await.has(&["at=error", "code=H24", "status=200"]);
+}
+
+#[tokio::test]
+async fn a_second_signal_cuts_a_download_without_end() {
+    let app = App::start().await;
+    let mut mesh = Mesh::of(&[&app]).await;
+    let downloads = downloads_without_end(&mesh).await;
+    let start = Instant::now();
+    mesh.signal(Signal::TERM);
+    becomes_true("new connections to be refused", async || {
+        tokio::net::TcpStream::connect(mesh.http()).await.is_err()
+    })
+    .await;
+    mesh.signal(Signal::TERM);
+    downloads.join_all().await;
+    mesh.ended().await;
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    mesh.request(ENDLESS).await.has(&["at=error", "code=H24", "status=200"]);
+}
+
+#[tokio::test]
+async fn requests_that_linger_when_the_daemon_stops_have_their_line() {
+    let app = App::start().await;
+    let mut mesh = Setup::new()
+        .timeouts("stop = \"500ms\"\nfirst_byte = \"300ms\"")
+        .shop(&[&app])
+        .start()
+        .await;
+    mesh.get("/sleep?ms=60000").await.is_refusal(503, "H12");
+    let line = mesh.request("/sleep?ms=60000").await;
+    mesh.signal(Signal::TERM);
+    mesh.ended().await;
+    mesh.late(&line).await.has(&["late=stop", "status=", "dyno=web.1"]);
 }
 
 #[tokio::test]
@@ -256,4 +334,101 @@ async fn a_thousand_idle_connections_are_in_nobodys_way() {
     for client in idle.iter_mut().take(50) {
         assert_eq!(client.get("/").await.status, 200);
     }
+}
+
+/// Fewer descriptors than clients: the others wait in the kernel, nobody is turned away, nothing spins.
+#[tokio::test]
+async fn clients_beyond_the_limit_on_open_files_wait() {
+    let app = App::start().await;
+    // 256 are kept aside, and each client may need two.
+    let mesh = Setup::new().descriptors(256 + 20).shop(&[&app]).start().await;
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        let mut client = mesh.client().await;
+        assert_eq!(client.get("/").await.status, 200);
+        clients.push(client);
+    }
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        let mut client = mesh.client().await;
+        client.send(request("GET", "/waited", "", "")).await;
+        waiting.push(client);
+    }
+    mesh.line("that accepting pauses", |line| {
+        line.message.contains("accepting pauses").then_some(())
+    })
+    .await;
+    idles(&mesh).await;
+    assert!(waiting.iter_mut().all(Client::is_quiet));
+    for client in &mut clients {
+        assert_eq!(client.get("/").await.status, 200, "those inside notice nothing");
+    }
+    drop(clients);
+    for client in &mut waiting {
+        assert_eq!(client.answer().await.status, 200);
+    }
+}
+
+/// The same when the kernel says so first: something else has used the descriptors up.
+#[tokio::test]
+async fn accepting_goes_on_once_there_are_descriptors_again() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let mut inside = mesh.client().await;
+    assert_eq!(inside.get("/").await.status, 200);
+    let before = limit_descriptors(&mesh, None);
+    let mut waiting = mesh.client().await;
+    waiting.send(request("GET", "/waited", "", "")).await;
+    mesh.line("that accepting pauses", |line| {
+        line.message.contains("accepting pauses").then_some(())
+    })
+    .await;
+    idles(&mesh).await;
+    assert!(waiting.is_quiet());
+    assert_eq!(inside.get("/").await.status, 200);
+    limit_descriptors(&mesh, Some(before));
+    assert_eq!(waiting.answer().await.status, 200);
+}
+
+/// Sets the daemon's limit on open files; to the first descriptor that is free, if it is not said.
+fn limit_descriptors(mesh: &Mesh, limit: Option<Rlimit>) -> Rlimit {
+    let open = format!("/proc/{}/fd", mesh.pid().as_raw_nonzero());
+    let first_free = (0..).find(|fd| !Path::new(&format!("{open}/{fd}")).exists());
+    let none = Rlimit { current: first_free, maximum: getrlimit(Resource::Nofile).maximum };
+    prlimit(Some(mesh.pid()), Resource::Nofile, limit.unwrap_or(none)).unwrap()
+}
+
+/// Asserts that the daemon uses next to no processor time for a second.
+async fn idles(mesh: &Mesh) {
+    let before = mesh.cpu();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let used = mesh.cpu() - before;
+    assert!(used < Duration::from_millis(300), "{used:?} of processor time in a second of waiting");
+}
+
+// ---- unix sockets -----------------------------------------------------------------------------------------
+
+/// A slip in the configuration must not cost a file.
+#[tokio::test]
+async fn a_listener_takes_the_place_of_no_ordinary_file() {
+    let setup = Setup::new();
+    let file = setup.dir().join("notes.txt");
+    std::fs::write(&file, "precious").unwrap();
+    let setup = setup.listen(&format!("unix:{}", file.display()));
+    let (status, output) = setup.run("serve").await;
+    assert_eq!(status.code(), Some(1), "{output}");
+    assert!(output.contains("notes.txt"), "{output}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn a_socket_that_nobody_listens_on_any_more_is_replaced() {
+    let app = App::start().await;
+    let setup = Setup::new();
+    let door = setup.dir().join("door.sock");
+    drop(std::os::unix::net::UnixListener::bind(&door).unwrap());
+    assert!(door.exists(), "a socket's file outlives it");
+    let mesh = setup.listen(&format!("unix:{}", door.display())).shop(&[&app]).start().await;
+    assert_eq!(Client::connect_unix(&door).await.get("/").await.status, 200);
+    drop(mesh);
 }

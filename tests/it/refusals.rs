@@ -106,6 +106,25 @@ async fn too_many_requests_that_wait_are_h11() {
     mesh.metric_becomes("dynomesh_held_requests", &[("app", "shop")], 2.0).await;
 }
 
+/// The same line when the request has been with a dyno before: it waits for another one.
+#[tokio::test]
+async fn a_request_that_may_not_wait_for_another_dyno_is_h11_with_the_same_line() {
+    let dying = App::start_with(&[("CLOSE_ALWAYS", "1")]).await;
+    let dynos = format!("dynos = [\"{}\", \"{}\"]\nbacklog = 1", dying.addr(), refusing_addr());
+    let mesh = Setup::new().app("shop", &dynos).start().await;
+    // The other one goes into quarantine, whichever is first, and then whoever loses the dying one waits for it.
+    assert_eq!(mesh.get("/both").await.status, 503);
+    let mut waiting = Vec::new();
+    for number in 1..=2 {
+        let mut client = mesh.client().await;
+        client.send(request("GET", "/waits", "", "")).await;
+        waiting.push(client);
+        mesh.metric_becomes("dynomesh_held_requests", &[("app", "shop")], f64::from(number)).await;
+    }
+    mesh.get("/too-many").await.is_refusal(503, "H11");
+    mesh.request("/too-many").await.has(&["code=H11", "dyno=", "connect=", "service="]);
+}
+
 /// H11 is about those who wait for a dyno: requests in flight are not bounded by it.
 #[tokio::test]
 async fn requests_in_flight_are_no_backlog() {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::time::Instant;
 
 use crate::support::{
     App, Client, Load, Mesh, Setup, becomes_true, refusing_addr, request, within,
@@ -275,4 +276,53 @@ async fn signals_that_pile_up_do_no_harm() {
     let tally = load.stop().await;
     assert_eq!((tally.broken, tally.refused), (0, 0), "{tally:?}");
     assert!(mesh.metrics().await.get("dynomesh_reloads_total", &[("result", "ok")]) >= 1.0);
+}
+
+#[tokio::test]
+async fn a_listener_in_the_place_of_a_file_refuses_the_reload() {
+    let app = App::start().await;
+    let mut mesh = Mesh::of(&[&app]).await;
+    let file = mesh.path("notes.txt");
+    std::fs::write(&file, "precious").unwrap();
+    let listener = format!("[\"127.0.0.1:0\", \"unix:{}\"]", file.display());
+    let bad = mesh.setup().text().replace("[\"127.0.0.1:0\"]", &listener);
+    mesh.reload_text(&bad, "refused").await;
+    mesh.line("the file", |line| line.message.contains("notes.txt").then_some(())).await;
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+    assert_eq!(mesh.get("/").await.status, 200);
+}
+
+/// Maintenance is for those who wait, too: not for what is under way.
+#[tokio::test]
+async fn requests_that_are_held_hear_of_maintenance_at_once() {
+    let never = "web: NEVER_BIND=1 TESTAPP\n";
+    let mut mesh = Setup::new().procfile("shop", never, "").start().await;
+    let mut client = mesh.client().await;
+    client.send(request("GET", "/held", "", "")).await;
+    mesh.metric_becomes("dynomesh_held_requests", &[("app", "shop")], 1.0).await;
+    let text = mesh.setup().text().replace("[apps.shop]", "[apps.shop]\nmaintenance = true");
+    mesh.reload_text(&text, "ok").await;
+    client.answer().await.is_refusal(503, "H80");
+    mesh.request("/held").await.has(&["at=info", "code=H80", "status=503"]);
+}
+
+/// What lingers on a dyno that goes has the time of `drain`, like all that it holds.
+#[tokio::test]
+async fn what_lingers_on_a_dyno_that_goes_ends_with_its_drain() {
+    let [stays, goes] = [App::start().await, App::start().await];
+    let mut mesh = Setup::new()
+        .timeouts("first_byte = \"300ms\"\ndrain = \"1s\"")
+        .shop(&[&goes])
+        .start()
+        .await;
+    mesh.get("/sleep?ms=60000").await.is_refusal(503, "H12");
+    let line = mesh.request("/sleep?ms=60000").await;
+    mesh.reload(|mut setup| {
+        setup.clear_apps();
+        setup.shop(&[&stays])
+    })
+    .await;
+    let start = Instant::now();
+    mesh.late(&line).await.has(&["late=drain", "status=", "dyno=web.1"]);
+    assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
 }

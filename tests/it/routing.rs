@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{App, Client, Mesh, Setup, refusing_addr, within};
+use crate::support::{App, Client, Mesh, Setup, refusing_addr, request, within};
 
 #[tokio::test]
 async fn a_request_reaches_the_dyno_and_its_answer_the_client() {
@@ -125,13 +125,7 @@ async fn a_busy_dyno_is_passed_over() {
             Setup::new().shop_with(&[&a, &b], &format!("balance = {balance:?}")).start().await;
         let released = mesh.path("released");
         let mut busy = mesh.client().await;
-        busy.send(crate::support::request(
-            "GET",
-            &format!("/until?file={}", released.display()),
-            "",
-            "",
-        ))
-        .await;
+        busy.send(request("GET", &format!("/until?file={}", released.display()), "", "")).await;
         let busy_app = async {
             loop {
                 if a.count().await == 1 {
@@ -193,15 +187,7 @@ async fn dynos_that_do_not_answer_a_connect_are_h19() {
     let app = App::start_with(&[("BACKLOG", "0")]).await;
     let mesh = Setup::new().timeouts("connect = \"300ms\"").shop(&[&app]).start().await;
     app.freeze();
-    let addr = app.addr();
-    let fillers = (0..8).map(|_| {
-        tokio::time::timeout(Duration::from_millis(300), tokio::net::TcpStream::connect(addr))
-    });
-    let mut held = Vec::new();
-    for filler in fillers {
-        held.push(filler.await);
-    }
-    assert!(held.iter().any(Result::is_err), "the listen queue took everything");
+    let _fillers = app.fill_queue().await;
     mesh.get("/x").await.is_refusal(503, "H19");
     let request = mesh.request("/x").await;
     request.has(&[
@@ -240,6 +226,78 @@ async fn a_dyno_that_refused_is_left_alone_for_a_while() {
         }
     })
     .await;
+}
+
+/// The budget was too short, which says nothing about the dyno.
+#[tokio::test]
+async fn a_budget_that_ends_while_connecting_quarantines_nobody() {
+    let app = App::start_with(&[("BACKLOG", "0")]).await;
+    let mesh =
+        Setup::new().timeouts("hold = \"500ms\"\nconnect = \"20s\"").shop(&[&app]).start().await;
+    app.freeze();
+    let fillers = app.fill_queue().await;
+    mesh.get("/x").await.is_refusal(503, "H19");
+    app.thaw();
+    drop(fillers);
+    app.count().await;
+    // In quarantine it would have to wait, longer than its budget.
+    assert_eq!(mesh.get("/").await.status, 200);
+}
+
+/// Nor does the wait for one of the sixteen connects that a worker has under way to a dyno.
+#[tokio::test]
+async fn waiting_for_a_place_to_connect_quarantines_nobody() {
+    let app = App::start_with(&[("BACKLOG", "0")]).await;
+    let mut mesh = Setup::new().timeouts("connect = \"20s\"").shop(&[&app]).start().await;
+    app.freeze();
+    let fillers = app.fill_queue().await;
+    let mut connecting = Vec::new();
+    for number in 1..=32 {
+        let mut client = mesh.client().await;
+        client.send(request("GET", "/connecting", "", "")).await;
+        mesh.metric_becomes("dynomesh_in_flight", &[("app", "shop")], f64::from(number)).await;
+        connecting.push(client);
+    }
+    let text = mesh.setup().text().replace("connect = \"20s\"", "connect = \"500ms\"");
+    mesh.reload_text(&text, "ok").await;
+    mesh.get("/queued").await.is_refusal(503, "H19");
+    app.thaw();
+    drop(fillers);
+    app.count().await;
+    // With a dyno in quarantine it would be held for some seconds.
+    assert_eq!(mesh.get("/after").await.status, 200);
+    let connect = mesh.request("/after").await.millis("connect");
+    assert!(connect < 2500, "{connect}");
+    for client in &mut connecting {
+        assert_eq!(client.answer().await.status, 200);
+    }
+}
+
+/// What ended the search is said: the time was up, but the dyno that answered had refused.
+#[tokio::test]
+async fn a_budget_that_ends_after_a_refusal_is_h21() {
+    let app = App::start_with(&[("BACKLOG", "0")]).await;
+    let mut mesh = Setup::new()
+        .timeouts("hold = \"1s\"\nconnect = \"20s\"")
+        .shop_with(&[&app], "balance = \"least\"")
+        .start()
+        .await;
+    let mut busy = mesh.client().await;
+    busy.send(request("GET", "/sleep?ms=60000", "", "")).await;
+    app.counts(1).await;
+    app.freeze();
+    let _fillers = app.fill_queue().await;
+    // The other one has fewer requests in flight, so it comes first.
+    let dynos =
+        format!("dynos = [\"{}\", \"{}\"]\nbalance = \"least\"", app.addr(), refusing_addr());
+    mesh.reload(|mut setup| {
+        setup.clear_apps();
+        setup.app("shop", &dynos)
+    })
+    .await;
+    mesh.get("/x").await.is_refusal(503, "H21");
+    mesh.request("/x").await.has(&["code=H21", "status=503", "service="]);
+    app.thaw();
 }
 
 /// A request that has not itself tried the quarantined dyno waits for it; one that has is refused at once.
@@ -444,4 +502,29 @@ async fn a_dyno_that_closes_idle_connections_costs_no_request() {
         tokio::time::sleep(Duration::from_millis(wait)).await;
         assert_eq!(client.get("/").await.status, 200, "after {wait} ms");
     }
+}
+
+/// `connect=` is how long the first connection took, and `retries=` is about what was sent again.
+#[tokio::test]
+async fn a_retry_that_finds_no_dyno_is_none() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let target = "/raw?bytes=&pause=900&more=&then=close";
+    mesh.get(target).await.is_refusal(503, "H13");
+    let line = mesh.request(target).await;
+    assert!(line.millis("connect") < 500, "{}", line.line.text);
+    assert!(line.millis("service") >= 900, "{}", line.line.text);
+    assert_eq!(line.find("retries"), None, "{}", line.line.text);
+}
+
+#[tokio::test]
+async fn a_retry_that_is_refused_a_connection_was_not_sent_again() {
+    let dying = App::start_with(&[("CLOSE_ALWAYS", "1")]).await;
+    let dynos = format!("dynos = [\"{}\", \"{}\"]", dying.addr(), refusing_addr());
+    let mesh = Setup::new().app("shop", &dynos).start().await;
+    // Whichever is first, only one of them takes the request.
+    assert_eq!(mesh.get("/x").await.status, 503);
+    let line = mesh.request("/x").await;
+    assert_eq!(line.find("retries"), None, "{}", line.line.text);
+    assert_eq!(dying.count().await, 1);
 }

@@ -324,3 +324,111 @@ async fn a_request_that_was_held_too_long_is_h20() {
     // No body, so the connection is kept.
     client.get("/again").await.is_refusal(503, "H20");
 }
+
+// ---- slow and steady --------------------------------------------------------------------------------------
+
+const STEADY: &str = "first_byte = \"10s\"\nrolling = \"1500ms\"";
+
+/// What one read brought is written in several pieces here: each piece that is taken counts.
+#[tokio::test]
+async fn a_client_that_takes_its_answer_slowly_but_steadily_gets_all_of_it() {
+    let app = App::start().await;
+    let mesh = Setup::new().timeouts(STEADY).shop(&[&app]).start().await;
+    let target = "/fields?name=Padding&line=100000&n=2";
+    let mut client = Client::connect_narrow(mesh.http()).await;
+    client.send(request("GET", target, "", "")).await;
+    client.take_slowly(100_000).await;
+    let answer = client.answer().await;
+    assert_eq!(answer.fields.iter().filter(|(name, _)| name == "Padding").count(), 2);
+    mesh.request(target).await.has(&["at=info", "status=200"]);
+}
+
+#[tokio::test]
+async fn a_dyno_that_takes_an_upload_slowly_but_steadily_gets_all_of_it() {
+    let app = App::start_with(&[("NARROW", "1")]).await;
+    let mesh = Setup::new().timeouts(STEADY).shop(&[&app]).start().await;
+    let mut client = mesh.client().await;
+    let body = "u".repeat(300_000);
+    let answer = client.request("POST", "/take?slowly=120000", "", &body).await;
+    assert_eq!((answer.status, answer.text()), (200, "300000"));
+}
+
+#[tokio::test]
+async fn a_pipe_in_which_one_side_only_takes_is_not_silent() {
+    let app = App::start().await;
+    let mesh = Setup::new().timeouts(STEADY).shop(&[&app]).start().await;
+    let mut client = Client::connect_narrow(mesh.http()).await;
+    let fields = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    client.send(request("GET", "/ws?bytes=200000", fields, "")).await;
+    client.take_slowly(100_000).await;
+    assert_eq!(client.head().await.status, 101);
+    client.send("still here").await;
+    assert_eq!(client.exactly(10).await, b"still here");
+}
+
+// ---- lingering --------------------------------------------------------------------------------------------
+
+/// A dyno may have this many requests linger; the oldest goes when there is one more.
+#[tokio::test]
+async fn too_many_lingering_requests_end_the_oldest() {
+    let app = App::start().await;
+    let mesh = Setup::new().timeouts("first_byte = \"500ms\"").shop(&[&app]).start().await;
+    let give_up = async |count: usize, target: &str| {
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            let mut client = mesh.client().await;
+            client.send(request("GET", target, "", "")).await;
+            clients.push(client);
+        }
+        for client in &mut clients {
+            client.answer().await.is_refusal(503, "H12");
+        }
+        clients
+    };
+    // One for each worker, since each ends its own oldest.
+    let _oldest = give_up(2, "/sleep?ms=60000").await;
+    let _others = give_up(255, "/sleep?ms=60001").await;
+    let ended =
+        |line: &crate::support::Line| line.request().filter(|it| it.find("late") == Some("limit"));
+    let late = mesh.line("late=limit", ended).await;
+    let oldest = mesh.requests("/sleep?ms=60000");
+    assert!(
+        oldest.iter().any(|it| it.get("request_id") == late.get("request_id")),
+        "{}",
+        late.line.text
+    );
+    mesh.metric_becomes("dynomesh_in_flight", &[("dyno", "web.1")], 256.0).await;
+    assert_eq!(mesh.lines().iter().filter_map(ended).count(), 1);
+}
+
+// ---- answers that cannot be used --------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_head_that_falls_silent_closes_the_clients_connection_too() {
+    let app = App::start().await;
+    let mesh = Setup::new().timeouts(SHORT).shop(&[&app]).start().await;
+    let target =
+        format!("/raw?bytes={}&then=silent", percent_encoded("HTTP/1.1 200 OK\r\nA: b\r\n"));
+    let mut client = mesh.client().await;
+    let answer = client.get(&target).await;
+    answer.is_refusal(503, "H15");
+    assert!(answer.says_close(), "{answer:?}");
+    client.is_closed().await;
+}
+
+/// Old clients send a line end after a body: that is no beginning of a head.
+#[tokio::test]
+async fn a_line_end_after_a_body_begins_no_head() {
+    let app = App::start().await;
+    let mesh = Setup::new().timeouts("head = \"300ms\"").shop(&[&app]).start().await;
+    // With the body, and after the answer.
+    for (with, after) in [("\r\n", ""), ("", "\r\n"), ("\r", "\n")] {
+        let mut client = mesh.client().await;
+        client.send(request("POST", "/echo", "", "body") + with).await;
+        assert_eq!(client.answer().await.text(), "body");
+        client.send(after).await;
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        assert_eq!(client.get("/next").await.status, 200, "{with:?} {after:?}");
+    }
+    assert!(mesh.lines().iter().all(|line| !line.text.contains("status=408")));
+}

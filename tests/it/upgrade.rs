@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{App, Client, Mesh, Setup, request};
+use crate::support::{App, Client, Mesh, Setup, request, within};
 
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
 
@@ -172,4 +172,46 @@ async fn a_connection_upgrade_without_upgrade_is_400() {
     let answer = mesh.client().await.request("GET", "/", "Connection: upgrade\r\n", "").await;
     assert_eq!(answer.status, 400);
     assert_eq!(app.count().await, 0);
+}
+
+/// The dyno says goodbye and ends; the client, in the middle of sending, still gets to read it.
+#[tokio::test]
+async fn the_last_words_of_a_dyno_reach_a_client_that_is_sending() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let now = mesh.path("now");
+    let target = format!("/ws-last?bytes=12000&file={}", now.display());
+    let mut client = Client::connect_narrow(mesh.http()).await;
+    client.send(request("GET", &target, UPGRADE, "")).await;
+    assert_eq!(client.answer().await.status, 101);
+    // The dyno reads nothing, so that what the client sends comes to lie unread in the router's socket.
+    let flood = vec![b'f'; 64 << 20];
+    let stuck = tokio::time::timeout(Duration::from_millis(1500), client.try_send(flood)).await;
+    assert!(stuck.is_err(), "64 MiB went into buffers");
+    std::fs::write(now, "").unwrap();
+    mesh.request(&target).await.has(&["at=info", "status=101"]);
+    let (last, _) = client.rest_and_end().await;
+    assert_eq!(last.len(), 12_000);
+}
+
+/// What the dyno switched to is of no use when it does not take the request: said at once.
+#[tokio::test]
+async fn a_switch_by_a_dyno_that_takes_no_more_is_h18() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let mut client = mesh.client().await;
+    let fields = format!("{UPGRADE}Content-Length: 1000000\r\n");
+    client.send(request("POST", "/switch-and-close", &fields, "")).await;
+    app.counts(1).await;
+    // The first write that reaches the closed socket is answered with a reset, the next one fails.
+    within("the line", async {
+        while mesh.requests("/switch-and-close").is_empty() {
+            // Refused once the router has closed.
+            let _ = client.try_send([b'x'; 100]).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let line = mesh.request("/switch-and-close").await;
+    line.has(&["at=error", "code=H18", "status=503"]);
 }

@@ -5,7 +5,8 @@
 //!
 //! At start: `PORT` (0: any, printed) or `UNIX_SOCKET`; `BACKLOG`; `CRASH_DURING_BOOT`, `NEVER_BIND`,
 //! `BIND_AFTER_MS`, `EXIT_AFTER_MS`, each with `EXIT_CODE`; `GRANDCHILD`, `FILL_STDOUT`, `LONG_LINE`,
-//! `NOT_UTF8`; `CLOSE_IDLE_AFTER_MS`, `KEEP_ALIVE_SECONDS`; `CLOSE_ALWAYS` (each request, unanswered).
+//! `NOT_UTF8`; `CLOSE_IDLE_AFTER_MS`, `KEEP_ALIVE_SECONDS`; `CLOSE_ALWAYS` (each request, unanswered);
+//! `NARROW` (TCP takes little at a time).
 #![expect(
     clippy::disallowed_methods,
     reason = "an app has its own clock, threads and children; the rules for these are dynomesh's"
@@ -68,6 +69,11 @@ fn listen() -> io::Result<Socket> {
             let port = number("PORT").unwrap_or(0) as u16;
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
             socket.set_reuse_address(true)?;
+            if env::var_os("NARROW").is_some() {
+                // Connections inherit both. Small segments keep the sender's buffer small, too.
+                socket.set_recv_buffer_size(4096)?;
+                socket.set_tcp_mss(536)?;
+            }
             socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into())?;
             let addr =
                 socket.local_addr()?.as_socket().expect("an address of the family it was bound in");
@@ -174,6 +180,9 @@ fn percent_decoded(text: &str) -> Vec<u8> {
     out
 }
 
+const SWITCHING: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+
 // ---- connections ------------------------------------------------------------------------------------------
 
 struct Connection {
@@ -227,6 +236,12 @@ impl Connection {
                 return Ok(Then::Close);
             }
             "/close-unread" => return Ok(Then::Close),
+            "/take" => return self.take_slowly(request),
+            "/hint" => self.hint(request)?,
+            "/switch-and-close" => {
+                self.send(SWITCHING)?;
+                return Ok(Then::Close);
+            }
             "/continue" => self.send(b"HTTP/1.1 100 Continue\r\n\r\n")?,
             "/refuse-expectation" => {
                 self.send(b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
@@ -267,7 +282,9 @@ impl Connection {
                 Ok(Then::Close)
             }
             "/big" => self.big(request),
-            "/ws" => self.upgraded(),
+            "/ws" => self.upgraded(request),
+            "/ws-last" => self.last_words(request),
+            "/drip-head" => self.drip_head(request),
             "/exit" => exit(request.number("code").unwrap_or(1) as i32),
             "/abort" => std::process::abort(),
             "/exit-idle" => {
@@ -424,9 +441,16 @@ impl Connection {
         Ok(Then::Keep)
     }
 
-    /// Switches protocols and sends everything back until the other side ends; says goodbye then.
-    fn upgraded(&mut self) -> io::Result<Then> {
-        self.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")?;
+    /// `?bytes=0`: switches protocols, with a field of that many bytes in the head, and sends everything back
+    /// until the other side ends; says goodbye then.
+    fn upgraded(&mut self, request: &Request) -> io::Result<Then> {
+        match request.number("bytes") {
+            None => self.send(SWITCHING)?,
+            Some(bytes) => {
+                let padding = format!("Padding: {}\r\n\r\n", "p".repeat(bytes as usize));
+                self.send(&[&SWITCHING[..SWITCHING.len() - 2], padding.as_bytes()].concat())?;
+            }
+        }
         let mut pending = std::mem::take(&mut self.input);
         loop {
             self.send(&pending)?;
@@ -437,6 +461,54 @@ impl Connection {
             }
             pending.append(&mut self.input);
         }
+    }
+
+    /// `?file=…&bytes=…`: switches protocols and reads nothing; once the file is there, sends that many bytes
+    /// and ends its side.
+    fn last_words(&mut self, request: &Request) -> io::Result<Then> {
+        self.send(SWITCHING)?;
+        wait_for(Path::new(request.text("file")));
+        self.send(&vec![b'w'; request.number("bytes").unwrap_or(0) as usize])?;
+        self.socket.shutdown(Shutdown::Write)?;
+        thread::park();
+        Ok(Then::Close)
+    }
+
+    /// `?bytes=…`: an interim answer with a field of that many bytes, before the body is read.
+    fn hint(&mut self, request: &Request) -> io::Result<()> {
+        let hint = "h".repeat(request.number("bytes").unwrap_or(0) as usize);
+        self.send(format!("HTTP/1.1 103 Hint\r\nLink: {hint}\r\n\r\n").as_bytes())
+    }
+
+    /// `?fields=500&step=64`: a head of that many fields of 2000 bytes each, in segments of that many bytes.
+    fn drip_head(&mut self, request: &Request) -> io::Result<Then> {
+        self.socket.set_tcp_nodelay(true)?;
+        let field = format!("Padding: {}\r\n", "p".repeat(2000 - "Padding: \r\n".len()));
+        let fields = field.repeat(request.number("fields").unwrap_or(1) as usize);
+        let head = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n");
+        for segment in head.as_bytes().chunks(request.number("step").unwrap_or(64) as usize) {
+            self.send(segment)?;
+            thread::sleep(Duration::from_micros(100));
+        }
+        Ok(Then::Keep)
+    }
+
+    /// `?slowly=…&step=1000&ms=50`: takes that much of the body a step every so often, the rest at once; says
+    /// how long it was.
+    fn take_slowly(&mut self, request: &Request) -> io::Result<Then> {
+        let length: usize =
+            request.field("Content-Length").and_then(|it| it.parse().ok()).unwrap_or(0);
+        let slowly = request.number("slowly").unwrap_or(0) as usize;
+        let step = request.number("step").unwrap_or(1000) as usize;
+        let mut taken = 0;
+        while taken + step <= slowly.min(length) {
+            let mut block = vec![0; step];
+            self.read_into(&mut block)?;
+            taken += step;
+            sleep(request.number("ms").unwrap_or(50));
+        }
+        self.take(length - taken)?;
+        self.text(200, &length.to_string())
     }
 
     fn reset(&mut self) -> io::Result<Then> {
@@ -503,6 +575,14 @@ impl Connection {
             }
         }
         Ok(self.input.drain(..length).collect())
+    }
+
+    /// Takes exactly this much, and no more from the kernel than that.
+    fn read_into(&mut self, block: &mut [u8]) -> io::Result<()> {
+        let ahead = self.input.len().min(block.len());
+        block[..ahead].copy_from_slice(&self.input[..ahead]);
+        self.input.drain(..ahead);
+        self.socket.read_exact(&mut block[ahead..])
     }
 
     fn take_line(&mut self) -> io::Result<String> {

@@ -3,8 +3,10 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::support::{Client, becomes_true, testapp, within};
@@ -125,6 +127,23 @@ impl App {
     /// Stops it from running (SIGSTOP): its kernel still accepts connections, it does nothing.
     pub(crate) fn freeze(&self) {
         self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Fills the listen queue of a frozen app that was started with `BACKLOG=0`, so that its kernel drops further
+    /// connects silently. The queue is full while the result is held.
+    pub(crate) async fn fill_queue(&self) -> Vec<TcpStream> {
+        let mut fillers = Vec::new();
+        let mut dropped = 0;
+        // More than one, since a kernel may let one through that it had dropped before.
+        while dropped < 4 {
+            let connect = TcpStream::connect(self.addr());
+            match tokio::time::timeout(Duration::from_millis(200), connect).await {
+                Ok(filler) => fillers.push(filler.expect("connect")),
+                Err(_) => dropped += 1,
+            }
+            assert!(fillers.len() < 8, "the listen queue takes everything");
+        }
+        fillers
     }
 
     /// Undoes [`freeze`](Self::freeze).

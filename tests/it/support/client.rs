@@ -61,6 +61,16 @@ impl Client {
         Self { stream: Stream::Tcp(stream), input: Vec::new() }
     }
 
+    /// As [`connect_small`](Self::connect_small), with small segments, which keep the sender's buffer small too:
+    /// of a hundred kilobytes most must wait in the sender's process until this client reads.
+    pub(crate) async fn connect_narrow(addr: SocketAddr) -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket2::SockRef::from(&socket).set_tcp_mss(536).unwrap();
+        let stream = within("a connection", socket.connect(addr)).await.expect("connect");
+        Self { stream: Stream::Tcp(stream), input: Vec::new() }
+    }
+
     /// Connects to a Unix socket.
     pub(crate) async fn connect_unix(path: &Path) -> Self {
         let stream = within("a connection", UnixStream::connect(path)).await.expect("connect");
@@ -232,6 +242,43 @@ impl Client {
                 return (std::mem::take(&mut self.input), end);
             }
         }
+    }
+
+    /// Takes this much at 20 kB/s into what is looked at later: a reader that is slow and steady.
+    pub(crate) async fn take_slowly(&mut self, length: usize) {
+        let mut taken = 0;
+        while taken < length {
+            let mut block = [0; 1000];
+            let read = within("bytes", async {
+                match &mut self.stream {
+                    Stream::Tcp(stream) => stream.read(&mut block).await,
+                    Stream::Unix(stream) => stream.read(&mut block).await,
+                }
+            })
+            .await;
+            let read = read.unwrap_or_else(|error| panic!("{error} after {taken} bytes"));
+            assert!(read > 0, "the end after {taken} bytes");
+            self.input.extend_from_slice(&block[..read]);
+            taken += read;
+            tokio::time::sleep(Duration::from_micros(50 * read as u64)).await;
+        }
+    }
+
+    /// Reads to the end as fast as it comes, and throws it away.
+    pub(crate) async fn discard(mut self) {
+        let mut block = vec![0; 1 << 20];
+        let read = async {
+            loop {
+                let read = match &mut self.stream {
+                    Stream::Tcp(stream) => stream.read(&mut block).await,
+                    Stream::Unix(stream) => stream.read(&mut block).await,
+                };
+                if !matches!(read, Ok(1..)) {
+                    return;
+                }
+            }
+        };
+        within("the end", read).await;
     }
 
     /// Waits for the end, before which nothing more may come.

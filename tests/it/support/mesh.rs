@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -22,6 +23,7 @@ pub(crate) struct Setup {
     router: String,
     timeouts: String,
     apps: String,
+    descriptors: Option<u32>,
 }
 
 /// A running daemon. On drop it and all that it started are killed.
@@ -49,6 +51,7 @@ impl Setup {
             router: String::new(),
             timeouts: String::new(),
             apps: String::new(),
+            descriptors: None,
         }
     }
 
@@ -60,6 +63,12 @@ impl Setup {
     /// Lines for `[router]`.
     pub(crate) fn router(mut self, lines: &str) -> Self {
         writeln!(self.router, "{lines}").unwrap();
+        self
+    }
+
+    /// The hard limit on open files that the daemon starts with.
+    pub(crate) fn descriptors(mut self, limit: u32) -> Self {
+        self.descriptors = Some(limit);
         self
     }
 
@@ -157,7 +166,11 @@ impl Setup {
 
     #[expect(clippy::disallowed_methods, reason = "a test stands outside the house")]
     fn spawn(&self, command: &str) -> Child {
-        let mut daemon = Command::new(env!("CARGO_BIN_EXE_dynomesh"));
+        let binary = env!("CARGO_BIN_EXE_dynomesh");
+        let mut daemon = Command::new(if self.descriptors.is_some() { "sh" } else { binary });
+        if let Some(limit) = self.descriptors {
+            daemon.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\""), binary]);
+        }
         daemon.args([command, "--config"]).arg(self.file()).current_dir(self.dir());
         daemon
             .stdin(Stdio::null())
@@ -324,6 +337,17 @@ impl Mesh {
     /// Whether the daemon still runs.
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().expect("look at the daemon").is_none()
+    }
+
+    /// The processor time that the daemon has used.
+    pub(crate) fn cpu(&self) -> Duration {
+        let tasks = format!("/proc/{}/task", self.pid().as_raw_nonzero());
+        let tasks = fs::read_dir(tasks).expect("the daemon runs").flatten();
+        let used = tasks.filter_map(|task| {
+            let stat = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            stat.split(' ').next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(used.sum())
     }
 
     /// The processes that this daemon started and that still run.
