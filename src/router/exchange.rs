@@ -419,7 +419,7 @@ impl Exchange {
     }
 }
 
-/// What admission refuses (heroku.md §1.5); a dyno that is missing is the search's business.
+/// What admission refuses (Heroku: Error Codes); a dyno that is missing is the search's business.
 fn refusal(app: Option<&App>) -> Option<Refusal> {
     match app {
         None => Some(Refusal::NoSuchApp),

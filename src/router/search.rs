@@ -126,7 +126,7 @@ impl Search {
         }
     }
 
-    /// Chooses; an error where waiting would not help (heroku.md §1.5).
+    /// Chooses; an error where waiting would not help (Heroku: Error Codes).
     fn pick(&self, client: &Client, app: &App) -> Result<Pick, Refusal> {
         let worker = &client.worker;
         let lineup = app.roster.lineup();
