@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use tokio::time;
 
-use super::*;
 use crate::config::{
-    AccessLog, AdminConfig, AppConfig, AppSource, ManagedApp, Notes, RouterConfig,
+    AccessLog, AdminConfig, AppConfig, AppSource, Config, ManagedApp, Notes, RouterConfig,
     SupervisorTimeouts,
 };
 use crate::model::{
     AppName, AppPolicy, AppTimeouts, Balance, DynoAddr, Exit, Expect, ListenAddr, ListenerPolicy,
     ProcessType,
 };
+use crate::shutdown::Shutdown;
+use crate::supervisor::Supervisor;
 use crate::supervisor::scripted::{Script, Scripts};
-use crate::table::{Lineup, Standing};
-use crate::telemetry::{Lines, Target};
+use crate::table::{Lineup, Publisher, Standing};
+use crate::telemetry::{AppLog, Lines, Target};
 
 pub(crate) fn app_name(name: &str) -> AppName {
     AppName::parse(name).unwrap()
