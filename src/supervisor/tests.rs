@@ -287,6 +287,26 @@ async fn a_crashed_dyno_is_counted_and_comes_back() {
     formation.supervisor.stop().await;
 }
 
+/// Waiting helps as long as one of the dynos boots: the app is crashed only when all of them cool off.
+#[tokio::test(start_paused = true)]
+async fn an_app_is_crashed_while_all_of_its_dynos_cool_off() {
+    let boots = Script::never_listens().exits(20, Exit::Status(1));
+    let crashes = Script::never_listens().exits(1, Exit::Status(1));
+    let formation = Formation::start(&[boots, crashes], &[("shop", managed(&[("web", 2)]))]);
+    let mut seen = BTreeMap::new();
+    for _ in 0..120 {
+        passes(1).await;
+        let states = formation.states();
+        let cooling = states.iter().filter(|state| state.ends_with(" crashed")).count();
+        let standing = formation.lineup("shop").standing;
+        let expected = if cooling == 2 { Standing::Crashed } else { Standing::Starting };
+        assert_eq!(standing, expected, "{states:?}");
+        *seen.entry(cooling).or_insert(0) += 1;
+    }
+    assert!(seen.contains_key(&1) && seen.contains_key(&2), "{seen:?}");
+    formation.supervisor.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_forced_shutdown_ends_everything_without_a_command() {
     let slow = Script::listens(0).ignores_sigterm();

@@ -411,6 +411,43 @@ async fn an_app_whose_only_dyno_cools_off_is_crashed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_app_is_crashed_only_while_its_only_dyno_cools_off() {
+    let crash = Script::never_listens().exits(2, Exit::Status(1));
+    let stage = Stage::new("web", &[crash, crash, Script::fails(), Script::listens(3)]);
+    let expected = [
+        (0, Standing::Starting),
+        (1, Standing::Starting),
+        (2, Standing::Starting), // restarted at once
+        (3, Standing::Starting),
+        (4, Standing::Crashed), // cools off
+        (13, Standing::Crashed),
+        (14, Standing::Crashed), // did not even start
+        (24, Standing::Starting),
+        (26, Standing::Starting),
+        (27, Standing::Up),
+    ];
+    for (at, standing) in expected {
+        stage.at(at).await;
+        assert_eq!(stage.standing().1, standing, "at {at}");
+    }
+    stage.stop();
+    stage.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_boot_timeout_leaves_an_app_starting_once() {
+    let stage = Stage::new("web", &[Script::never_listens()]);
+    for (at, standing) in
+        [(59, Standing::Starting), (60, Standing::Starting), (120, Standing::Crashed)]
+    {
+        stage.at(at).await;
+        assert_eq!(stage.standing().1, standing, "at {at}");
+    }
+    stage.stop();
+    stage.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_boots_the_new_process_before_the_old_one_leaves() {
     let stage = Stage::new("web", &[Script::listens(0), Script::listens(5)]);
     stage.at(10).await;
