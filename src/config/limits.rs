@@ -143,6 +143,9 @@ pub const OUTPUT_READ: usize = 16 * 1024;
 /// Bytes of output that one dyno may print per [`OUTPUT_WINDOW`] (10 MB/s); what it prints beyond it is
 /// dropped and counted (L10), so that its neighbours' lines find room.
 pub const OUTPUT_WINDOW_BYTES: usize = 1024 * 1024;
+/// Bytes at the end of a burst beyond [`OUTPUT_WINDOW_BYTES`] that are printed all the same, once its window
+/// has passed. More than one [`OUTPUT_LINE_MAX`].
+pub const OUTPUT_HELD: usize = 16 * 1024;
 /// See [`OUTPUT_WINDOW_BYTES`].
 pub const OUTPUT_WINDOW: Duration = Duration::from_millis(100);
 /// How often the last count of dropped lines is tried to be said, an [`OUTPUT_WINDOW`] apart.
