@@ -60,6 +60,9 @@ pub const SCRATCH: usize = 256 * 1024;
 /// Bytes of the first read of a connection; reads double from here while the reader keeps up, so that at
 /// most this much is copied aside when a peer turns out to be slow.
 pub const READ_FIRST: usize = 16 * 1024;
+/// Bytes that slow peers may leave unsent on one worker, shared by its connections ([`READ_FIRST`] each at
+/// least): 10,000 slow readers of large answers must not take 2.5 GB.
+pub const UNSENT_MAX: usize = 64 * 1024 * 1024;
 /// Bytes relayed before others on the same worker get their turn.
 pub const FAIR_SHARE: usize = 256 * 1024;
 /// Bytes discarded by `wind_down`.

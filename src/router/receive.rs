@@ -59,7 +59,7 @@ impl Relay {
                     self.moved += count;
                     self.answered_any = true;
                     self.take_answer(&scratch[..count], request, client, app, cx)?;
-                    self.adapt_reads(count, self.to_client.is_empty());
+                    self.adapt_reads(&worker, count, self.to_client.is_empty());
                 }
             }
             if self.moved - start > limits::FAIR_SHARE {

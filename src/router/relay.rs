@@ -15,6 +15,7 @@ use crate::router::reply::Refusal;
 use crate::router::request::Request;
 use crate::router::retry::{self, Failure, Retry};
 use crate::router::stream::Stream;
+use crate::router::worker::Worker;
 use crate::table::{App, Dyno, Lease};
 use crate::wire::{ChunkedDecoder, HeadScan};
 
@@ -303,12 +304,15 @@ impl Relay {
         }
     }
 
-    /// Reads grow while the reader of what is read keeps up, and shrink when it does not.
-    pub(crate) fn adapt_reads(&mut self, count: usize, taken: bool) {
+    /// Reads grow while the reader of what is read keeps up, and shrink when it does not. The more
+    /// connections share the worker, the less each may grow: what slow peers leave unsent is bounded.
+    pub(crate) fn adapt_reads(&mut self, worker: &Worker, count: usize, taken: bool) {
         if !taken {
             self.read_size = (self.read_size / 2).max(limits::READ_FIRST);
         } else if count == self.read_size {
-            self.read_size = (self.read_size * 2).min(limits::SCRATCH);
+            let share = limits::UNSENT_MAX / worker.connections().max(1);
+            self.read_size =
+                (self.read_size * 2).min(share).clamp(limits::READ_FIRST, limits::SCRATCH);
         }
     }
 }

@@ -87,7 +87,7 @@ impl Relay {
                     self.moved += count;
                     let used = self.pass_on(&scratch[..count], &worker.out, cx)?;
                     client.input = scratch[used..count].to_vec();
-                    self.adapt_reads(count, self.to_dyno.is_empty());
+                    self.adapt_reads(&worker, count, self.to_dyno.is_empty());
                 }
             }
             if self.moved - start > limits::FAIR_SHARE {
