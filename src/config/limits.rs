@@ -5,9 +5,9 @@ use std::time::Duration;
 
 // ---- heads ---------------------------------------------------------------------------------------------
 
-/// Bytes of a request line (heroku.md §1.10). Beyond it: 414.
+/// Bytes of a request line (Heroku: HTTP Routing). Beyond it: 414.
 pub const REQUEST_LINE_MAX: usize = 8192;
-/// Bytes of one field line of a request (heroku.md §1.10). Beyond it: 431.
+/// Bytes of one field line of a request (Heroku: HTTP Routing). Beyond it: 431.
 pub const REQUEST_FIELD_MAX: usize = 8192;
 /// Bytes of a field's name. Beyond it: 431.
 pub const FIELD_NAME_MAX: usize = 1000;
@@ -16,13 +16,13 @@ pub const FIELDS_MAX: usize = 1000;
 /// Bytes of a request's head. 8 KiB × 1000 fields would be 8 MB a client; 64 KiB is four times what
 /// nginx (4 × 8 KiB) takes at most.
 pub const REQUEST_HEAD_MAX: usize = 64 * 1024;
-/// Bytes of an answer's status line, and of one Set-Cookie line (heroku.md §0). Beyond it: H25.
+/// Bytes of an answer's status line, and of one Set-Cookie line (Heroku: HTTP Routing). Beyond it: H25.
 pub const STATUS_LINE_MAX: usize = 8192;
-/// Bytes of one field line of an answer (heroku.md §0). Beyond it: H25.
+/// Bytes of one field line of an answer (Heroku: HTTP Routing). Beyond it: H25.
 pub const RESPONSE_FIELD_MAX: usize = 512 * 1024;
 /// Bytes of an answer's head: two of the largest fields. Beyond it: H25.
 pub const RESPONSE_HEAD_MAX: usize = 1024 * 1024;
-/// Blank lines before a request line (RFC 9112 §2.2 asks for at least one; heroku.md §1.10 has five).
+/// Blank lines before a request line (RFC 9112 §2.2 asks for at least one; Heroku's router takes five).
 pub const BLANK_LINES_MAX: usize = 5;
 /// Bytes of a chunk-size line, extensions included: no client in use sends any.
 pub const CHUNK_LINE_MAX: usize = 256;
@@ -36,7 +36,7 @@ pub const INTERIM_MAX: u32 = 64;
 /// The router's clock: deadlines are numbers of ticks, rounded up, so that a timer never fires early and at
 /// most 0.2 s late. (With 250 ms, 30 s could become 30.5: outside H12's ± 0.3 s.)
 pub const TICK: Duration = Duration::from_millis(100);
-/// How long a dyno that refused or did not answer a connect gets no request (heroku.md §1.4).
+/// How long a dyno that refused or did not answer a connect gets no request (Heroku: HTTP Routing, "quarantine").
 pub const QUARANTINE: Duration = Duration::from_secs(5);
 /// How long a connection that is over may still send, so that a reset does not destroy our answer.
 pub const WIND_DOWN: Duration = Duration::from_secs(2);
@@ -60,6 +60,9 @@ pub const SCRATCH: usize = 256 * 1024;
 /// Bytes of the first read of a connection; reads double from here while the reader keeps up, so that at
 /// most this much is copied aside when a peer turns out to be slow.
 pub const READ_FIRST: usize = 16 * 1024;
+/// Bytes that slow peers may leave unsent on one worker, shared by its connections ([`READ_FIRST`] each at
+/// least): 10,000 slow readers of large answers must not take 2.5 GB.
+pub const UNSENT_MAX: usize = 64 * 1024 * 1024;
 /// Bytes relayed before others on the same worker get their turn.
 pub const FAIR_SHARE: usize = 256 * 1024;
 /// Bytes discarded by `wind_down`.
@@ -69,7 +72,7 @@ pub const POOL_MAX: usize = 128;
 /// Connects in progress per dyno and worker: python's http.server listens with a backlog of 5, puma with
 /// 1024; 10,000 held requests must not meet it at once.
 pub const CONNECTS_MAX: u32 = 16;
-/// Dynos tried for one request (heroku.md §1.4).
+/// Dynos tried for one request (Heroku: HTTP Routing).
 pub const TRIES_MAX: usize = 10;
 /// Lingering requests per dyno; the oldest is closed beyond it.
 pub const LINGERS_MAX: u32 = 256;
@@ -85,7 +88,7 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 pub const LOG_BLOCK: usize = 60 * 1024;
 /// Blocks that may wait for a writer. Beyond it lines are dropped and counted.
 pub const LOG_QUEUE: usize = 64;
-/// Bytes of a line of a dyno's output (heroku.md §0); longer lines are cut into several.
+/// Bytes of a line of a dyno's output (Heroku: Logging); longer lines are cut into several.
 pub const OUTPUT_LINE_MAX: usize = 10_000;
 /// Connections of the admin listener, and of the control socket, at one time: people and scrapers, out of the
 /// descriptors kept aside.
@@ -123,7 +126,7 @@ pub const PROBE_FIRST: Duration = Duration::from_millis(2);
 pub const PROBE_MAX: Duration = Duration::from_millis(50);
 /// How long a dyno must have been up for its earlier crashes to be forgotten.
 pub const STABLE: Duration = Duration::from_secs(60);
-/// How long a stop waits for the workers to close their idle connections to the dyno (exchange.md §1a).
+/// How long a stop waits for the workers to close their idle connections to the dyno.
 pub const PURGE_WAIT: Duration = Duration::from_millis(100);
 /// How long a process may take to be gone after SIGKILL, before it is left to the kernel: one that is stuck
 /// in a system call must not hold up the end of everything else.
@@ -143,6 +146,9 @@ pub const OUTPUT_READ: usize = 16 * 1024;
 /// Bytes of output that one dyno may print per [`OUTPUT_WINDOW`] (10 MB/s); what it prints beyond it is
 /// dropped and counted (L10), so that its neighbours' lines find room.
 pub const OUTPUT_WINDOW_BYTES: usize = 1024 * 1024;
+/// Bytes at the end of a burst beyond [`OUTPUT_WINDOW_BYTES`] that are printed all the same, once its window
+/// has passed. More than one [`OUTPUT_LINE_MAX`].
+pub const OUTPUT_HELD: usize = 16 * 1024;
 /// See [`OUTPUT_WINDOW_BYTES`].
 pub const OUTPUT_WINDOW: Duration = Duration::from_millis(100);
 /// How often the last count of dropped lines is tried to be said, an [`OUTPUT_WINDOW`] apart.

@@ -114,7 +114,7 @@ impl Waiting {
     fn new(client: Client) -> Self {
         let table = client.worker.table();
         let listener = table.listener();
-        let after = if client.input.is_empty() { listener.keepalive } else { listener.head };
+        let after = if is_blank(&client.input) { listener.keepalive } else { listener.head };
         client.deadline.set(client.worker.now().deadline(after));
         Self { client, scan: HeadScan::default() }
     }
@@ -132,7 +132,7 @@ impl Waiting {
         match self.poll_input(cx) {
             Poll::Ready(Some(exchange)) => Poll::Ready(Next::Exchange(exchange)),
             Poll::Ready(None) => {
-                if !self.client.input.is_empty() {
+                if !is_blank(&self.client.input) {
                     self.client.worker.registry().incomplete_heads.fetch_add(1, Ordering::Relaxed);
                 }
                 Poll::Ready(Next::Close)
@@ -154,8 +154,10 @@ impl Waiting {
             };
             let now = worker.read_clock();
             let bytes = &scratch[..count];
-            let exchange = if self.client.input.is_empty() {
+            if is_blank(&self.client.input) && !is_blank(bytes) {
                 self.client.deadline.set(now.deadline(worker.table().listener().head));
+            }
+            let exchange = if self.client.input.is_empty() {
                 self.take_head(bytes).or_else(|| {
                     self.client.input = bytes.to_vec();
                     None
@@ -207,13 +209,19 @@ impl Waiting {
 
     /// The timer of `idle` ends it silently, that of `head` with 408.
     fn expired(&mut self) -> Next {
-        if self.client.input.is_empty() {
+        if is_blank(&self.client.input) {
             return Next::Close;
         }
         let input = mem::take(&mut self.client.input);
         let refusal = Refusal::BadRequest { status: 408, cause: "head timeout" };
         Next::Exchange(Exchange::unreadable(&self.client, &input, refusal))
     }
+}
+
+/// Whether there is nothing but blank lines, which begin no head: old clients send one after a body
+/// (RFC 9112 §2.2).
+fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
 }
 
 #[cfg(test)]

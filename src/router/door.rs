@@ -5,11 +5,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::config::limits;
+use crate::router::clock::Moment;
 use crate::router::listener::{Listening, Peer};
 use crate::router::mailbox::{Mailbox, Message};
 use crate::router::metrics::Registry;
@@ -20,6 +21,8 @@ use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 
 /// Connections accepted from one listener before the others get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
+/// Rests that a listener which is given up may take to be emptied.
+const LEAVE_TRIES: u32 = 20;
 
 /// The accepting thread's shared side.
 pub(crate) struct Door {
@@ -30,6 +33,8 @@ pub(crate) struct Door {
     /// Wakes the thread: the listeners have changed, or a connection has closed while accepting paused.
     bell: OwnedFd,
     paused: AtomicBool,
+    /// When a pause was last said, in microseconds of the router's clock.
+    said_pause: AtomicU64,
     ending: AtomicBool,
 }
 
@@ -42,6 +47,7 @@ impl Door {
             registry,
             bell: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
             paused: AtomicBool::new(false),
+            said_pause: AtomicU64::new(0),
             ending: AtomicBool::new(false),
         }))
     }
@@ -67,7 +73,7 @@ impl Door {
 
     /// Accepts again, if accepting paused for want of connections. Called when one closes.
     pub(crate) fn resume(&self) {
-        if self.paused.load(Ordering::Relaxed) {
+        if self.paused.load(Ordering::SeqCst) {
             self.ring();
         }
     }
@@ -80,7 +86,7 @@ impl Door {
 
     /// Client connections, over all workers.
     pub(crate) fn connections(&self) -> usize {
-        lock(&self.workers).iter().map(|worker| worker.connections.load(Ordering::Relaxed)).sum()
+        lock(&self.workers).iter().map(|worker| worker.connections.load(Ordering::SeqCst)).sum()
     }
 
     fn ring(&self) {
@@ -105,8 +111,7 @@ impl Door {
 
     /// Waits for connections or the bell, and accepts what is there.
     fn turn(&self, listeners: &[Arc<Listening>], workers: &[Arc<Mailbox>], random: &Random) {
-        let full = self.connections() >= self.connections_max;
-        self.pause(full);
+        let full = self.is_full();
         let accepting = if full { &[] } else { listeners };
         let mut waits = vec![PollFd::new(&self.bell, PollFlags::IN)];
         waits.extend(
@@ -122,24 +127,42 @@ impl Door {
             let _ = rustix::io::read(&self.bell, &mut [0_u8; 8]);
         }
         for (listening, _) in accepting.iter().zip(ready).filter(|(_, ready)| *ready) {
-            if self.accept(listening, ACCEPTS_PER_TURN, workers, random)
-                == Accepted::OutOfDescriptors
-            {
-                self.pause(true);
-                let pause = Timespec::try_from(limits::ACCEPT_PAUSE).ok();
-                let _ = poll(&mut [PollFd::new(&self.bell, PollFlags::empty())], pause.as_ref());
+            let accepted = self.accept(listening, ACCEPTS_PER_TURN, workers, random);
+            if accepted == Accepted::Failed {
+                self.say_pause();
+                rest();
             }
         }
     }
 
-    fn pause(&self, paused: bool) {
-        let before = self.paused.swap(paused, Ordering::Relaxed);
-        if paused && !before {
-            self.registry.accept_pauses.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(
-                connections = self.connections(),
-                "accepting pauses: out of connections or descriptors"
-            );
+    /// Whether there are as many connections as there may be. If so, the close of any rings the bell: the
+    /// wish for it is made known before the count is read again, so that no close falls between.
+    fn is_full(&self) -> bool {
+        if self.connections() < self.connections_max {
+            self.paused.store(false, Ordering::SeqCst);
+            return false;
+        }
+        let before = self.paused.swap(true, Ordering::SeqCst);
+        if self.connections() < self.connections_max {
+            self.paused.store(false, Ordering::SeqCst);
+            return false;
+        }
+        if !before {
+            self.say_pause();
+        }
+        true
+    }
+
+    /// Counts a pause of accepting, and says so once a second at most.
+    fn say_pause(&self) {
+        self.registry.accept_pauses.fetch_add(1, Ordering::Relaxed);
+        let now = Moment::now().micros();
+        let said = self.said_pause.swap(now, Ordering::Relaxed);
+        if now.saturating_sub(said) < 1_000_000 {
+            self.said_pause.store(said, Ordering::Relaxed);
+        } else {
+            let connections = self.connections();
+            tracing::warn!(connections, "accepting pauses: out of connections or descriptors");
         }
     }
 
@@ -154,7 +177,13 @@ impl Door {
         for listening in
             before.iter().filter(|it| !after.iter().any(|other| Arc::ptr_eq(it, other)))
         {
-            self.accept(listening, usize::MAX, workers, random);
+            // Out of descriptors: what waits is worth a moment's patience, and no more.
+            for _ in 0..LEAVE_TRIES {
+                if self.accept(listening, usize::MAX, workers, random) != Accepted::Failed {
+                    break;
+                }
+                rest();
+            }
             listening.listener.closing.store(true, Ordering::Relaxed);
         }
     }
@@ -172,15 +201,24 @@ impl Door {
                     let listener = listening.listener.clone();
                     listener.connections.fetch_add(1, Ordering::Relaxed);
                     let worker = less_loaded(workers, random);
-                    worker.connections.fetch_add(1, Ordering::Relaxed);
+                    worker.connections.fetch_add(1, Ordering::SeqCst);
                     worker.post(Message::Connection { socket, peer: peer(addr), listener });
                 }
                 Err(Errno::AGAIN) => return Accepted::All,
-                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                    return Accepted::OutOfDescriptors;
-                }
-                // The client gave up while it waited (accept(2), "Error handling"): the next one may be fine.
-                Err(_) => {}
+                // The client gave up while it waited, or its network did (accept(2), "Error handling").
+                Err(
+                    Errno::CONNABORTED
+                    | Errno::INTR
+                    | Errno::PROTO
+                    | Errno::NETDOWN
+                    | Errno::NETUNREACH
+                    | Errno::HOSTDOWN
+                    | Errno::HOSTUNREACH
+                    | Errno::NOPROTOOPT
+                    | Errno::PERM,
+                ) => {}
+                // Out of descriptors or memory, or something that will not go away by asking again.
+                Err(_) => return Accepted::Failed,
             }
         }
         Accepted::Most
@@ -192,7 +230,14 @@ impl Door {
 enum Accepted {
     All,
     Most,
-    OutOfDescriptors,
+    Failed,
+}
+
+/// Waits until a shortage may have passed.
+fn rest() {
+    let pause = Timespec::try_from(limits::ACCEPT_PAUSE).ok();
+    // No descriptors to wait for: this is a sleep that needs none.
+    let _ = poll(&mut [], pause.as_ref());
 }
 
 /// Of two workers drawn at random, the one with fewer connections.

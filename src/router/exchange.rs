@@ -163,8 +163,10 @@ impl Exchange {
                 Ok(found) => found,
                 Err(refusal) => {
                     self.dyno = search.last().cloned();
-                    self.connect =
-                        search.connecting_since().map(|since| client.worker.now().since(since));
+                    if self.connected.is_none() {
+                        let since = search.connecting_since();
+                        self.connect = since.map(|since| client.worker.now().since(since));
+                    }
                     let whole = self.take_buffered_body(client);
                     return Box::pin(self.refuse(client, refusal, whole)).await;
                 }
@@ -228,7 +230,13 @@ impl Exchange {
         relay: Relay,
         refusal: Refusal,
     ) -> After {
-        let (sent, bytes, whole) = (relay.status(), relay.body_bytes(), relay.is_request_whole());
+        let (sent, bytes) = (relay.status(), relay.body_bytes());
+        // After a silence the client's connection ends too (state `answer`).
+        let whole = relay.is_request_whole() && refusal != Refusal::IdleConnection;
+        let midway = relay.is_client_midway();
+        if relay.ends_with_connection() {
+            client.stream.reset_on_close();
+        }
         if refusal == Refusal::RequestTimeout && relay.is_waiting() {
             self.linger(client, app, relay, false);
         } else {
@@ -236,13 +244,17 @@ impl Exchange {
         }
         match sent {
             // What has begun cannot be taken back: the client sees it end in the middle.
-            Some(status) => {
-                self.await_exit(client, refusal).await;
-                self.end(client, Some(refusal), status, Some(bytes));
-                After::Close
-            }
+            Some(status) => self.cut(client, refusal, status, bytes).await,
+            // Half an interim answer is with the client: no second head can be written into it.
+            None if midway => self.cut(client, refusal, 499, bytes).await,
             None => self.refuse(client, refusal, whole).await,
         }
+    }
+
+    async fn cut(&mut self, client: &Client, refusal: Refusal, status: u16, bytes: u64) -> After {
+        self.await_exit(client, refusal).await;
+        self.end(client, Some(refusal), status, Some(bytes));
+        After::Close
     }
 
     /// Leaves the dyno's half to itself.
@@ -301,12 +313,19 @@ impl Exchange {
         let rolling = self.app.as_ref().map_or(limits::REPLY, |app| app.policy.timeouts.rolling);
         client.deadline.set(client.worker.read_clock().deadline(rolling));
         let mut reply = Pending::from(reply);
-        poll_fn(|cx| match reply.poll_flush(&mut client.stream, cx) {
-            Poll::Ready(written) => Poll::Ready(written.is_ok()),
-            Poll::Pending if client.deadline.is_due() || client.worker.is_stopping() => {
-                Poll::Ready(false)
+        poll_fn(|cx| {
+            let mut moved = 0;
+            let flushed = reply.poll_flush(&mut client.stream, cx, &mut moved);
+            if moved > 0 {
+                client.deadline.set(client.worker.read_clock().deadline(rolling));
             }
-            Poll::Pending => Poll::Pending,
+            match flushed {
+                Poll::Ready(written) => Poll::Ready(written.is_ok()),
+                Poll::Pending if client.deadline.is_due() || client.worker.is_stopping() => {
+                    Poll::Ready(false)
+                }
+                Poll::Pending => Poll::Pending,
+            }
         })
         .await
     }
@@ -344,7 +363,8 @@ impl Exchange {
             upgrade::pipe(client, stream, to_client, to_dyno, app.policy.timeouts.rolling).await;
         drop(lease);
         self.end(client, piped.refusal, 101, Some(piped.to_client));
-        After::Close
+        // The dyno's last bytes must not be lost to a reset while the client is still sending.
+        if piped.refusal.is_none() { After::WindDown } else { After::Close }
     }
 
     /// Takes a body that is whole in the client's buffer; `false` if the request goes on beyond it.
@@ -399,7 +419,7 @@ impl Exchange {
     }
 }
 
-/// What admission refuses (heroku.md §1.5); a dyno that is missing is the search's business.
+/// What admission refuses (Heroku: Error Codes); a dyno that is missing is the search's business.
 fn refusal(app: Option<&App>) -> Option<Refusal> {
     match app {
         None => Some(Refusal::NoSuchApp),

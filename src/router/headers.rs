@@ -1,6 +1,6 @@
 //! The heads that the router writes: what a dyno sees of a request, what a client sees of an answer.
 //!
-//! Rules: heroku.md §1.9, with hop-by-hop fields that `Connection` names dropped too (RFC 9110 §7.6.1).
+//! Rules: Heroku's (HTTP Routing, "Heroku headers"), with hop-by-hop fields that `Connection` names dropped too (RFC 9110 §7.6.1).
 
 use std::io::Write;
 use std::net::IpAddr;

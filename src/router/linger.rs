@@ -37,6 +37,9 @@ pub(crate) fn spawn(worker: &Rc<Worker>, linger: Linger) {
     if dyno.lingering().fetch_add(1, Ordering::Relaxed) >= limits::LINGERS_MAX {
         worker.lingers.close_oldest(dyno.id());
     }
+    if worker.is_stopping() {
+        ticket.end("stop");
+    }
     let deadline = worker.deadlines.slot();
     deadline.set(worker.now().deadline(linger.app.policy.timeouts.linger));
     let guard = Guard { worker: worker.clone(), ticket, lease: linger.lease };
@@ -142,7 +145,7 @@ impl Reading {
             State::Head { bytes: before, .. } => {
                 let mut whole = std::mem::take(before);
                 whole.extend_from_slice(bytes);
-                self.take_head(&whole)
+                self.take_head(whole)
             }
             State::Length(left) => {
                 let count = (bytes.len() as u64).min(*left);
@@ -167,23 +170,24 @@ impl Reading {
         }
     }
 
-    fn take_head(&mut self, bytes: &[u8]) -> bool {
-        let mut rest = bytes;
+    fn take_head(&mut self, mut whole: Vec<u8>) -> bool {
+        let mut used = 0;
         while let State::Head { bytes: kept, scan } = &mut self.state {
-            let length = match scan.find_end(rest, limits::RESPONSE_HEAD_MAX) {
+            let length = match scan.find_end(&whole[used..], limits::RESPONSE_HEAD_MAX) {
                 Ok(Some(length)) => length,
                 Ok(None) => {
-                    *kept = rest.to_vec();
+                    // Kept as it is, not copied once more for each read.
+                    whole.drain(..used);
+                    *kept = whole;
                     return false;
                 }
                 Err(_) => return true,
             };
             *scan = HeadScan::default();
             let mut slots = FieldSlots::new();
-            let Ok(head) = ResponseHead::parse(&rest[..length], &mut slots, self.is_head) else {
-                return true;
-            };
-            rest = &rest[length..];
+            let head = &whole[used..used + length];
+            let Ok(head) = ResponseHead::parse(head, &mut slots, self.is_head) else { return true };
+            used += length;
             if head.is_interim() {
                 continue;
             }
@@ -195,6 +199,6 @@ impl Reading {
                 ResponseBody::UntilClose => State::UntilClose,
             };
         }
-        !rest.is_empty() && self.take(rest)
+        used < whole.len() && self.take(&whole[used..])
     }
 }

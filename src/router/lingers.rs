@@ -66,7 +66,8 @@ impl Ticket {
         self.ended.get()
     }
 
-    fn end(&self, why: &'static str) {
+    /// Has it end.
+    pub(crate) fn end(&self, why: &'static str) {
         self.ended.set(Some(why));
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();

@@ -4,11 +4,12 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use crate::config::limits;
 use crate::model::ListenAddr;
@@ -64,9 +65,12 @@ impl Listener {
     }
 }
 
-/// A listening socket; closed on drop, and its file removed if it is a Unix socket's.
+/// A listening socket; closed on drop.
 pub(crate) struct Listening {
     socket: OwnedFd,
+    /// The file of a Unix socket that was made here, removed on drop. One that was handed to us
+    /// (`LISTEN_FDS`) belongs to whoever made it.
+    own_file: Option<PathBuf>,
     pub(crate) listener: Arc<Listener>,
 }
 
@@ -78,21 +82,37 @@ impl Listening {
             ListenAddr::Unix(path) => bind_unix(path)?,
         };
         socket.listen(limits::LISTEN_BACKLOG)?;
-        Self::adopt(socket.into(), wanted)
+        let own_file = match wanted {
+            ListenAddr::Tcp(_) => None,
+            ListenAddr::Unix(path) => Some(path.clone()),
+        };
+        Self::new(socket.into(), wanted, own_file)
     }
 
     /// Takes a socket that is listening already (`LISTEN_FDS`), for the address that was asked for.
     pub(crate) fn adopt(socket: OwnedFd, wanted: &ListenAddr) -> io::Result<Self> {
+        if !SockRef::from(&socket).is_listener()? {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the inherited socket does not listen",
+            ));
+        }
+        Self::new(socket, wanted, None)
+    }
+
+    fn new(socket: OwnedFd, wanted: &ListenAddr, own_file: Option<PathBuf>) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        let addr = bound_address(&socket)?.unwrap_or_else(|| wanted.clone());
-        let wanted = wanted.clone();
+        if matches!(wanted, ListenAddr::Tcp(_)) {
+            // Accepted sockets inherit it.
+            SockRef::from(&socket).set_tcp_nodelay(true)?;
+        }
         let listener = Listener {
-            addr,
-            wanted,
+            addr: bound_address(&socket)?.unwrap_or_else(|| wanted.clone()),
+            wanted: wanted.clone(),
             connections: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
         };
-        Ok(Self { socket, listener: Arc::new(listener) })
+        Ok(Self { socket, own_file, listener: Arc::new(listener) })
     }
 }
 
@@ -104,16 +124,17 @@ fn bind_tcp(addr: SocketAddr) -> io::Result<Socket> {
     }
     // Connections of an earlier run in TIME_WAIT do not keep the port.
     socket.set_reuse_address(true)?;
-    // Accepted sockets inherit it.
-    socket.set_tcp_nodelay(true)?;
     socket.bind(&addr.into())?;
     Ok(socket)
 }
 
 fn bind_unix(path: &Path) -> io::Result<Socket> {
     let addr = SockAddr::unix(path)?;
-    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    if probe.connect(&addr).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    let refused =
+        probe.connect(&addr).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    // Linux refuses connections to any file; only a socket's may be what an earlier run left behind.
+    if refused && fs::symlink_metadata(path)?.file_type().is_socket() {
         fs::remove_file(path)?;
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
@@ -123,7 +144,7 @@ fn bind_unix(path: &Path) -> io::Result<Socket> {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        if let ListenAddr::Unix(path) = &self.listener.addr {
+        if let Some(path) = &self.own_file {
             // Somebody else may have removed it.
             let _ = fs::remove_file(path);
         }
@@ -132,7 +153,7 @@ impl Drop for Listening {
 
 /// The address that a listening socket is bound to; `None` for a Unix socket without a path.
 pub(crate) fn bound_address(socket: &OwnedFd) -> io::Result<Option<ListenAddr>> {
-    let addr = socket2::SockRef::from(socket).local_addr()?;
+    let addr = SockRef::from(socket).local_addr()?;
     let tcp = addr.as_socket().map(ListenAddr::Tcp);
     Ok(tcp.or_else(|| addr.as_pathname().map(|path| ListenAddr::Unix(path.to_owned()))))
 }

@@ -200,9 +200,8 @@ impl Router {
     /// Called each second by the control runtime; posts the next ping.
     pub fn stalled_workers(&self) -> Vec<(usize, f64)> {
         let now = Moment::now().micros();
-        let silent = |worker: &Mailbox| match worker.pulse.load(Ordering::Relaxed) {
-            0 => Duration::ZERO,
-            pulse => Duration::from_micros(now.saturating_sub(pulse)),
+        let silent = |worker: &Mailbox| {
+            Duration::from_micros(now.saturating_sub(worker.pulse.load(Ordering::Relaxed)))
         };
         let stalled =
             self.workers.iter().enumerate().map(|(index, worker)| (index, silent(worker)));

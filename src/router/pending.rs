@@ -30,18 +30,19 @@ impl Pending {
     }
 
     /// Writes `bytes` after what is pending, straight from where they are; keeps what the socket does not
-    /// take. Returns how many it took of both.
+    /// take. Adds to `moved` whatever it takes of both.
     pub(crate) fn send(
         &mut self,
         stream: &mut Stream,
         cx: &mut Context<'_>,
         bytes: &[u8],
-    ) -> io::Result<usize> {
+        moved: &mut usize,
+    ) -> io::Result<()> {
         if !self.is_empty() {
             self.push(bytes);
-            return match self.poll_flush(stream, cx) {
+            return match self.poll_flush(stream, cx, moved) {
                 Poll::Ready(written) => written,
-                Poll::Pending => Ok(0),
+                Poll::Pending => Ok(()),
             };
         }
         let mut taken = 0;
@@ -56,21 +57,28 @@ impl Pending {
                 }
             }
         }
-        Ok(taken)
+        *moved += taken;
+        Ok(())
     }
 
-    /// Writes what is pending, to its end. Returns how many bytes the last writes took.
+    /// Writes what is pending. Adds to `moved` whatever the socket takes, also when there is more.
     pub(crate) fn poll_flush(
         &mut self,
         stream: &mut Stream,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        let before = self.written;
+        moved: &mut usize,
+    ) -> Poll<io::Result<()>> {
         while self.written < self.bytes.len() {
-            self.written += ready!(stream.poll_write(cx, &self.bytes[self.written..]))?;
+            let count = ready!(stream.poll_write(cx, &self.bytes[self.written..]))?;
+            self.written += count;
+            *moved += count;
         }
-        let taken = self.written - before;
         *self = Self::default();
-        Poll::Ready(Ok(taken))
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether some of what is pending was written: whatever comes next cannot stand in its place.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.written > 0
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Keyed by dyno record, one per start of a process, so that no connection outlives what it leads to.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Duration;
@@ -47,7 +47,11 @@ pub(crate) type Ticket = u64;
 
 /// The connections of one worker.
 #[derive(Default)]
-pub(crate) struct Pools(RefCell<FxHashMap<u64, Pool>>);
+pub(crate) struct Pools {
+    by_dyno: RefCell<FxHashMap<u64, Pool>>,
+    /// Never begins again, so that a ticket means the same for as long as somebody holds it.
+    next_ticket: Cell<Ticket>,
+}
 
 #[derive(Default)]
 struct Pool {
@@ -55,7 +59,6 @@ struct Pool {
     idle: Vec<Idle>,
     connecting: u32,
     waiting: VecDeque<(Ticket, Waker)>,
-    next_ticket: Ticket,
 }
 
 struct Idle {
@@ -73,7 +76,7 @@ impl Pools {
         wanted: Wanted,
         waker: &Waker,
     ) -> Checkout {
-        let pools = &mut *self.0.borrow_mut();
+        let pools = &mut *self.by_dyno.borrow_mut();
         let pool = pools.entry(dyno.id()).or_default();
         while !wanted.fresh_only
             && let Some(idle) = pool.idle.last()
@@ -90,22 +93,21 @@ impl Pools {
             pool.connecting += 1;
             return Checkout::Connect;
         }
-        let ticket = pool.next_ticket;
-        pool.next_ticket += 1;
+        let ticket = self.next_ticket.replace(self.next_ticket.get() + 1);
         pool.waiting.push_back((ticket, waker.clone()));
         Checkout::Wait(ticket)
     }
 
     /// Whether a ticket's turn has come.
     pub(crate) fn is_called(&self, dyno: &Dyno, ticket: Ticket) -> bool {
-        let pools = self.0.borrow();
+        let pools = self.by_dyno.borrow();
         let first = pools.get(&dyno.id()).and_then(|pool| pool.waiting.front());
         first.is_none_or(|(first, _)| *first > ticket)
     }
 
     /// Leaves the queue. A ticket that was called and not `used` passes the call on.
     pub(crate) fn leave(&self, dyno: &Dyno, ticket: Ticket, used: bool) {
-        let pools = &mut *self.0.borrow_mut();
+        let pools = &mut *self.by_dyno.borrow_mut();
         let Some(pool) = pools.get_mut(&dyno.id()) else { return };
         match pool.waiting.binary_search_by_key(&ticket, |(ticket, _)| *ticket) {
             Ok(at) => drop(pool.waiting.remove(at)),
@@ -116,7 +118,7 @@ impl Pools {
 
     /// Ends a connect that [`checkout`](Self::checkout) gave leave for, however it went.
     pub(crate) fn connected(&self, dyno: &Dyno) {
-        if let Some(pool) = self.0.borrow_mut().get_mut(&dyno.id()) {
+        if let Some(pool) = self.by_dyno.borrow_mut().get_mut(&dyno.id()) {
             pool.connecting = pool.connecting.saturating_sub(1);
             pool.call_next();
         }
@@ -124,7 +126,7 @@ impl Pools {
 
     /// Keeps a connection for the next request, for at most `keepalive`.
     pub(crate) fn put_back(&self, dyno: &Dyno, stream: Stream, now: Moment, keepalive: Duration) {
-        let pools = &mut *self.0.borrow_mut();
+        let pools = &mut *self.by_dyno.borrow_mut();
         let pool = pools.entry(dyno.id()).or_default();
         if !dyno.is_closed() && !keepalive.is_zero() && pool.idle.len() < POOL_MAX {
             pool.idle.push(Idle { stream, used: now, until: now.deadline(keepalive) });
@@ -135,7 +137,7 @@ impl Pools {
     /// Closes the connections that are too old, or that their dyno has closed or written to. Each tick:
     /// without it they would stand in CLOSE_WAIT until somebody wants them.
     pub(crate) fn sweep(&self, now: Tick) {
-        self.0.borrow_mut().retain(|_, pool| {
+        self.by_dyno.borrow_mut().retain(|_, pool| {
             pool.idle.retain(|idle| idle.until > now && idle.stream.peek() == Peek::Silent);
             pool.is_in_use()
         });
@@ -144,7 +146,7 @@ impl Pools {
     /// Closes every idle connection to a dyno that has left the table, and lets those who wait for one look
     /// for another dyno.
     pub(crate) fn purge(&self, dyno: &Dyno) {
-        if let Some(pool) = self.0.borrow_mut().get_mut(&dyno.id()) {
+        if let Some(pool) = self.by_dyno.borrow_mut().get_mut(&dyno.id()) {
             pool.idle = Vec::new();
             pool.waiting.drain(..).for_each(|(_, waker)| waker.wake());
         }
@@ -152,7 +154,7 @@ impl Pools {
 
     /// Idle connections and connects in progress, by dyno record.
     pub(crate) fn report(&self) -> Vec<(u64, usize, u32)> {
-        let pools = self.0.borrow();
+        let pools = self.by_dyno.borrow();
         pools.iter().map(|(id, pool)| (*id, pool.idle.len(), pool.connecting)).collect()
     }
 }

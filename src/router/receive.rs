@@ -25,14 +25,17 @@ impl Relay {
         let start = self.moved;
         loop {
             if !self.to_client.is_empty() {
-                match self.to_client.poll_flush(&mut client.stream, cx) {
-                    Poll::Ready(Ok(count)) => self.moved += count,
+                match self.to_client.poll_flush(&mut client.stream, cx, &mut self.moved) {
+                    Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(_)) => return Err(End::ClientGone),
                     // The dyno waits with the client.
                     Poll::Pending => return Ok(()),
                 }
             }
             if let Answer::Switching { to_client } = &mut self.answer {
+                if matches!(self.sending, Sending::Broken) {
+                    return Err(End::Refused(Refusal::ServerInterrupted));
+                }
                 if !matches!(self.sending, Sending::Done) || !self.to_dyno.is_empty() {
                     return Ok(());
                 }
@@ -56,7 +59,7 @@ impl Relay {
                     self.moved += count;
                     self.answered_any = true;
                     self.take_answer(&scratch[..count], request, client, app, cx)?;
-                    self.adapt_reads(count, self.to_client.is_empty());
+                    self.adapt_reads(&worker, count, self.to_client.is_empty());
                 }
             }
             if self.moved - start > limits::FAIR_SHARE {
@@ -79,13 +82,24 @@ impl Relay {
         out.clear();
         let rest = match &mut self.answer {
             Answer::Head { bytes: before, .. } if before.is_empty() => {
-                self.take_head(bytes, request, client, out)?
+                let left = self.take_head(bytes, request, client, out)?;
+                if let Answer::Head { bytes: kept, .. } = &mut self.answer {
+                    *kept = left.to_vec();
+                    return self.pass_back(&[], client, app, out, cx);
+                }
+                left
             }
             Answer::Head { bytes: before, .. } => {
                 let mut whole = std::mem::take(before);
                 whole.extend_from_slice(bytes);
-                let rest = self.take_head(&whole, request, client, out)?.to_vec();
-                return self.pass_back(&rest, client, app, out, cx);
+                let left = self.take_head(&whole, request, client, out)?.len();
+                if let Answer::Head { bytes: kept, .. } = &mut self.answer {
+                    // Not whole yet: kept as it is, not copied once more for each read.
+                    whole.drain(..whole.len() - left);
+                    *kept = whole;
+                    return self.pass_back(&[], client, app, out, cx);
+                }
+                return self.pass_back(&whole[whole.len() - left..], client, app, out, cx);
             }
             _ => bytes,
         };
@@ -107,15 +121,29 @@ impl Relay {
             Answer::UntilClose => out.is_empty() && !self.chunk_answer,
             _ => false,
         };
-        let rest = if direct { self.count_body(bytes) } else { self.frame_body(bytes, out)? };
+        let rest = if direct {
+            self.count_body(bytes)
+        } else {
+            match self.frame_body(bytes, out) {
+                Ok(rest) => rest,
+                Err(end) => {
+                    if !self.head_out {
+                        // The head is still here: the client can be told what went wrong instead.
+                        self.status = None;
+                    }
+                    return Err(end);
+                }
+            }
+        };
         if matches!(self.answer, Answer::Done) {
             self.keep_dyno &= rest.is_empty();
             // Before the client is written to: the slot is free when the last byte has been read.
             self.give_back(client, app);
         }
-        let sent = self.to_client.send(&mut client.stream, cx, if direct { bytes } else { out });
-        self.moved += sent.map_err(|_| End::ClientGone)?;
-        Ok(())
+        self.head_out = self.status.is_some() && !matches!(self.answer, Answer::Switching { .. });
+        let bytes = if direct { bytes } else { out };
+        let sent = self.to_client.send(&mut client.stream, cx, bytes, &mut self.moved);
+        sent.map_err(|_| End::ClientGone)
     }
 
     /// Counts unframed body bytes; the state moves on when they are all.
@@ -174,8 +202,8 @@ impl Relay {
         Ok(rest)
     }
 
-    /// Reads heads until the final one: interim answers are passed on or swallowed, what is incomplete is
-    /// kept. Returns what follows the final head (or nothing, if it is not there yet).
+    /// Reads heads until the final one; interim answers are passed on or swallowed. Returns what follows the
+    /// final head, or (the state says so) the beginning of a head that is not whole yet.
     fn take_head<'a>(
         &mut self,
         bytes: &'a [u8],
@@ -184,17 +212,14 @@ impl Relay {
         out: &mut Vec<u8>,
     ) -> Result<&'a [u8], End> {
         let mut rest = bytes;
-        while let Answer::Head { bytes: kept, scan } = &mut self.answer {
+        while let Answer::Head { scan, .. } = &mut self.answer {
             if rest.is_empty() {
                 break;
             }
             let end = scan
                 .find_end(rest, limits::RESPONSE_HEAD_MAX)
                 .map_err(|bad| End::Refused(wire::BadResponse::from(bad).into()))?;
-            let Some(length) = end else {
-                *kept = rest.to_vec();
-                return Ok(&[]);
-            };
+            let Some(length) = end else { return Ok(rest) };
             *scan = HeadScan::default();
             let (head, after) = rest.split_at(length);
             rest = after;
@@ -241,7 +266,6 @@ impl Relay {
             let tokens = tokens.ok_or(End::Refused(Refusal::BadResponse("unasked 101")))?;
             let mut to_client = Vec::new();
             headers::write_switching(&mut to_client, head, tokens);
-            self.status = Some(101);
             self.answer = Answer::Switching { to_client };
             return Ok(());
         }
@@ -297,8 +321,9 @@ impl Relay {
                 self.answer = Answer::Done;
                 self.moved += 1;
                 if self.chunk_answer {
-                    let sent = self.to_client.send(&mut client.stream, cx, b"0\r\n\r\n");
-                    self.moved += sent.map_err(|_| End::ClientGone)?;
+                    let end = b"0\r\n\r\n";
+                    let sent = self.to_client.send(&mut client.stream, cx, end, &mut self.moved);
+                    sent.map_err(|_| End::ClientGone)?;
                 }
                 Ok(())
             }

@@ -15,6 +15,7 @@ use crate::router::reply::Refusal;
 use crate::router::request::Request;
 use crate::router::retry::{self, Failure, Retry};
 use crate::router::stream::Stream;
+use crate::router::worker::Worker;
 use crate::table::{App, Dyno, Lease};
 use crate::wire::{ChunkedDecoder, HeadScan};
 
@@ -56,6 +57,8 @@ pub(crate) struct Relay {
     pub(crate) watching: bool,
     /// The status that the client was sent.
     pub(crate) status: Option<u16>,
+    /// Its head has been given to the client's socket.
+    pub(crate) head_out: bool,
     pub(crate) chunk_answer: bool,
     pub(crate) keep_client: bool,
     pub(crate) keep_dyno: bool,
@@ -127,6 +130,7 @@ impl Relay {
             continued: false,
             watching: true,
             status: None,
+            head_out: false,
             chunk_answer: false,
             keep_client: false,
             keep_dyno: false,
@@ -155,6 +159,18 @@ impl Relay {
     /// The status that the client was sent, if any.
     pub(crate) fn status(&self) -> Option<u16> {
         self.status
+    }
+
+    /// Whether the client has been sent the beginning of something that must be sent to its end.
+    pub(crate) fn is_client_midway(&self) -> bool {
+        self.to_client.is_begun()
+    }
+
+    /// Whether the answer ends with its connection, so that a cut must not look like its end.
+    pub(crate) fn ends_with_connection(&self) -> bool {
+        self.head_out
+            && matches!(self.answer, Answer::UntilClose | Answer::Chunked(_))
+            && !self.chunk_answer
     }
 
     /// Bytes of the answer's body so far.
@@ -210,6 +226,9 @@ impl Relay {
         app: &App,
         cx: &mut Context<'_>,
     ) -> Result<bool, End> {
+        if client.worker.is_stopping() {
+            return Err(End::Refused(Refusal::ForcedClose));
+        }
         let start = self.moved;
         loop {
             let before = self.moved;
@@ -223,9 +242,6 @@ impl Relay {
             if self.moved - start > limits::FAIR_SHARE {
                 return Ok(true);
             }
-        }
-        if client.worker.is_stopping() {
-            return Err(End::Refused(Refusal::ForcedClose));
         }
         self.watch(request, client, cx)?;
         if client.deadline.is_due() { Err(End::Refused(self.expired())) } else { Ok(false) }
@@ -288,12 +304,15 @@ impl Relay {
         }
     }
 
-    /// Reads grow while the reader of what is read keeps up, and shrink when it does not.
-    pub(crate) fn adapt_reads(&mut self, count: usize, taken: bool) {
+    /// Reads grow while the reader of what is read keeps up, and shrink when it does not. The more
+    /// connections share the worker, the less each may grow: what slow peers leave unsent is bounded.
+    pub(crate) fn adapt_reads(&mut self, worker: &Worker, count: usize, taken: bool) {
         if !taken {
             self.read_size = (self.read_size / 2).max(limits::READ_FIRST);
         } else if count == self.read_size {
-            self.read_size = (self.read_size * 2).min(limits::SCRATCH);
+            let share = limits::UNSENT_MAX / worker.connections().max(1);
+            self.read_size =
+                (self.read_size * 2).min(share).clamp(limits::READ_FIRST, limits::SCRATCH);
         }
     }
 }

@@ -56,7 +56,7 @@ pub(crate) enum Refusal {
 
 /// One row of the table.
 pub(crate) struct Row {
-    /// Heroku's code; empty where there is none (heroku.md §2.1).
+    /// Heroku's code; empty where there is none (Heroku: Error Codes).
     pub(crate) code: &'static str,
     /// What the log says of it.
     pub(crate) desc: &'static str,

@@ -24,6 +24,7 @@ use crate::router::retry::{ConnectError, Retry, blame};
 use crate::router::stream::Stream;
 use crate::router::worker::Worker;
 use crate::table::{App, Dyno, Lease, Roster, Standing};
+use crate::wire::RequestBody;
 
 /// The search of one request, kept over its retries: one budget, and no dyno twice.
 pub(crate) struct Search {
@@ -75,6 +76,7 @@ impl Search {
     /// A connection that was found has failed, and the request may be sent again.
     pub(crate) fn failed(&mut self, dyno: &Dyno, retry: Retry, cause: Refusal) {
         self.cause = Some(cause);
+        self.attempts += 1;
         match retry {
             Retry::AnotherDyno => self.tried.push(dyno.id()),
             Retry::AnyDyno | Retry::No => {
@@ -124,7 +126,7 @@ impl Search {
         }
     }
 
-    /// Chooses; an error where waiting would not help (heroku.md §1.5).
+    /// Chooses; an error where waiting would not help (Heroku: Error Codes).
     fn pick(&self, client: &Client, app: &App) -> Result<Pick, Refusal> {
         let worker = &client.worker;
         let lineup = app.roster.lineup();
@@ -180,7 +182,13 @@ impl Search {
         })
         .await?;
         client.worker.read_clock();
-        Ok(())
+        let in_maintenance = |now: &Arc<App>| now.id == app.id && now.policy.maintenance;
+        // Switched on while this request waited.
+        if client.worker.table().apps().iter().any(in_maintenance) {
+            Err(Refusal::Maintenance)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether the search may go on now that a deadline has passed.
@@ -240,8 +248,8 @@ impl Search {
                 Attempt::LookAgain => {}
                 Attempt::Gone => break,
                 Attempt::Interrupted(refusal) => return Err(refusal),
-                Attempt::Failed(error) => {
-                    self.blame(dyno, error, worker.now())?;
+                Attempt::Failed(failed) => {
+                    self.blame(dyno, failed, worker.now())?;
                     break;
                 }
             }
@@ -256,10 +264,11 @@ impl Search {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(match connected {
                     Ok(stream) => Attempt::Connected(stream),
-                    Err(error) => Attempt::Failed(blame(&error)),
+                    Err(error) => Attempt::Failed(Failed::Connect(blame(&error))),
                 });
             }
-            self.poll_attempt(request, client, &place.dyno, cx)
+            let late = Failed::Connect(ConnectError::TimedOut);
+            self.poll_attempt(request, client, &place.dyno, late, cx)
         })
         .await
     }
@@ -276,7 +285,7 @@ impl Search {
                 queued.used = true;
                 return Poll::Ready(Attempt::LookAgain);
             }
-            self.poll_attempt(request, client, &queued.dyno, cx)
+            self.poll_attempt(request, client, &queued.dyno, Failed::Crowded, cx)
         })
         .await
     }
@@ -287,6 +296,7 @@ impl Search {
         request: &Request,
         client: &Client,
         dyno: &Arc<Dyno>,
+        late: Failed,
         cx: &mut Context<'_>,
     ) -> Poll<Attempt> {
         if dyno.is_closed() {
@@ -295,7 +305,7 @@ impl Search {
         }
         self.poll_interrupted(request, client, cx).map(|interrupted| match interrupted {
             Some(refusal) => Attempt::Interrupted(refusal),
-            None => Attempt::Failed(ConnectError::TimedOut),
+            None => Attempt::Failed(late),
         })
     }
 
@@ -309,7 +319,7 @@ impl Search {
         if client.worker.is_stopping() {
             return Poll::Ready(Some(Refusal::ForcedClose));
         }
-        if self.watching && client.input.is_empty() {
+        if self.watching && !is_followed(request, &client.input) {
             match client.poll_gone(cx, request.said_close) {
                 Some(true) => return Poll::Ready(Some(Refusal::ClientInterrupted)),
                 Some(false) => self.watching = false,
@@ -319,18 +329,42 @@ impl Search {
         if client.deadline.is_due() { Poll::Ready(None) } else { Poll::Pending }
     }
 
-    /// Counts a failed connect against its dyno, for all workers; an error if it was our own fault.
-    fn blame(&mut self, dyno: &Dyno, error: ConnectError, now: Moment) -> Result<(), Refusal> {
+    /// Counts a failed attempt against its dyno, for all workers where the dyno is to blame; an error if it
+    /// was our own fault, or the last attempt that the budget allows.
+    fn blame(&mut self, dyno: &Dyno, failed: Failed, now: Moment) -> Result<(), Refusal> {
         self.attempts += 1;
         self.tried.push(dyno.id());
-        self.cause = Some(match error {
-            ConnectError::Refused => Refusal::ConnectRefused,
-            ConnectError::TimedOut | ConnectError::QueueFull => Refusal::ConnectTimeout,
-            ConnectError::Ours => return Err(Refusal::PlatformError),
-        });
-        dyno.quarantine(now.deadline(limits::QUARANTINE));
-        if now.tick() >= self.budget { Err(Refusal::ConnectTimeout) } else { Ok(()) }
+        let out_of_time = now.tick() >= self.budget;
+        // A connect that our own budget cut short says nothing against the dyno, nor does a queue of ours.
+        let (cause, its_fault) = match failed {
+            Failed::Connect(ConnectError::Ours) => return Err(Refusal::PlatformError),
+            Failed::Connect(ConnectError::Refused) => (Refusal::ConnectRefused, true),
+            Failed::Connect(_) => (Refusal::ConnectTimeout, !out_of_time),
+            Failed::Crowded => (Refusal::ConnectTimeout, false),
+        };
+        if its_fault {
+            dyno.quarantine(now.deadline(limits::QUARANTINE));
+        }
+        self.cause = Some(cause);
+        if out_of_time { Err(cause) } else { Ok(()) }
     }
+}
+
+/// Whether another request has come behind this one: a client that ends its side after several has not gone.
+fn is_followed(request: &Request, input: &[u8]) -> bool {
+    match request.body {
+        RequestBody::None => !input.is_empty(),
+        RequestBody::Length(length) => input.len() as u64 > length,
+        RequestBody::Chunked => false,
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Copy)]
+enum Failed {
+    Connect(ConnectError),
+    /// Too many others were connecting to the same dyno.
+    Crowded,
 }
 
 /// How one connect went.
@@ -340,7 +374,7 @@ enum Attempt {
     LookAgain,
     /// The dyno has left the table.
     Gone,
-    Failed(ConnectError),
+    Failed(Failed),
     Interrupted(Refusal),
 }
 

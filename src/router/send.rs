@@ -20,8 +20,8 @@ impl Relay {
     ) -> Result<(), End> {
         let Some(held) = &mut self.held else { return Ok(()) };
         if !self.to_dyno.is_empty() {
-            match self.to_dyno.poll_flush(&mut held.stream, cx) {
-                Poll::Ready(Ok(count)) => self.moved += count,
+            match self.to_dyno.poll_flush(&mut held.stream, cx, &mut self.moved) {
+                Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => self.sending = Sending::Broken,
                 Poll::Pending => return Ok(()),
             }
@@ -87,7 +87,7 @@ impl Relay {
                     self.moved += count;
                     let used = self.pass_on(&scratch[..count], &worker.out, cx)?;
                     client.input = scratch[used..count].to_vec();
-                    self.adapt_reads(count, self.to_dyno.is_empty());
+                    self.adapt_reads(&worker, count, self.to_dyno.is_empty());
                 }
             }
             if self.moved - start > limits::FAIR_SHARE {
@@ -112,7 +112,8 @@ impl Relay {
                 *left -= count as u64;
                 let whole = *left == 0;
                 rest = &bytes[count..];
-                let written = self.to_dyno.send(&mut held.stream, cx, &bytes[..count]);
+                let written =
+                    self.to_dyno.send(&mut held.stream, cx, &bytes[..count], &mut self.moved);
                 if whole {
                     self.sending = Sending::Done;
                 }
@@ -137,7 +138,7 @@ impl Relay {
                         }
                     }
                 }
-                let written = self.to_dyno.send(&mut held.stream, cx, out);
+                let written = self.to_dyno.send(&mut held.stream, cx, out, &mut self.moved);
                 if bad {
                     // The dyno has the good chunks and no last one, and its connection closes with the relay.
                     return Err(End::Refused(Refusal::BadRequest {
@@ -149,9 +150,8 @@ impl Relay {
             }
             Sending::Head(_) | Sending::Done | Sending::Broken => return Ok(0),
         };
-        match written {
-            Ok(count) => self.moved += count,
-            Err(_) => self.sending = Sending::Broken,
+        if written.is_err() {
+            self.sending = Sending::Broken;
         }
         Ok(bytes.len() - rest.len())
     }

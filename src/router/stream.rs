@@ -4,8 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustix::net::RecvFlags;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -113,6 +115,12 @@ impl Stream {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Peek::Silent,
             Err(_) => Peek::Reset,
         }
+    }
+
+    /// Has the close reset the connection: an answer that ends with it must not look whole when it is cut.
+    pub(crate) fn reset_on_close(&self) {
+        // A socket that is already broken is reset as it is.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
 
     /// Ends our side; the peer reads an end of file, and may still send.

@@ -59,7 +59,7 @@ async fn work(worker: &Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Message>) 
             biased;
             _ = ticks.tick() => {
                 worker.tick();
-                if worker.is_stopping() && worker.connections() == 0 {
+                if worker.is_stopping() && worker.connections() == 0 && worker.lingers.len() == 0 {
                     return;
                 }
             }

@@ -30,10 +30,13 @@ pub(crate) async fn pipe(
     rolling: Duration,
 ) -> Piped {
     // `to_client` begins with the head of the 101 itself, which is no part of what is counted.
-    let mut down = Direction { pending: to_client.into(), ended: false, moved: 0 };
-    let mut up = Direction { pending: to_dyno.into(), ended: false, moved: 0 };
+    let mut down = Direction::new(to_client);
+    let mut up = Direction::new(to_dyno);
     client.deadline.set(client.worker.read_clock().deadline(rolling));
     let refusal = poll_fn(|cx| {
+        if client.worker.is_stopping() {
+            return Poll::Ready(Some(Refusal::ForcedClose));
+        }
         let before = down.moved + up.moved;
         let upward = up.poll(&client.worker, &mut client.stream, &mut dyno, cx);
         let downward = down.poll(&client.worker, &mut dyno, &mut client.stream, cx);
@@ -46,19 +49,16 @@ pub(crate) async fn pipe(
         if upward.is_err() || downward.is_err() || (down.ended && down.pending.is_empty()) {
             return Poll::Ready(None);
         }
-        if client.worker.is_stopping() {
-            return Poll::Ready(Some(Refusal::ForcedClose));
-        }
         if client.deadline.is_due() {
             return Poll::Ready(Some(Refusal::IdleConnection));
         }
-        if moved as usize > limits::FAIR_SHARE {
+        if moved > limits::FAIR_SHARE {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
     })
     .await;
-    Piped { to_client: down.moved, refusal }
+    Piped { to_client: down.bytes, refusal }
 }
 
 /// One of the two ways of a pipe.
@@ -66,10 +66,17 @@ struct Direction {
     pending: Pending,
     /// The reading side has ended.
     ended: bool,
-    moved: u64,
+    /// Bytes that were read.
+    bytes: u64,
+    /// Bytes that moved on either socket.
+    moved: usize,
 }
 
 impl Direction {
+    fn new(first: Vec<u8>) -> Self {
+        Self { pending: first.into(), ended: false, bytes: 0, moved: 0 }
+    }
+
     fn poll(
         &mut self,
         worker: &Worker,
@@ -80,8 +87,8 @@ impl Direction {
         let start = self.moved;
         loop {
             if !self.pending.is_empty() {
-                match self.pending.poll_flush(to, cx) {
-                    Poll::Ready(written) => drop(written?),
+                match self.pending.poll_flush(to, cx, &mut self.moved) {
+                    Poll::Ready(written) => written?,
                     Poll::Pending => return Ok(()),
                 }
                 if self.ended {
@@ -89,7 +96,7 @@ impl Direction {
                 }
             }
             // A long transfer leaves room for others; the caller has the task woken again.
-            if self.ended || (self.moved - start) as usize > limits::FAIR_SHARE {
+            if self.ended || self.moved - start > limits::FAIR_SHARE {
                 return Ok(());
             }
             let scratch = &mut worker.scratch.borrow_mut()[..limits::READ_FIRST];
@@ -101,8 +108,9 @@ impl Direction {
                     return Ok(());
                 }
                 Poll::Ready(Ok(count)) => {
-                    self.moved += count as u64;
-                    self.pending.send(to, cx, &scratch[..count])?;
+                    self.bytes += count as u64;
+                    self.moved += count;
+                    self.pending.send(to, cx, &scratch[..count], &mut self.moved)?;
                 }
                 Poll::Ready(Err(error)) => return Err(error),
             }

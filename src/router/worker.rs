@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::config::limits;
 use crate::model::AppName;
@@ -129,12 +129,13 @@ impl Worker {
     /// Counts a client connection that has closed.
     pub(crate) fn connection_closed(&self, listener: &Listener) {
         listener.connections.fetch_sub(1, Ordering::Relaxed);
-        self.mailbox.connections.fetch_sub(1, Ordering::Relaxed);
+        self.mailbox.connections.fetch_sub(1, Ordering::SeqCst);
         self.door.resume();
     }
 
     /// The worker's side of its start. On its own thread.
     pub(crate) fn new(start: Start, mailbox: Arc<Mailbox>) -> Self {
+        mailbox.pulse.store(Moment::now().micros(), Ordering::Relaxed);
         // Heard of before it is looked at, so that no change is missed.
         start.publisher.subscribe(mailbox.clone());
         let table = RefCell::new(start.publisher.table());
@@ -165,9 +166,8 @@ impl Worker {
         match notice {
             Notice::Table => {
                 let table = self.publisher.table();
-                let known = |id: &Option<AppId>| {
-                    id.is_none_or(|id| table.apps().iter().any(|app| app.id == id))
-                };
+                let ids: FxHashSet<_> = table.apps().iter().map(|app| app.id).collect();
+                let known = |id: &Option<AppId>| id.is_none_or(|id| ids.contains(&id));
                 self.counters.borrow_mut().retain(|id, _| known(id));
                 *self.table.borrow_mut() = table;
             }

@@ -13,8 +13,9 @@ use crate::supervisor::dyno::Dyno;
 use crate::supervisor::place::{Event, Orders, Place};
 use crate::supervisor::plan::{Step, plan};
 use crate::supervisor::ports::Ports;
+use crate::supervisor::program::Program;
 use crate::supervisor::routes::Routes;
-use crate::supervisor::spawn::{Program, Spawn, random};
+use crate::supervisor::spawn::{Spawn, random};
 use crate::supervisor::status::Board;
 use crate::telemetry::AppLog;
 

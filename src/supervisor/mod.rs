@@ -8,6 +8,7 @@ mod dyno; // the life
 mod place; // what every part of one life has in hand
 mod running; // one process of a dyno, and how it ends
 mod cool_off; // how long after a crash
+mod program; // what is started
 mod spawn; // the only place that makes processes
 mod group; // a dyno's processes together
 mod probe; // when a web dyno is ready

@@ -1,7 +1,8 @@
 //! What a dyno prints, line by line into the log.
 //!
 //! The pipe is always read, so that a dyno never waits for a reader of the log. What is too much is dropped:
-//! the dyno's own lines, counted and said (L10), never its neighbours'.
+//! the dyno's own lines, counted and said (L10), never its neighbours'. The end of a burst is kept and printed
+//! when there is room again: the last words tell the most.
 
 mod lines; // bytes into lines that are safe to print
 
@@ -19,6 +20,7 @@ use crate::config::limits;
 use crate::model::{AppName, DynoName};
 use crate::shutdown::Shutdown;
 use crate::supervisor::metrics;
+use crate::supervisor::program::Start;
 use crate::telemetry::{AppLog, Stamp};
 
 use lines::Lines;
@@ -41,8 +43,7 @@ impl Output {
 /// Starts to carry what comes out of `pipe` into the log.
 pub(crate) fn carry(
     pipe: OwnedFd,
-    app: &AppName,
-    dyno: &DynoName,
+    start: &Start,
     log: &AppLog,
     shutdown: &Shutdown,
 ) -> io::Result<Output> {
@@ -50,11 +51,12 @@ pub(crate) fn carry(
     let (process, process_gone) = oneshot::channel();
     let (running, ended) = watch::channel(());
     let carrier = Carrier {
-        app: app.clone(),
-        dyno: dyno.clone(),
+        app: start.app.clone(),
+        dyno: start.dyno.clone(),
         log: log.clone(),
         lines: Lines::default(),
         window: Window::default(),
+        held: Vec::new(),
         lost: Lost::default(),
     };
     let forced = shutdown.clone();
@@ -78,6 +80,8 @@ struct Carrier {
     log: AppLog,
     lines: Lines,
     window: Window,
+    /// The newest of what the window did not admit. Nothing that came later is printed before it.
+    held: Vec<u8>,
     lost: Lost,
 }
 
@@ -90,6 +94,10 @@ impl Carrier {
             let read = tokio::select! {
                 biased;
                 () = &mut bound => 0,
+                () = self.window.over(), if self.owes() => {
+                    self.settle();
+                    continue;
+                }
                 read = pipe.read(&mut buffer) => read.unwrap_or(0),
             };
             if read == 0 {
@@ -99,6 +107,7 @@ impl Carrier {
             // One read, one turn: the ends of other dynos are heard on the same thread.
             task::yield_now().await;
         }
+        self.release();
         let rest = self.lines.rest();
         self.print(rest.as_slice());
         self.say_lost_at_last().await;
@@ -117,12 +126,42 @@ impl Carrier {
 
     fn take(&mut self, bytes: &[u8]) {
         if self.window.admits(bytes.len(), Instant::now()) {
+            self.release();
             let lines = self.lines.split(bytes);
             self.print(&lines);
         } else {
-            let skipped = self.lines.skip(bytes);
+            self.hold(bytes);
+        }
+    }
+
+    /// Whether something waits for the window's end.
+    fn owes(&self) -> bool {
+        !self.held.is_empty() || self.lost.lines > 0
+    }
+
+    /// At a window's end: says and prints what waited for it, even where the dyno is silent from now on.
+    fn settle(&mut self) {
+        // What the log does not take now is tried again a window later.
+        self.window = Window::beginning(Instant::now());
+        self.say_lost();
+        self.release();
+    }
+
+    /// Keeps these bytes until the window's end, at the cost of older ones.
+    fn hold(&mut self, bytes: &[u8]) {
+        self.held.extend_from_slice(bytes);
+        if self.held.len() > limits::OUTPUT_HELD {
+            let older = lines::older(&self.held, limits::OUTPUT_HELD);
+            let skipped = self.lines.skip(&self.held[..older]);
+            self.held.drain(..older);
             self.lose(skipped);
         }
+    }
+
+    fn release(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        let lines = self.lines.split(&held);
+        self.print(&lines);
     }
 
     fn print(&mut self, lines: &[Vec<u8>]) {
@@ -165,10 +204,21 @@ struct Window {
 }
 
 impl Window {
+    fn beginning(now: Instant) -> Self {
+        Self { began: Some(now), bytes: 0 }
+    }
+
+    /// Returns once it has ended; at once where none has begun.
+    async fn over(&self) {
+        if let Some(began) = self.began {
+            time::sleep_until(began + limits::OUTPUT_WINDOW).await;
+        }
+    }
+
     /// Whether so many bytes more may be printed.
     fn admits(&mut self, bytes: usize, now: Instant) -> bool {
         if self.began.is_none_or(|began| now - began >= limits::OUTPUT_WINDOW) {
-            *self = Self { began: Some(now), bytes: 0 };
+            *self = Self::beginning(now);
         }
         self.bytes += bytes;
         self.bytes <= limits::OUTPUT_WINDOW_BYTES
@@ -195,6 +245,77 @@ impl Lost {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ProcessType;
+    use crate::telemetry::{Lines as LogLines, Target};
+
+    /// What is printed of these reads, which come all at once; then the dyno is silent.
+    async fn printed(reads: &[Vec<u8>]) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("log");
+        let log = AppLog::new(LogLines::start(Target::file(&file).unwrap()).unwrap());
+        let mut carrier = Carrier {
+            app: AppName::parse("shop").unwrap(),
+            dyno: DynoName { process_type: ProcessType::web(), number: 1 },
+            log: log.clone(),
+            lines: Lines::default(),
+            window: Window::default(),
+            held: Vec::new(),
+            lost: Lost::default(),
+        };
+        for read in reads {
+            carrier.take(read);
+            // The log's own bound is not what this is about.
+            log.flush();
+        }
+        while carrier.owes() {
+            carrier.window.over().await;
+            carrier.settle();
+            log.flush();
+        }
+        let text = std::fs::read_to_string(file).unwrap();
+        text.lines().map(|line| line.split_once(" shop ").unwrap().1.to_owned()).collect()
+    }
+
+    fn in_reads(text: &str) -> Vec<Vec<u8>> {
+        text.as_bytes().chunks(limits::OUTPUT_READ).map(<[u8]>::to_vec).collect()
+    }
+
+    fn dropped(printed: &[String]) -> usize {
+        let number = |line: &String| {
+            let line = line.strip_prefix("heroku[web.1]: Error L10 (output buffer overflow): ")?;
+            line.split(' ').next()?.parse::<usize>().ok()
+        };
+        printed.iter().filter_map(number).sum()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_lines_of_a_burst_are_printed_and_the_others_counted() {
+        let lines = 300_000;
+        let text = (0..lines).map(|number| format!("line {number}\n")).collect::<String>();
+        let printed = printed(&in_reads(&text)).await;
+        assert_eq!(printed.last().unwrap(), &format!("app[web.1]: line {}", lines - 1));
+        assert!(dropped(&printed) > 0);
+        let whole = printed.iter().filter_map(|line| line.strip_prefix("app[web.1]: line "));
+        let whole = whole.map(|number| number.parse::<usize>().unwrap()).collect::<Vec<_>>();
+        assert!(whole.is_sorted());
+        assert_eq!(whole.len() + dropped(&printed), lines);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_follows_an_endless_line_is_printed() {
+        let printed = printed(&in_reads(&("x".repeat(10_000_000) + "\nnext\n"))).await;
+        assert_eq!(printed.last().unwrap(), "app[web.1]: next");
+        assert!(dropped(&printed) > 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn later_output_stays_behind_what_was_held() {
+        let mut reads = in_reads(&"x\n".repeat(limits::OUTPUT_WINDOW_BYTES / 2));
+        reads.extend([b"he".to_vec(), b"ld\nla".to_vec(), b"ter\n".to_vec()]);
+        let printed = printed(&reads).await;
+        assert_eq!(printed[printed.len() - 2..], ["app[web.1]: held", "app[web.1]: later"]);
+        assert_eq!(dropped(&printed), 0);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_window_admits_so_much_and_the_next_one_again() {

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::SupervisorTimeouts;
 use crate::model::{AppName, DynoName, DynoState};
 use crate::shutdown::Shutdown;
-use crate::supervisor::spawn::Program;
+use crate::supervisor::program::Program;
 use crate::table::Dyno;
 use crate::telemetry::AppLog;
 

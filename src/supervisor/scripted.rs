@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
 use crate::model::Exit;
-use crate::supervisor::spawn::{Process, Spawn, SpawnError, Start};
+use crate::supervisor::program::Start;
+use crate::supervisor::spawn::{Process, Spawn, SpawnError};
 
 /// What one process will do, counted from its start.
 #[derive(Clone, Copy, Debug)]

@@ -23,11 +23,12 @@ use tokio::io::unix::AsyncFd;
 
 use crate::config::limits;
 use crate::init::{Init, descriptors_before_raise};
-use crate::model::{AppName, DynoName, Exit};
+use crate::model::Exit;
 use crate::shutdown::Shutdown;
 use crate::supervisor::group;
 use crate::supervisor::output::{self, Output};
 use crate::supervisor::probe;
+use crate::supervisor::program::Start;
 use crate::telemetry::AppLog;
 
 /// Starts processes. The operating system's in the daemon, scripted ones in tests.
@@ -55,29 +56,6 @@ pub(crate) trait Process: Send + Sync + 'static {
     fn terminate(&self);
     /// SIGKILL to every process of the group.
     fn kill(&self);
-}
-
-/// What a dyno runs: one process type of one release.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Program {
-    /// `v7` is 7: one more for each change of what the app runs.
-    pub(crate) release: u64,
-    /// The Procfile's command.
-    pub(crate) command: String,
-    /// Where it runs.
-    pub(crate) dir: PathBuf,
-    /// The app's config vars.
-    pub(crate) config_vars: Arc<BTreeMap<String, String>>,
-}
-
-/// One start of a process.
-#[derive(Clone, Debug)]
-pub(crate) struct Start {
-    pub(crate) app: AppName,
-    pub(crate) dyno: DynoName,
-    pub(crate) program: Arc<Program>,
-    /// Where a web dyno must listen.
-    pub(crate) port: Option<u16>,
 }
 
 /// A process could not be started.
@@ -162,8 +140,8 @@ impl Spawn for Launcher {
         let child = command.spawn().map_err(failed)?;
         // Our copies of the pipe's writing end are in `command`.
         drop(command);
-        let output = output::carry(output.into(), &start.app, &start.dyno, log, shutdown)
-            .map_err(SpawnError::Watch)?;
+        let output =
+            output::carry(output.into(), start, log, shutdown).map_err(SpawnError::Watch)?;
         OsProcess::new(child.id(), start.port, output)
     }
 }
@@ -328,7 +306,8 @@ mod tests {
     use tokio::time;
 
     use super::*;
-    use crate::model::ProcessType;
+    use crate::model::{AppName, DynoName, ProcessType};
+    use crate::supervisor::program::Program;
     use crate::telemetry::{Lines, Target};
 
     /// Real processes, run by a plain `sh -c`, in real time.
@@ -576,6 +555,7 @@ mod tests {
         let printed = shell.printed().await;
         assert!(printed.iter().all(|line| line.len() <= limits::OUTPUT_LINE_MAX + 80));
         assert!(printed.iter().any(|line| line.ends_with("xxx")));
+        assert!(printed.iter().any(|line| line == "app[web.2]: next"));
     }
 
     #[tokio::test]

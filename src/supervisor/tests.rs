@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use tokio::time;
 
-use super::*;
 use crate::config::{
-    AccessLog, AdminConfig, AppConfig, AppSource, ManagedApp, Notes, RouterConfig,
+    AccessLog, AdminConfig, AppConfig, AppSource, Config, ManagedApp, Notes, RouterConfig,
     SupervisorTimeouts,
 };
 use crate::model::{
     AppName, AppPolicy, AppTimeouts, Balance, DynoAddr, Exit, Expect, ListenAddr, ListenerPolicy,
     ProcessType,
 };
+use crate::shutdown::Shutdown;
+use crate::supervisor::Supervisor;
 use crate::supervisor::scripted::{Script, Scripts};
-use crate::table::{Lineup, Standing};
-use crate::telemetry::{Lines, Target};
+use crate::table::{Lineup, Publisher, Standing};
+use crate::telemetry::{AppLog, Lines, Target};
 
 pub(crate) fn app_name(name: &str) -> AppName {
     AppName::parse(name).unwrap()
@@ -283,6 +284,26 @@ async fn a_crashed_dyno_is_counted_and_comes_back() {
     passes(4).await;
     let status = formation.supervisor.status().remove(0);
     assert_eq!((status.state.as_str(), status.restarts, status.pid), ("up", 1, Some(1)));
+    formation.supervisor.stop().await;
+}
+
+/// Waiting helps as long as one of the dynos boots: the app is crashed only when all of them cool off.
+#[tokio::test(start_paused = true)]
+async fn an_app_is_crashed_while_all_of_its_dynos_cool_off() {
+    let boots = Script::never_listens().exits(20, Exit::Status(1));
+    let crashes = Script::never_listens().exits(1, Exit::Status(1));
+    let formation = Formation::start(&[boots, crashes], &[("shop", managed(&[("web", 2)]))]);
+    let mut seen = BTreeMap::new();
+    for _ in 0..120 {
+        passes(1).await;
+        let states = formation.states();
+        let cooling = states.iter().filter(|state| state.ends_with(" crashed")).count();
+        let standing = formation.lineup("shop").standing;
+        let expected = if cooling == 2 { Standing::Crashed } else { Standing::Starting };
+        assert_eq!(standing, expected, "{states:?}");
+        *seen.entry(cooling).or_insert(0) += 1;
+    }
+    assert!(seen.contains_key(&1) && seen.contains_key(&2), "{seen:?}");
     formation.supervisor.stop().await;
 }
 

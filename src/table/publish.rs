@@ -1,6 +1,7 @@
 //! Swapping the table, telling the workers, burying the old one.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
@@ -99,11 +100,18 @@ impl Publisher {
         Acknowledged(receiver)
     }
 
-    /// Frees the tables that no reader holds any more. Called on each publish and by the control tick.
+    /// Frees the tables that no reader holds any more, on a thread of their own. Called on each publish and
+    /// by the control tick.
     pub fn bury(&self) {
-        let mut retired = std::mem::take(&mut *lock(&self.retired));
-        retired.retain(|table| Arc::strong_count(table) > 1);
-        lock(&self.retired).append(&mut retired);
+        let mut retired = lock(&self.retired);
+        let (held, free): (Vec<_>, Vec<_>) =
+            retired.drain(..).partition(|table| Arc::strong_count(table) > 1);
+        *retired = held;
+        drop(retired);
+        if !free.is_empty() {
+            // Where no thread can be had, they are freed here.
+            let _ = thread::Builder::new().name("bury".into()).spawn(move || drop(free));
+        }
     }
 
     fn tell(&self, notice: impl Fn() -> Notice) {

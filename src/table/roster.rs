@@ -23,7 +23,7 @@ pub struct Lineup {
     pub standing: Standing,
 }
 
-/// How an app's web dynos stand. heroku.md §1.5 has the router's answer to each.
+/// How an app's web dynos stand; each has its own answer where none is up (Heroku: Error Codes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Some dyno is up.

@@ -6,7 +6,7 @@ use std::io::Write;
 use crate::model::AppName;
 use crate::telemetry::{Lines, Stamp};
 
-/// Writes `TIMESTAMP APP SOURCE[PROCESS]: MESSAGE` lines (design of the log: README.md). Cheap to clone.
+/// Writes `TIMESTAMP APP SOURCE[PROCESS]: MESSAGE` lines (README, "The line of a request"). Cheap to clone.
 #[derive(Clone)]
 pub struct AppLog(Lines);
 

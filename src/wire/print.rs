@@ -2,7 +2,7 @@
 
 use crate::wire::head::Field;
 
-/// Appends a name as `Like-This` (heroku.md §1.9), whichever way it was sent.
+/// Appends a name as `Like-This`, as Heroku's router does, whichever way it was sent.
 pub fn write_name(out: &mut Vec<u8>, name: &str) {
     let start = out.len();
     out.extend_from_slice(name.as_bytes());

@@ -677,7 +677,7 @@ mod tests {
             8 => lines[0] = lines[0].replacen(' ', "  ", 1),
             9 => lines[0].push(' '),
             10 => lines[0] = lines[0].replacen('/', "/\u{e9}", 1),
-            11 => lines[0] = lines[0].replacen(" /", " ", 1),
+            11 => lines[0] = lines[0].replacen(" /", " x", 1),
             12 => lines.insert(field, "Content-Length: 1, 1".into()),
             13 => lines.insert(field, "Transfer-Encoding: chunked, identity".into()),
             14 => {

@@ -201,7 +201,7 @@ async fn an_answer_shorter_than_its_length_is_cut() {
         assert!(rest.ends_with(b"short"));
         mesh.request(&target).await.has(&["sock=backend", "code=H18", "status=200", "bytes=5"]);
     } else {
-        // [DECIDE] of exchange.md §1e 37: what fits one read may be looked at as a whole first.
+        // what fits one read may be looked at as a whole first.
         mesh.request(&target).await.has(&["sock=backend", "code=H18", "status=503"]);
     }
     mesh.metric_becomes("dynomesh_in_flight", &[("dyno", "web.1")], 0.0).await;

@@ -299,7 +299,9 @@ async fn each_line_of_output_is_a_line_of_the_log() {
 
 #[tokio::test]
 async fn a_line_beyond_all_measure_is_cut_into_several() {
-    let mesh = shop("web: LONG_LINE=10000000 TESTAPP\n", "").await;
+    // So much output may take longer than the short boots of the other tests, on a busy machine.
+    let setup = Setup::new().procfile("shop", "web: LONG_LINE=10000000 TESTAPP\n", "");
+    let mesh = setup.start().await;
     assert_eq!(mesh.get("/").await.status, 200);
     let print_until = async |source: &str, message: &str| {
         becomes_true(message, async || {

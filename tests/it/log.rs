@@ -1,4 +1,4 @@
-//! The line per request (design: one logfmt line, Heroku's keys in Heroku's order, ours after them), and the
+//! The line per request (one logfmt line, Heroku's keys in Heroku's order, ours after them), and the
 //! counters beside it.
 
 use crate::support::{App, Mesh, Setup, becomes_true, request};

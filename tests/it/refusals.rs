@@ -233,7 +233,7 @@ async fn the_bytes_of_a_refusal_are_those_of_its_page() {
     let mesh = Setup::new().app("shop", "maintenance = true").start().await;
     let answer = mesh.get("/x").await;
     let bytes = mesh.request("/x").await.get("bytes").to_string();
-    // heroku.md §1.14: it counts the page, or is empty for what never met a dyno.
+    // Heroku's samples vary: it counts the page, or is empty for what never met a dyno.
     assert!(bytes.is_empty() || bytes == answer.body.len().to_string(), "bytes={bytes}");
 }
 

@@ -164,7 +164,7 @@ async fn upgrades_that_would_lead_past_the_router_are_not_passed_on() {
     assert!(!head.contains("upgrade"), "there was none in 1.0: {head}");
 }
 
-/// heroku.md §1.10: a Connection that promises an upgrade without naming one.
+/// As on Heroku, a Connection that promises an upgrade without naming one.
 #[tokio::test]
 async fn a_connection_upgrade_without_upgrade_is_400() {
     let app = App::start().await;

@@ -23,12 +23,12 @@ impl Lines {
         lines
     }
 
-    /// Passes over these bytes, and over the line that they finish, and says how many lines they end; one
-    /// where they end none, since a line without its middle is lost, too. Much cheaper than to split them.
-    /// What follows the last end is passed over as well: that line loses its head.
+    /// Passes over these bytes, and over the line that they finish, and says how many lines they end; a piece
+    /// out of the middle of a line counts as one. Much cheaper than to split them. What follows the last end
+    /// is passed over too: that line loses its head.
     pub(crate) fn skip(&mut self, bytes: &[u8]) -> u64 {
         self.unfinished.clear();
-        (memchr::memchr_iter(b'\n', bytes).count() as u64).max(1)
+        memchr::memchr_iter(b'\n', bytes).count().max(1) as u64
     }
 
     /// What was printed after the last line's end.
@@ -49,6 +49,14 @@ impl Lines {
         let line = std::mem::take(&mut self.unfinished);
         escape(line.strip_suffix(b"\r").unwrap_or(&line))
     }
+}
+
+/// How many bytes to pass over so that `kept` of them are left at most, beginning with a whole line if a line
+/// begins there at all.
+pub(crate) fn older(bytes: &[u8], kept: usize) -> usize {
+    let Some(too_many) = bytes.len().checked_sub(kept).filter(|it| *it > 0) else { return 0 };
+    let end = memchr::memchr(b'\n', &bytes[too_many - 1..]);
+    end.map_or(too_many, |end| too_many + end)
 }
 
 /// Where to cut a line that is too long: not inside a character of UTF-8.
@@ -145,9 +153,24 @@ mod tests {
         let mut lines = Lines::default();
         assert_eq!(lines.split(b"a\nb"), [b"a"]);
         assert_eq!(lines.skip(b"b\nc\nd"), 2);
+        assert_eq!(lines.skip(b"d"), 1);
         assert_eq!(lines.split(b"d\ne\n"), [b"d", b"e"]);
-        assert_eq!(lines.skip(b"the middle of a line"), 1);
         assert_eq!(lines.rest(), None);
+    }
+
+    #[test]
+    fn what_is_kept_begins_with_a_whole_line() {
+        for (bytes, kept, expected) in [
+            ("a\nb\n", 4, 0),
+            ("a\nb\n", 9, 0),
+            ("a\nb\n", 3, 2),
+            ("a\nb\n", 2, 2),
+            ("a\nb\n", 1, 4),
+            ("abcd", 1, 3),
+            ("ab\n", 0, 3),
+        ] {
+            assert_eq!(older(bytes.as_bytes(), kept), expected, "{bytes:?} {kept}");
+        }
     }
 
     proptest! {

@@ -1,0 +1,30 @@
+//! What is started: a program of a release, and one start of it for one dyno. Plain data.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::model::{AppName, DynoName};
+
+/// What a dyno runs: one process type of one release.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Program {
+    /// `v7` is 7: one more for each change of what the app runs.
+    pub(crate) release: u64,
+    /// The Procfile's command.
+    pub(crate) command: String,
+    /// Where it runs.
+    pub(crate) dir: PathBuf,
+    /// The app's config vars.
+    pub(crate) config_vars: Arc<BTreeMap<String, String>>,
+}
+
+/// One start of a process.
+#[derive(Clone, Debug)]
+pub(crate) struct Start {
+    pub(crate) app: AppName,
+    pub(crate) dyno: DynoName,
+    pub(crate) program: Arc<Program>,
+    /// Where a web dyno must listen.
+    pub(crate) port: Option<u16>,
+}
