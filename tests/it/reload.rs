@@ -247,7 +247,7 @@ async fn twenty_reloads_under_load_break_no_request() {
     let mut mesh = Setup::new().shop(&[a, b]).start().await;
     let load = Load::start(mesh.http(), 60, &request("GET", "/", "", ""));
     load.carries(200).await;
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     for number in 0..20_u32 {
         // Dynos, domains and listeners differ from one to the next.
         mesh.reload(|mut setup| {

@@ -184,12 +184,10 @@ async fn the_last_words_of_a_dyno_reach_a_client_that_is_sending() {
     let mut client = Client::connect_narrow(mesh.http()).await;
     client.send(request("GET", &target, UPGRADE, "")).await;
     assert_eq!(client.answer().await.status, 101);
-    // The dyno reads nothing, so that what the client sends comes to lie unread in the router's socket.
-    let flood = vec![b'f'; 64 << 20];
-    let stuck = tokio::time::timeout(Duration::from_millis(1500), client.try_send(flood)).await;
-    assert!(stuck.is_err(), "64 MiB went into buffers");
     std::fs::write(now, "").unwrap();
     mesh.request(&target).await.has(&["at=info", "status=101"]);
+    // Most of it is still with the router's kernel, which throws it away if this meets a closed socket.
+    client.send("a frame").await;
     let (last, _) = client.rest_and_end().await;
     assert_eq!(last.len(), 12_000);
 }

@@ -244,7 +244,7 @@ impl Client {
         }
     }
 
-    /// Takes this much at 20 kB/s into what is looked at later: a reader that is slow and steady.
+    /// Takes this much at 60 kB/s into what is looked at later: a reader that is slow and steady.
     pub(crate) async fn take_slowly(&mut self, length: usize) {
         let mut taken = 0;
         while taken < length {
@@ -260,7 +260,7 @@ impl Client {
             assert!(read > 0, "the end after {taken} bytes");
             self.input.extend_from_slice(&block[..read]);
             taken += read;
-            tokio::time::sleep(Duration::from_micros(50 * read as u64)).await;
+            tokio::time::sleep(Duration::from_micros(16 * read as u64)).await;
         }
     }
 
