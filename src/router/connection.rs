@@ -42,8 +42,8 @@ impl Future for Live {
         loop {
             let next = match &mut self.0 {
                 Stage::Waiting(waiting) => match ready!(waiting.poll_head(cx)) {
-                    Next::Close => Stage::Over,
-                    Next::Exchange(exchange) => match mem::replace(&mut self.0, Stage::Over) {
+                    None => Stage::Over,
+                    Some(exchange) => match mem::replace(&mut self.0, Stage::Over) {
                         Stage::Waiting(it) => Stage::Running(Box::pin(exchange.run(it.client))),
                         other => other,
                     },
@@ -103,12 +103,6 @@ struct Waiting {
     scan: HeadScan,
 }
 
-/// What comes after waiting for a head.
-enum Next {
-    Close,
-    Exchange(Box<Exchange>),
-}
-
 impl Waiting {
     /// Starts the timer of the state that has begun: `idle`, or `head` where its first byte is there.
     fn new(client: Client) -> Self {
@@ -119,32 +113,32 @@ impl Waiting {
         Self { client, scan: HeadScan::default() }
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Option<Exchange>> {
         self.client.deadline.attach(cx.waker());
         if !self.client.input.is_empty() {
             // A pipelined request, or one whose first bytes came with the body before it.
             let input = mem::take(&mut self.client.input);
             if let Some(exchange) = self.take_head(&input) {
-                return Poll::Ready(Next::Exchange(exchange));
+                return Poll::Ready(Some(exchange));
             }
             self.client.input = input;
         }
         match self.poll_input(cx) {
-            Poll::Ready(Some(exchange)) => Poll::Ready(Next::Exchange(exchange)),
+            Poll::Ready(Some(exchange)) => Poll::Ready(Some(exchange)),
             Poll::Ready(None) => {
                 if !is_blank(&self.client.input) {
                     self.client.worker.registry().incomplete_heads.fetch_add(1, Ordering::Relaxed);
                 }
-                Poll::Ready(Next::Close)
+                Poll::Ready(None)
             }
-            Poll::Pending if self.client.worker.is_stopping() => Poll::Ready(Next::Close),
+            Poll::Pending if self.client.worker.is_stopping() => Poll::Ready(None),
             Poll::Pending if self.client.deadline.is_due() => Poll::Ready(self.expired()),
             Poll::Pending => Poll::Pending,
         }
     }
 
     /// Reads until a head is whole; `None` at the client's end.
-    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<Exchange>>> {
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Option<Exchange>> {
         let worker = self.client.worker.clone();
         loop {
             let scratch = &mut worker.scratch.borrow_mut()[..limits::READ_FIRST];
@@ -178,7 +172,7 @@ impl Waiting {
 
     /// Makes an exchange of the head at the front of `bytes`, if it is whole or cannot become a good one,
     /// and keeps what follows it in `input`.
-    fn take_head(&mut self, bytes: &[u8]) -> Option<Box<Exchange>> {
+    fn take_head(&mut self, bytes: &[u8]) -> Option<Exchange> {
         let begin = match wire::blank_lines(bytes) {
             Ok(begin) => begin,
             Err(bad) => return Some(Exchange::unreadable(&self.client, bytes, bad.into())),
@@ -208,13 +202,13 @@ impl Waiting {
     }
 
     /// The timer of `idle` ends it silently, that of `head` with 408.
-    fn expired(&mut self) -> Next {
+    fn expired(&mut self) -> Option<Exchange> {
         if is_blank(&self.client.input) {
-            return Next::Close;
+            return None;
         }
         let input = mem::take(&mut self.client.input);
         let refusal = Refusal::BadRequest { status: 408, cause: "head timeout" };
-        Next::Exchange(Exchange::unreadable(&self.client, &input, refusal))
+        Some(Exchange::unreadable(&self.client, &input, refusal))
     }
 }
 

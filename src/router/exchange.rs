@@ -13,7 +13,7 @@ use crate::model::Expect;
 use crate::router::access_log::{self, Outcome};
 use crate::router::client::Client;
 use crate::router::clock::Moment;
-use crate::router::headers::{self, Forwarding};
+use crate::router::headers::{self, Forwarding, RequestId};
 use crate::router::linger::{self, Linger};
 use crate::router::pending::Pending;
 use crate::router::relay::{End, Relay};
@@ -31,9 +31,7 @@ use crate::wire::{
 pub(crate) struct Exchange {
     app: Option<Arc<App>>,
     request: Request,
-    request_id: Vec<u8>,
-    /// The keys of its line that are known from the beginning.
-    line: Vec<u8>,
+    request_id: RequestId,
     /// Why it goes no further, where admission says so.
     refusal: Option<Refusal>,
     began: Moment,
@@ -60,7 +58,7 @@ pub(crate) enum After {
 impl Exchange {
     /// Reads a whole head, finds its app, and composes what the dyno will see. No await, no copy of the head
     /// but the composed one.
-    pub(crate) fn admit(client: &Client, bytes: &[u8]) -> Box<Self> {
+    pub(crate) fn admit(client: &Client, bytes: &[u8]) -> Self {
         let mut slots = FieldSlots::new();
         let head = match RequestHead::parse(bytes, &mut slots) {
             Ok(head) => head,
@@ -82,30 +80,23 @@ impl Exchange {
             keep: app.as_ref().is_none_or(|app| !app.policy.timeouts.dyno_keepalive.is_zero()),
             expect: head.expect_continue && expect_dyno,
         };
-        let mut composed_head = Vec::with_capacity(bytes.len() + 320);
-        let composed = headers::compose_request(&mut composed_head, &head, &with);
+        let mut text = Vec::with_capacity(2 * bytes.len() + 512);
+        let composed = headers::compose_request(&mut text, &head, &with);
+        let head_length = text.len();
         let path = match head.target {
-            Target::Origin(path) => path,
-            Target::Asterisk => "*",
+            Target::Origin(path) => path.as_bytes(),
+            Target::Asterisk => b"*",
         };
-        let mut line = Vec::with_capacity(160 + path.len() + head.host.len() + composed.fwd.len());
-        access_log::write_request(
-            &mut line,
-            head.method,
-            path.as_bytes(),
-            head.host,
-            &composed.request_id,
-            &composed.fwd,
-        );
+        let (id, fwd) = (&composed.request_id, &composed.fwd);
+        access_log::write_request(&mut text, head.method, path, head.host, id, fwd);
         let refusal = if composed.is_loop {
             Some(Refusal::BadRequest { status: 508, cause: "routing loop" })
         } else {
             refusal(app.as_deref())
         };
-        Box::new(Self {
-            request: Request::of(&head, composed_head, composed.wants_json),
+        Self {
+            request: Request::of(&head, text, head_length, composed.wants_json),
             request_id: composed.request_id,
-            line,
             refusal,
             began: worker.now(),
             connected: None,
@@ -114,23 +105,22 @@ impl Exchange {
             retries: 0,
             repeats: false,
             app,
-        })
+        }
     }
 
     /// The exchange of a head that cannot be read: it will be refused. What can be made out of its first line is
     /// for the log.
-    pub(crate) fn unreadable(client: &Client, bytes: &[u8], refusal: Refusal) -> Box<Self> {
+    pub(crate) fn unreadable(client: &Client, bytes: &[u8], refusal: Refusal) -> Self {
         let worker = &*client.worker;
-        let request_id = worker.random.uuid().to_vec();
+        let request_id = RequestId::from(&worker.random.uuid()[..]);
         let (method, path) = guess_request_line(bytes);
         let fwd = client.peer.ip().map_or_else(String::new, |ip| ip.to_string());
         let mut line = Vec::new();
         access_log::write_request(&mut line, method, path, "", &request_id, fwd.as_bytes());
-        Box::new(Self {
+        Self {
             app: None,
-            request: Request::unreadable(),
+            request: Request::unreadable(line),
             request_id,
-            line,
             refusal: Some(refusal),
             began: worker.now(),
             connected: None,
@@ -138,11 +128,11 @@ impl Exchange {
             dyno: None,
             retries: 0,
             repeats: false,
-        })
+        }
     }
 
     /// Lives from admission to the line. Has the client's connection until then.
-    pub(crate) async fn run(mut self: Box<Self>, mut client: Client) -> (After, Client) {
+    pub(crate) async fn run(mut self, mut client: Client) -> (After, Client) {
         let after = self.live(&mut client).await;
         (after, client)
     }
@@ -253,6 +243,7 @@ impl Exchange {
 
     async fn cut(&mut self, client: &Client, refusal: Refusal, status: u16, bytes: u64) -> After {
         self.await_exit(client, refusal).await;
+        client.worker.read_clock();
         self.end(client, Some(refusal), status, Some(bytes));
         After::Close
     }
@@ -299,6 +290,7 @@ impl Exchange {
         .write(&mut reply, &mut client.worker.date.borrow_mut(), client.worker.now());
         let delivered = self.deliver(client, reply).await;
         self.await_exit(client, refusal).await;
+        client.worker.read_clock();
         let bytes = if reached { Some(body as u64) } else { None };
         self.end(client, Some(refusal), row.status, bytes);
         match (delivered, keep) {
@@ -362,6 +354,7 @@ impl Exchange {
         let piped =
             upgrade::pipe(client, stream, to_client, to_dyno, app.policy.timeouts.rolling).await;
         drop(lease);
+        client.worker.read_clock();
         self.end(client, piped.refusal, 101, Some(piped.to_client));
         // The dyno's last bytes must not be lost to a reset while the client is still sending.
         if piped.refusal.is_none() { After::WindDown } else { After::Close }
@@ -394,10 +387,10 @@ impl Exchange {
         }
     }
 
-    /// The books: one line and one count, in the turn in which the exchange ends.
+    /// The books: one line and one count, in the turn in which the exchange ends (whose clock was read).
     fn end(&self, client: &Client, refusal: Option<Refusal>, status: u16, bytes: Option<u64>) {
         let worker: &Worker = &client.worker;
-        let now = worker.read_clock();
+        let now = worker.now();
         worker.counters(self.app.as_deref()).request(
             status,
             refusal,
@@ -406,7 +399,7 @@ impl Exchange {
         );
         let outcome = Outcome {
             app: self.app.as_ref().map_or("-", |app| app.name.as_str()),
-            request: &self.line,
+            request: self.request.line(),
             refusal,
             dyno: self.dyno.as_deref(),
             connect: self.connect,

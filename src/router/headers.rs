@@ -5,6 +5,8 @@
 use std::io::Write;
 use std::net::IpAddr;
 
+use smallvec::SmallVec;
+
 use crate::config::limits::VIA_MAX;
 use crate::router::clock::Moment;
 use crate::router::http_date::HttpDate;
@@ -31,12 +33,15 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) expect: bool,
 }
 
+/// A request's id: ours fits, a client's own may be longer.
+pub(crate) type RequestId = SmallVec<[u8; 40]>;
+
 /// What the composing found out.
 pub(crate) struct Composed {
     /// The request's id, the client's or ours.
-    pub(crate) request_id: Vec<u8>,
+    pub(crate) request_id: RequestId,
     /// What X-Forwarded-For says to the dyno.
-    pub(crate) fwd: Vec<u8>,
+    pub(crate) fwd: SmallVec<[u8; 48]>,
     /// Whether the client prefers JSON to HTML.
     pub(crate) wants_json: bool,
     /// Whether the request has come through this router too often.
@@ -123,10 +128,14 @@ impl<'b> Ours<'b> {
 
     fn decide(&self, with: &Forwarding<'_>) -> Composed {
         let request_id = match self.request_id.filter(|id| is_request_id(id)) {
-            Some(id) => id.to_vec(),
-            None => with.random.uuid().to_vec(),
+            Some(id) => id.into(),
+            None => with.random.uuid()[..].into(),
         };
-        let mut fwd = self.forwarded_for.join(&b", "[..]);
+        let mut fwd = SmallVec::new();
+        for (index, forwarded_for) in self.forwarded_for.iter().enumerate() {
+            fwd.extend_from_slice(if index > 0 { b", " } else { b"" });
+            fwd.extend_from_slice(forwarded_for);
+        }
         if let Some(peer) = with.peer {
             let comma = if fwd.is_empty() { "" } else { ", " };
             // Writing to a Vec does not fail.

@@ -13,6 +13,7 @@ use crate::config::limits;
 use crate::router::access_log::{Late, LateEnd};
 use crate::router::clock::Moment;
 use crate::router::deadlines::Deadline;
+use crate::router::headers::RequestId;
 use crate::router::lingers::Ticket;
 use crate::router::stream::Stream;
 use crate::router::worker::Worker;
@@ -22,7 +23,7 @@ use crate::wire::{ChunkedDecoder, FieldSlots, HeadScan, Piece, ResponseBody, Res
 /// What is left of an exchange without its client.
 pub(crate) struct Linger {
     pub(crate) app: Arc<App>,
-    pub(crate) request_id: Vec<u8>,
+    pub(crate) request_id: RequestId,
     pub(crate) is_head: bool,
     /// When the dyno was given the request.
     pub(crate) since: Moment,
@@ -74,7 +75,7 @@ async fn live(
     mut answer: Reading,
     deadline: Deadline,
     app: Arc<App>,
-    request_id: Vec<u8>,
+    request_id: RequestId,
     since: Moment,
 ) {
     let worker = guard.worker.clone();

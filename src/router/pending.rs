@@ -10,11 +10,13 @@ use crate::router::stream::Stream;
 pub(crate) struct Pending {
     bytes: Vec<u8>,
     written: usize,
+    /// What is pending is the rest of something that was begun.
+    begun: bool,
 }
 
 impl From<Vec<u8>> for Pending {
     fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes, written: 0 }
+        Self { bytes, written: 0, begun: false }
     }
 }
 
@@ -53,6 +55,7 @@ impl Pending {
                 // The error comes again with the next write.
                 Poll::Ready(Err(_)) | Poll::Pending => {
                     self.bytes = bytes[taken..].to_vec();
+                    self.begun = taken > 0;
                     break;
                 }
             }
@@ -79,6 +82,6 @@ impl Pending {
 
     /// Whether some of what is pending was written: whatever comes next cannot stand in its place.
     pub(crate) fn is_begun(&self) -> bool {
-        self.written > 0
+        self.begun || self.written > 0
     }
 }

@@ -288,7 +288,7 @@ impl Relay {
             (true, false) => Some("keep-alive"),
             (false, _) => Some("close"),
         };
-        let now = client.worker.read_clock();
+        let now = client.worker.now();
         headers::compose_response(
             out,
             head,

@@ -47,6 +47,8 @@ pub(crate) struct Relay {
     pub(crate) answer: Answer,
     pub(crate) to_dyno: Pending,
     pub(crate) to_client: Pending,
+    /// It has had its first turn.
+    begun: bool,
     /// Bytes moved on either socket, to see whether a turn got anywhere.
     pub(crate) moved: usize,
     pub(crate) sent_any: bool,
@@ -123,6 +125,7 @@ impl Relay {
             answer: Answer::Head { bytes: Vec::new(), scan: HeadScan::default() },
             to_dyno: Pending::default(),
             to_client: Pending::default(),
+            begun: false,
             moved: 0,
             sent_any: false,
             answered_any: false,
@@ -229,6 +232,10 @@ impl Relay {
         if client.worker.is_stopping() {
             return Err(End::Refused(Refusal::ForcedClose));
         }
+        // The first turn is part of the one that read the head, or found the dyno.
+        if std::mem::replace(&mut self.begun, true) {
+            client.worker.read_clock();
+        }
         let start = self.moved;
         loop {
             let before = self.moved;
@@ -237,7 +244,6 @@ impl Relay {
             if self.moved == before {
                 break;
             }
-            client.worker.read_clock();
             self.arm(client, app);
             if self.moved - start > limits::FAIR_SHARE {
                 return Ok(true);

@@ -2,11 +2,13 @@
 
 use crate::wire::{RequestBody, RequestHead, Version};
 
-/// The facts, and the head as the dyno sees it; the head as it came is gone with the turn that read it.
+/// The facts, and what was composed of the head; the head as it came is gone with the turn that read it.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
-    /// Composed once, and kept for as long as it may have to be sent again.
-    pub(crate) head: Vec<u8>,
+    /// The head as the dyno sees it, kept for as long as it may have to be sent again, and behind it the keys
+    /// of the log's line that are known from the beginning: one allocation for both.
+    text: Vec<u8>,
+    head_length: usize,
     pub(crate) version: Version,
     pub(crate) body: RequestBody,
     /// The client's connection may carry another request after this one.
@@ -25,9 +27,15 @@ pub(crate) struct Request {
 
 impl Request {
     /// The facts of a head.
-    pub(crate) fn of(head: &RequestHead<'_, '_>, composed: Vec<u8>, wants_json: bool) -> Self {
+    pub(crate) fn of(
+        head: &RequestHead<'_, '_>,
+        text: Vec<u8>,
+        head_length: usize,
+        wants_json: bool,
+    ) -> Self {
         Self {
-            head: composed,
+            text,
+            head_length,
             version: head.version,
             body: head.body,
             keep_alive: head.keep_alive,
@@ -42,9 +50,10 @@ impl Request {
     }
 
     /// What is known of a request whose head could not be read.
-    pub(crate) fn unreadable() -> Self {
+    pub(crate) fn unreadable(line: Vec<u8>) -> Self {
         Self {
-            head: Vec::new(),
+            text: line,
+            head_length: 0,
             version: Version::Http11,
             body: RequestBody::None,
             keep_alive: false,
@@ -56,6 +65,16 @@ impl Request {
             is_safe: false,
             wants_json: false,
         }
+    }
+
+    /// The head as the dyno sees it.
+    pub(crate) fn head(&self) -> &[u8] {
+        &self.text[..self.head_length]
+    }
+
+    /// The keys of the log's line from `method=` to `fwd=`.
+    pub(crate) fn line(&self) -> &[u8] {
+        &self.text[self.head_length..]
     }
 
     /// Whether a body follows the head.

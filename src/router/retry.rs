@@ -78,11 +78,10 @@ mod tests {
 
     #[test]
     fn only_what_may_be_repeated_is_repeated() {
-        let request = |is_idempotent, is_safe, body| Request {
-            is_idempotent,
-            is_safe,
-            body,
-            ..Request::unreadable()
+        let request = |is_idempotent, is_safe, body| {
+            let mut request = Request::unreadable(Vec::new());
+            (request.is_idempotent, request.is_safe, request.body) = (is_idempotent, is_safe, body);
+            request
         };
         let get = request(true, true, RequestBody::None);
         let put = request(true, false, RequestBody::None);

@@ -42,8 +42,8 @@ impl Relay {
         let (Sending::Head(written), Some(held)) = (&mut self.sending, &mut self.held) else {
             return Ok(());
         };
-        while *written < request.head.len() {
-            match held.stream.poll_write(cx, &request.head[*written..]) {
+        while *written < request.head().len() {
+            match held.stream.poll_write(cx, &request.head()[*written..]) {
                 Poll::Ready(Ok(count)) => {
                     *written += count;
                     self.moved += count;

@@ -50,6 +50,7 @@ pub struct Supervisor {
     /// Unbounded: people send these, a few in a daemon's life.
     commands: mpsc::UnboundedSender<Command>,
     ended: CancellationToken,
+    shutdown: Shutdown,
 }
 
 impl Supervisor {
@@ -86,14 +87,14 @@ impl Supervisor {
             Manager::run(means, orders).await;
             drop(end);
         });
-        let supervisor = Self { routes, board, commands, ended };
+        let supervisor = Self { routes, board, commands, ended, shutdown };
         supervisor.command(Command::Apply(config.clone()));
         (supervisor, publisher)
     }
 
     /// Puts a new configuration in force: the table is published before this returns, dynos follow.
     pub fn apply(&self, config: &Arc<Config>) {
-        self.routes.apply(config);
+        self.routes.apply(config, &self.shutdown);
         self.command(Command::Apply(config.clone()));
     }
 

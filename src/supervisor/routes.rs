@@ -6,9 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time;
 
 use crate::config::{AppSource, Config};
 use crate::model::{AppName, DynoAddr, DynoName, ProcessType};
+use crate::shutdown::Shutdown;
 use crate::table::{
     App, AppId, Dyno, Lineup, Publisher, Roster, Routes as TableRoutes, Standing, Table,
 };
@@ -35,6 +39,8 @@ struct KnownApp {
     entries: BTreeMap<u64, Standpoint>,
     /// Dynos that somebody else runs.
     external: Vec<Arc<Dyno>>,
+    /// How long one of those may finish what it holds once it has gone from the configuration.
+    drain: Duration,
 }
 
 /// What the configuration wants of an app's web dynos.
@@ -59,15 +65,29 @@ impl Routes {
         let table = known.table(config);
         let publisher = Publisher::new(table);
         let routes = Self { publisher: publisher.clone(), known: Mutex::new(known) };
-        routes.follow_sources(config);
+        // The first configuration takes nothing away.
+        let _ = routes.follow_sources(config);
         (Arc::new(routes), publisher)
     }
 
     /// Publishes the table of a new configuration. External dynos follow at once, managed ones by their lives.
-    pub(crate) fn apply(&self, config: &Config) {
+    pub(crate) fn apply(self: &Arc<Self>, config: &Config, shutdown: &Shutdown) {
         let table = self.known().table(config);
         self.publisher.publish(table);
-        self.follow_sources(config);
+        for (dyno, drain) in self.follow_sources(config) {
+            shutdown.spawn(self.clone().see_off(dyno, drain, shutdown.clone()));
+        }
+    }
+
+    /// Lets an external dyno that is out of the line-up finish what it holds, lingering requests included.
+    /// Nobody waits for it to stop its process; a stop of the daemon ends the wait.
+    async fn see_off(self: Arc<Self>, dyno: Arc<Dyno>, drain: Duration, shutdown: Shutdown) {
+        tokio::select! {
+            () = dyno.drained() => {}
+            () = time::sleep(drain) => {}
+            () = shutdown.begun() => {}
+        }
+        drop(self.publisher.gone(&dyno));
     }
 
     /// The dynos that somebody else runs.
@@ -96,11 +116,14 @@ impl Routes {
         self.publisher.gone(dyno)
     }
 
-    /// Brings what is wanted and the external dynos of each app to what the configuration says.
-    fn follow_sources(&self, config: &Config) {
+    /// Brings what is wanted and the external dynos of each app to what the configuration says. Returns the
+    /// dynos that it has no more, out of the line-up and closed, with their time to finish.
+    fn follow_sources(&self, config: &Config) -> Vec<(Arc<Dyno>, Duration)> {
         let mut known = self.known();
+        let mut gone = Vec::new();
         for (name, app) in &mut known.apps {
-            let source = config.apps.get(name).map(|app| &app.source);
+            let wanted_app = config.apps.get(name);
+            let source = wanted_app.map(|app| &app.source);
             app.wanted = wanted(source);
             let addresses = match source {
                 Some(AppSource::External(addresses)) => addresses.as_slice(),
@@ -108,12 +131,13 @@ impl Routes {
             };
             let removed = app.follow_addresses(addresses);
             self.publisher.publish_lineup(&app.roster, app.lineup());
-            for dyno in removed {
-                dyno.close();
-                // What is in flight there finishes by itself: nobody waits to stop the process.
-                drop(self.publisher.gone(&dyno));
+            removed.iter().for_each(|dyno| dyno.close());
+            gone.extend(removed.into_iter().map(|dyno| (dyno, app.drain)));
+            if let Some(app_now) = wanted_app {
+                app.drain = app_now.policy.timeouts.drain;
             }
         }
+        gone
     }
 
     fn change(&self, app: &AppName, change: impl FnOnce(&mut BTreeMap<u64, Standpoint>)) {
@@ -164,6 +188,7 @@ impl KnownApp {
             wanted,
             entries: BTreeMap::new(),
             external: Vec::new(),
+            drain: Duration::ZERO,
         };
         app.roster = Roster::new(app.lineup().standing);
         app
