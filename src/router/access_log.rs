@@ -11,6 +11,7 @@ use crate::router::clock::Moment;
 use crate::router::reply::Refusal;
 use crate::table::Dyno;
 use crate::telemetry::{Lines, Stamp};
+use crate::wire::write_number;
 
 /// What is known of a request when it ends.
 pub(crate) struct Outcome<'a> {
@@ -224,20 +225,6 @@ fn write_millis(out: &mut Vec<u8>, key: &[u8], duration: Option<Duration>) {
     }
 }
 
-fn write_number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -253,12 +240,6 @@ mod tests {
             prop_assert_eq!(unescape(&out), text);
         }
 
-        #[test]
-        fn numbers(number: u64) {
-            let mut out = Vec::new();
-            write_number(&mut out, number);
-            prop_assert_eq!(String::from_utf8(out).unwrap(), number.to_string());
-        }
     }
 
     fn unescape(text: &[u8]) -> Vec<u8> {

@@ -110,6 +110,7 @@ impl Waiting {
         let listener = table.listener();
         let after = if is_blank(&client.input) { listener.keepalive } else { listener.head };
         client.deadline.set(client.worker.now().deadline(after));
+        drop(table);
         Self { client, scan: HeadScan::default() }
     }
 

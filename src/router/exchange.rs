@@ -137,7 +137,7 @@ impl Exchange {
         (after, client)
     }
 
-    /// The rare ends are boxed: thousands of these may be in flight at once.
+    /// The rare ways are boxed: thousands of these may be in flight at once, and each is moved into place.
     async fn live(&mut self, client: &mut Client) -> After {
         let app = match (self.refusal, self.app.clone()) {
             (None, Some(app)) => app,
@@ -149,7 +149,11 @@ impl Exchange {
         };
         let mut search = Search::new(client, &app);
         loop {
-            let (lease, upstream) = match search.find(&self.request, client, &app).await {
+            let found = match search.find_now(&self.request, client, &app) {
+                Some(found) => Ok(found),
+                None => Box::pin(search.find(&self.request, client, &app)).await,
+            };
+            let (lease, upstream) = match found {
                 Ok(found) => found,
                 Err(refusal) => {
                     self.dyno = search.last().cloned();

@@ -137,9 +137,9 @@ impl<'b> Ours<'b> {
             fwd.extend_from_slice(forwarded_for);
         }
         if let Some(peer) = with.peer {
-            let comma = if fwd.is_empty() { "" } else { ", " };
-            // Writing to a Vec does not fail.
-            let _ = write!(fwd, "{comma}{peer}");
+            fwd.extend_from_slice(if fwd.is_empty() { b"" } else { b", " });
+            // Writing to a SmallVec does not fail.
+            let _ = write!(fwd, "{peer}");
         }
         let own_vias = self.via.iter().flat_map(|via| via.split(|byte| *byte == b','));
         let own_vias = own_vias.filter(|via| via.trim_ascii().ends_with(b" dynomesh")).count();
@@ -161,10 +161,12 @@ impl<'b> Ours<'b> {
         match self.forwarded_port {
             Some(port) => out.extend_from_slice(port),
             None => {
-                let _ = write!(out, "{}", with.port);
+                wire::write_number(out, with.port.into());
             }
         }
-        let _ = write!(out, "\r\nX-Request-Start: {}\r\nVia: ", with.now.wall().as_millis());
+        out.extend_from_slice(b"\r\nX-Request-Start: ");
+        wire::write_number(out, with.now.wall().as_millis() as u64);
+        out.extend_from_slice(b"\r\nVia: ");
         for via in &self.via {
             out.extend_from_slice(via);
             out.extend_from_slice(b", ");
@@ -191,7 +193,7 @@ fn is_request_id(id: &[u8]) -> bool {
 fn write_framing(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, with: &Forwarding<'_>) {
     match head.body {
         RequestBody::Length(length) => {
-            let _ = write!(out, "Content-Length: {length}\r\n");
+            write_length(out, length);
         }
         RequestBody::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         // RFC 9110 §8.6: methods that mean something by a body say that they have none.
@@ -211,6 +213,12 @@ fn write_framing(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, with: &Forwardin
         None if !with.keep => out.extend_from_slice(b"Connection: close\r\n"),
         None => {}
     }
+}
+
+fn write_length(out: &mut Vec<u8>, length: u64) {
+    out.extend_from_slice(b"Content-Length: ");
+    wire::write_number(out, length);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// How the body of an answer goes to the client.
@@ -241,7 +249,7 @@ pub(crate) fn compose_response(
     }
     match framing {
         Framing::Length(length) => {
-            let _ = write!(out, "Content-Length: {length}\r\n");
+            write_length(out, length);
         }
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         Framing::None | Framing::UntilClose => {}

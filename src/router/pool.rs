@@ -68,6 +68,11 @@ struct Idle {
 }
 
 impl Pools {
+    /// An idle connection that the dyno has not closed, if there is one.
+    pub(crate) fn reuse(&self, dyno: &Dyno, now: Moment, wanted: Wanted) -> Option<Upstream> {
+        self.by_dyno.borrow_mut().get_mut(&dyno.id())?.reuse(now, wanted)
+    }
+
     /// An idle connection that the dyno has not closed, or leave to make one.
     pub(crate) fn checkout(
         &self,
@@ -78,16 +83,8 @@ impl Pools {
     ) -> Checkout {
         let pools = &mut *self.by_dyno.borrow_mut();
         let pool = pools.entry(dyno.id()).or_default();
-        while !wanted.fresh_only
-            && let Some(idle) = pool.idle.last()
-        {
-            if !wanted.repeatable && now.since(idle.used) > FRESH_ENOUGH {
-                break;
-            }
-            let Some(Idle { stream, until, .. }) = pool.idle.pop() else { break };
-            if until > now.tick() && stream.peek() == Peek::Silent {
-                return Checkout::Reuse(Upstream { stream, reused: true });
-            }
+        if let Some(upstream) = pool.reuse(now, wanted) {
+            return Checkout::Reuse(upstream);
         }
         if pool.connecting < CONNECTS_MAX {
             pool.connecting += 1;
@@ -160,6 +157,22 @@ impl Pools {
 }
 
 impl Pool {
+    fn reuse(&mut self, now: Moment, wanted: Wanted) -> Option<Upstream> {
+        if wanted.fresh_only {
+            return None;
+        }
+        loop {
+            let idle = self.idle.last()?;
+            if !wanted.repeatable && now.since(idle.used) > FRESH_ENOUGH {
+                return None;
+            }
+            let Idle { stream, until, .. } = self.idle.pop()?;
+            if until > now.tick() && stream.peek() == Peek::Silent {
+                return Some(Upstream { stream, reused: true });
+            }
+        }
+    }
+
     fn call_next(&mut self) {
         if let Some((_, waker)) = self.waiting.pop_front() {
             waker.wake();

@@ -86,6 +86,20 @@ impl Search {
         }
     }
 
+    /// A slot on a dyno and an idle connection to it, where both are to be had without waiting: what most
+    /// requests meet.
+    pub(crate) fn find_now(
+        &self,
+        request: &Request,
+        client: &Client,
+        app: &App,
+    ) -> Option<(Lease, Upstream)> {
+        let Ok(Pick::Leased(lease)) = self.pick(client, app) else { return None };
+        let worker = &client.worker;
+        let upstream = worker.pools.reuse(lease.dyno(), worker.now(), self.wanted(request))?;
+        Some((lease, upstream))
+    }
+
     /// A slot on a dyno, and a connection to it.
     pub(crate) async fn find(
         &mut self,
@@ -124,6 +138,11 @@ impl Search {
                 }
             }
         }
+    }
+
+    fn wanted(&self, request: &Request) -> Wanted {
+        let repeatable = request.is_idempotent && !request.has_body();
+        Wanted { repeatable, fresh_only: self.fresh_only }
     }
 
     /// Chooses; an error where waiting would not help (Heroku: Error Codes).
@@ -210,11 +229,10 @@ impl Search {
         held: &mut Option<Held>,
     ) -> Result<Option<Upstream>, Refusal> {
         let dyno = lease.dyno();
-        let repeatable = request.is_idempotent && !request.has_body();
         let mut timed = false;
         while !dyno.is_closed() {
             let worker = client.worker.clone();
-            let wanted = Wanted { repeatable, fresh_only: self.fresh_only };
+            let wanted = self.wanted(request);
             let checkout = poll_fn(|cx| {
                 Poll::Ready(worker.pools.checkout(dyno, worker.now(), wanted, cx.waker()))
             });

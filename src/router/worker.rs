@@ -2,7 +2,7 @@
 //!
 //! What a request touches is this thread's own, but for the table and the dynos' lease words.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -71,9 +71,9 @@ impl Worker {
         self.now.get()
     }
 
-    /// The table as of now.
-    pub(crate) fn table(&self) -> Arc<Table> {
-        self.table.borrow().clone()
+    /// The table as of now, for the length of a turn.
+    pub(crate) fn table(&self) -> Ref<'_, Arc<Table>> {
+        self.table.borrow()
     }
 
     /// Whether answers close their connection.

@@ -13,6 +13,6 @@ mod smuggling;
 
 pub use chunked::{BadChunk, ChunkedDecoder, Piece, write_chunk, write_last_chunk};
 pub use head::{BadHead, Field, FieldSlots, HeadScan, Version, blank_lines};
-pub use print::{write_field, write_name, write_status_line};
+pub use print::{write_field, write_name, write_number, write_status_line};
 pub use request_head::{BadRequest, RequestBody, RequestHead, Target};
 pub use response_head::{BadResponse, ResponseBody, ResponseHead};

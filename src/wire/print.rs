@@ -53,6 +53,21 @@ pub(super) fn write_fields<'f, 'b: 'f>(
     }
 }
 
+/// Appends a number in decimal, without the machinery of `fmt`.
+pub fn write_number(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +106,12 @@ mod tests {
         check(|out| write_status_line(out, 404, "Nowhere"), "HTTP/1.1 404 Nowhere\r\n");
         check(|out| write_status_line(out, 101, ""), "HTTP/1.1 101 Switching Protocols\r\n");
         check(|out| write_status_line(out, 999, ""), "HTTP/1.1 999 \r\n");
+    }
+
+    #[test]
+    fn numbers() {
+        for number in [0, 9, 10, 65_535, u64::MAX] {
+            check(|out| write_number(out, number), &number.to_string());
+        }
     }
 }
