@@ -94,18 +94,8 @@ impl Exchange {
         } else {
             refusal(app.as_deref())
         };
-        Self {
-            request: Request::of(&head, text, head_length, composed.wants_json),
-            request_id: composed.request_id,
-            refusal,
-            began: worker.now(),
-            connected: None,
-            connect: None,
-            dyno: None,
-            retries: 0,
-            repeats: false,
-            app,
-        }
+        let request = Request::of(&head, text, head_length, composed.wants_json);
+        Self::new(app, request, composed.request_id, refusal, worker.now())
     }
 
     /// The exchange of a head that cannot be read: it will be refused. What can be made out of its first line is
@@ -117,12 +107,22 @@ impl Exchange {
         let fwd = client.peer.ip().map_or_else(String::new, |ip| ip.to_string());
         let mut line = Vec::new();
         access_log::write_request(&mut line, method, path, "", &request_id, fwd.as_bytes());
+        Self::new(None, Request::unreadable(line), request_id, Some(refusal), worker.now())
+    }
+
+    fn new(
+        app: Option<Arc<App>>,
+        request: Request,
+        request_id: RequestId,
+        refusal: Option<Refusal>,
+        began: Moment,
+    ) -> Self {
         Self {
-            app: None,
-            request: Request::unreadable(line),
+            app,
+            request,
             request_id,
-            refusal: Some(refusal),
-            began: worker.now(),
+            refusal,
+            began,
             connected: None,
             connect: None,
             dyno: None,

@@ -62,11 +62,6 @@ impl Publisher {
         })
     }
 
-    /// The table as a cell, for caches.
-    pub fn cell(&self) -> &ArcSwap<Table> {
-        &self.current
-    }
-
     /// The table as of now.
     pub fn table(&self) -> Arc<Table> {
         self.current.load_full()
