@@ -15,13 +15,14 @@ const FLOORS: &[(u8, &str, &[&str])] = &[
     (1, "table",      &["model", "config"]),
     (1, "telemetry",  &["model", "config"]),
     (1, "wire",       &["model", "config"]),
+    (2, "certs",      &["model", "shutdown", "config", "table", "telemetry", "wire"]),
     (2, "init",       &["model", "shutdown", "config", "table", "telemetry", "wire"]),
     (2, "hello",      &["model", "shutdown", "config", "table", "telemetry", "wire"]),
-    (3, "router",     &["model", "shutdown", "config", "table", "telemetry", "wire"]),
+    (3, "router",     &["model", "shutdown", "config", "table", "telemetry", "wire", "certs"]),
     (3, "supervisor", &["model", "shutdown", "config", "table", "telemetry", "wire", "init"]),
-    (4, "control",    &["model", "shutdown", "config", "table", "telemetry", "router", "supervisor"]),
-    (5, "daemon",     &["model", "shutdown", "config", "table", "telemetry", "init", "router", "supervisor", "control"]),
-    (6, "cli",        &["model", "shutdown", "config", "table", "telemetry", "init", "hello", "control", "daemon"]),
+    (4, "control",    &["model", "shutdown", "config", "table", "telemetry", "certs", "router", "supervisor"]),
+    (5, "daemon",     &["model", "shutdown", "config", "table", "telemetry", "certs", "init", "router", "supervisor", "control"]),
+    (6, "cli",        &["model", "shutdown", "config", "table", "telemetry", "certs", "init", "hello", "control", "daemon"]),
 ];
 
 /// On floor 1 only `config` may be imported by its neighbours: the limits are there.

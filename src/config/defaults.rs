@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::config::{SupervisorTimeouts, limits};
-use crate::model::{AppPolicy, AppTimeouts, Balance, Expect};
+use crate::model::{Affinity, AppPolicy, AppTimeouts, Balance, Expect, TrafficLimits};
 
 pub(crate) const HTTP: &str = "127.0.0.1:8080";
 pub(crate) const DOMAIN: &str = "localhost";
@@ -12,6 +12,7 @@ pub(crate) const STATE_DIR: &str = "state";
 /// Relative to the state directory.
 pub(crate) const SOCKET: &str = "dynomesh.sock";
 
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 pub(crate) const HEAD: Duration = Duration::from_secs(60);
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(60);
 pub(crate) const STOP: Duration = Duration::from_secs(30);
@@ -33,12 +34,20 @@ pub(crate) const SUPERVISOR_TIMEOUTS: SupervisorTimeouts = SupervisorTimeouts {
     cool_off_max: Duration::from_secs(5 * 60),
 };
 
+const NO_LIMITS: TrafficLimits =
+    TrafficLimits { requests_per_second: None, connections: None, in_flight: None };
+
 pub(crate) const POLICY: AppPolicy = AppPolicy {
     timeouts: APP_TIMEOUTS,
     balance: Balance::P2c,
     expect: Expect::Router,
     maintenance: false,
     backlog: limits::BACKLOG,
+    force_https: false,
+    http2_to_dyno: false,
+    affinity: Affinity::Off,
+    limits: NO_LIMITS,
+    client_limits: NO_LIMITS,
     error_page: None,
     maintenance_page: None,
 };

@@ -79,8 +79,12 @@ mod tests {
         let fixture = Fixture::new("", &[]);
         let config = fixture.loaded();
         assert_eq!(
-            config.router.http,
-            [crate::model::ListenAddr::parse("127.0.0.1:8080").unwrap()]
+            config.router.endpoints,
+            [crate::model::Endpoint {
+                addr: crate::model::ListenAddr::parse("127.0.0.1:8080").unwrap(),
+                tls: false,
+                proxy_protocol: false,
+            }]
         );
         assert!(config.router.workers >= 1);
         assert_eq!(config.state_dir, fixture.path("state"));
@@ -116,9 +120,12 @@ mod tests {
         let fixture = Fixture::new(config, &FILES);
         let config = fixture.loaded();
         let router = &config.router;
-        assert_eq!((router.http.len(), &*router.domain, router.workers), (3, "example.com", 3));
         assert_eq!(
-            router.http[2].to_string(),
+            (router.endpoints.len(), &*router.domain, router.workers),
+            (3, "example.com", 3)
+        );
+        assert_eq!(
+            router.endpoints[2].addr.to_string(),
             format!("unix:{}", fixture.path("run.sock").display())
         );
         assert_eq!(router.access_log, AccessLog::File(fixture.path("access.log")));

@@ -15,7 +15,7 @@ use crate::config::values::{absolute, listen_addr, make_absolute, socket_path, t
 use crate::config::written::{self, Optional, Written};
 use crate::config::{AccessLog, AdminConfig, AppConfig, AppSource, Config, Notes, RouterConfig};
 use crate::config::{defaults, limits};
-use crate::model::{AppName, Domain, ListenAddr, ListenerPolicy};
+use crate::model::{AppName, Domain, Endpoint, ListenAddr, ListenerPolicy};
 
 /// Makes the configuration as used. Where the findings have a problem afterwards it is not to be used:
 /// stand-ins hold the places of what was wrong.
@@ -25,7 +25,7 @@ pub(crate) fn resolve(findings: &mut Findings<'_>, file: &Path, written: &Writte
         written.state.dir.as_ref().map_or(defaults::STATE_DIR, |it| it.get_ref()),
     );
     let router = resolve_router(findings, &written.router);
-    let admin = resolve_admin(findings, &written.admin, &state_dir, &router.http);
+    let admin = resolve_admin(findings, &written.admin, &state_dir, &router.endpoints);
     let apps = resolve_apps(findings, written, &router);
     if let (Some(name), Some(written)) = (&router.default_app, &written.router.default_app)
         && !apps.contains_key(name)
@@ -43,12 +43,13 @@ pub(crate) fn resolve(findings: &mut Findings<'_>, file: &Path, written: &Writte
 
 fn resolve_router(findings: &mut Findings<'_>, written: &written::Router) -> RouterConfig {
     RouterConfig {
-        http: resolve_http(findings, &written.http),
+        endpoints: resolve_endpoints(findings, written),
         domain: resolve_domain(findings, &written.domain),
         default_app: resolve_default_app(findings, &written.default_app),
         workers: resolve_workers(findings, &written.workers),
         access_log: resolve_access_log(findings, &written.access_log),
         listener: ListenerPolicy {
+            handshake: defaults::HANDSHAKE,
             head: timeout(findings, "router.timeouts.head", &written.timeouts.head, defaults::HEAD),
             keepalive: timeout(
                 findings,
@@ -60,6 +61,11 @@ fn resolve_router(findings: &mut Findings<'_>, written: &written::Router) -> Rou
         },
         stop: timeout(findings, "router.timeouts.stop", &written.timeouts.stop, defaults::STOP),
     }
+}
+
+fn resolve_endpoints(findings: &mut Findings<'_>, written: &written::Router) -> Vec<Endpoint> {
+    let http = resolve_http(findings, &written.http).into_iter();
+    http.map(|addr| Endpoint { addr, tls: false, proxy_protocol: false }).collect()
 }
 
 fn resolve_http(findings: &mut Findings<'_>, written: &written::List) -> Vec<ListenAddr> {
@@ -163,12 +169,12 @@ fn resolve_admin(
     findings: &mut Findings<'_>,
     written: &written::Admin,
     state_dir: &Path,
-    taken: &[ListenAddr],
+    taken: &[Endpoint],
 ) -> AdminConfig {
     let http = written.http.as_ref().and_then(|it| listen_addr(findings, "admin.http", it));
     if let (Some(addr), Some(written)) = (&http, &written.http)
         && is_one_place(addr)
-        && taken.contains(addr)
+        && taken.iter().any(|it| it.addr == *addr)
     {
         findings.problem(
             written.span().start,

@@ -125,6 +125,11 @@ impl AppResolver<'_> {
             ),
             maintenance: written.maintenance.unwrap_or(default.maintenance),
             backlog: self.backlog(findings),
+            force_https: default.force_https,
+            http2_to_dyno: default.http2_to_dyno,
+            affinity: default.affinity,
+            limits: default.limits,
+            client_limits: default.client_limits,
             error_page: self.page(findings, "error_page", &written.error_page),
             maintenance_page: self.page(findings, "maintenance_page", &written.maintenance_page),
         }

@@ -87,7 +87,7 @@ impl Summary {
         let router = &config.router;
         Self {
             file: config.file.display().to_string(),
-            http: texts(&router.http),
+            http: router.endpoints.iter().map(|it| it.addr.to_string()).collect(),
             domain: router.domain.to_string(),
             default_app: router.default_app.as_ref().map(ToString::to_string),
             workers: router.workers,
@@ -184,6 +184,11 @@ fn settings(policy: &AppPolicy) -> BTreeMap<String, String> {
         expect,
         maintenance,
         backlog,
+        force_https: _,
+        http2_to_dyno: _,
+        affinity: _,
+        limits: _,
+        client_limits: _,
         error_page,
         maintenance_page,
     } = policy;

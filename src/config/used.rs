@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::config::ConfigProblem;
 use crate::config::config_var::Redacted;
 use crate::model::{
-    AppName, AppPolicy, Domain, DynoAddr, Formation, ListenAddr, ListenerPolicy, ProcessType,
+    AppName, AppPolicy, Domain, DynoAddr, Endpoint, Formation, ListenAddr, ListenerPolicy,
+    ProcessType,
 };
 
 /// Everything `serve` needs to know.
@@ -43,8 +44,8 @@ pub struct Notes {
 /// `[router]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouterConfig {
-    /// Where plain HTTP is accepted.
-    pub http: Vec<ListenAddr>,
+    /// Where clients are accepted.
+    pub endpoints: Vec<Endpoint>,
     /// Apps answer at `NAME.domain`.
     pub domain: Box<str>,
     /// The app that answers at the domain itself and at bare addresses.

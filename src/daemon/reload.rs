@@ -105,7 +105,7 @@ impl Reloader {
         if self.running.phase() == Phase::Stopping {
             return Err(vec!["dynomesh is stopping".into()]);
         }
-        let listeners = self.running.router.prepare(&config.router.http, Vec::new());
+        let listeners = self.running.router.prepare(&config.router.endpoints, Vec::new());
         let listeners = listeners.map_err(|error| vec![format!("{error} ([router] http)")])?;
         let access_log =
             access_log::open(&config.router.access_log).map_err(|error| vec![error.to_string()])?;

@@ -21,7 +21,7 @@ use crate::daemon::signals::{self, Ends};
 use crate::daemon::url::Url;
 use crate::daemon::watch::watch;
 use crate::daemon::{access_log, descriptors, inherited};
-use crate::model::ListenAddr;
+use crate::model::Endpoint;
 use crate::router::{self, BindError, Router};
 use crate::shutdown::Shutdown;
 use crate::supervisor::Supervisor;
@@ -144,7 +144,7 @@ async fn build(
         publisher: publisher.clone(),
         access_log: access_log.clone(),
     };
-    let router = match start_router(options, &config.router.http, inherited) {
+    let router = match start_router(options, &config.router.endpoints, inherited) {
         Ok(router) => router,
         Err(error) => {
             dynos.now();
@@ -181,11 +181,11 @@ fn install_recorder() -> PrometheusHandle {
 
 fn start_router(
     options: router::Options,
-    http: &[ListenAddr],
+    endpoints: &[Endpoint],
     inherited: Vec<OwnedFd>,
 ) -> Result<Router, ServeError> {
     let router = Router::start(options)?;
-    match router.prepare(http, inherited) {
+    match router.prepare(endpoints, inherited) {
         Ok(prepared) => {
             router.apply(prepared);
             Ok(router)

@@ -22,6 +22,17 @@ pub enum ListenAddr {
     Unix(PathBuf),
 }
 
+/// A place where the router accepts connections, and what they begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where.
+    pub addr: ListenAddr,
+    /// TLS.
+    pub tls: bool,
+    /// A PROXY header first, from trusted proxies.
+    pub proxy_protocol: bool,
+}
+
 const EXPECTED: &str = "an address like 127.0.0.1:8080, [::1]:8080 or unix:/run/x.sock";
 
 macro_rules! address {

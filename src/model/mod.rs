@@ -9,9 +9,11 @@ mod dyno;
 mod policy;
 mod address;
 
-pub use address::{DynoAddr, ListenAddr};
+pub use address::{DynoAddr, Endpoint, ListenAddr};
 pub use app::AppName;
 pub use domain::{Domain, Host};
 pub use dyno::{DynoName, DynoState, Exit};
-pub use policy::{AppPolicy, AppTimeouts, Balance, Expect, ListenerPolicy};
+pub use policy::{
+    Affinity, AppPolicy, AppTimeouts, Balance, Expect, ListenerPolicy, TrafficLimits,
+};
 pub use process_type::{Formation, ProcessType};

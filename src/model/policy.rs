@@ -1,5 +1,6 @@
 //! What the router is told to do: per app and for its listeners.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,16 @@ pub struct AppPolicy {
     pub maintenance: bool,
     /// Requests that may wait for a dyno, per web dyno (H11 beyond it).
     pub backlog: u32,
+    /// Send plain HTTP requests to HTTPS (308).
+    pub force_https: bool,
+    /// Speak HTTP/2 without TLS to its dynos.
+    pub http2_to_dyno: bool,
+    /// Whether a client's requests go to the same dyno while it is there.
+    pub affinity: Affinity,
+    /// What the app as a whole may be asked.
+    pub limits: TrafficLimits,
+    /// What one client address may ask of the app.
+    pub client_limits: TrafficLimits,
     /// HTML in place of the router's own error page.
     pub error_page: Option<Arc<str>>,
     /// HTML in place of the router's own maintenance page.
@@ -54,6 +65,28 @@ pub enum Balance {
     Least,
 }
 
+/// Whether a client's requests go to the same dyno while it is there (Heroku: Session Affinity).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Affinity {
+    /// To any dyno.
+    Off,
+    /// To the dyno that a signed cookie leads to.
+    Cookie,
+    /// To the dyno that the client's address leads to.
+    Address,
+}
+
+/// Bounds on traffic; beyond them a request is answered 429 (H22). Absent: no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrafficLimits {
+    /// Requests in a second.
+    pub requests_per_second: Option<NonZeroU32>,
+    /// Client connections with a request in flight or kept after one.
+    pub connections: Option<NonZeroU32>,
+    /// Requests at one time.
+    pub in_flight: Option<NonZeroU32>,
+}
+
 /// Who answers `Expect: 100-continue`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
@@ -66,6 +99,8 @@ pub enum Expect {
 /// What holds for every connection of clients, before an app is known.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerPolicy {
+    /// From a connection to the end of its PROXY header and TLS handshake.
+    pub handshake: Duration,
     /// From the first byte of a head to its last.
     pub head: Duration,
     /// Between requests.

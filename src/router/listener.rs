@@ -7,12 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use crate::config::limits;
-use crate::model::ListenAddr;
+use crate::model::{Endpoint, ListenAddr};
 
 /// Who is at the other end of a client's connection.
 ///
@@ -48,9 +48,29 @@ pub(crate) struct Listener {
     pub(crate) connections: AtomicUsize,
     /// No longer wanted: connections close after their next answer.
     pub(crate) closing: AtomicBool,
+    /// New connections begin with a TLS handshake.
+    tls: AtomicBool,
+    /// New connections begin with a PROXY header.
+    proxy_protocol: AtomicBool,
 }
 
 impl Listener {
+    /// Says what connections begin with from now on.
+    pub(crate) fn expect(&self, endpoint: &Endpoint) {
+        self.tls.store(endpoint.tls, Ordering::Relaxed);
+        self.proxy_protocol.store(endpoint.proxy_protocol, Ordering::Relaxed);
+    }
+
+    /// Whether connections begin with a TLS handshake.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.tls.load(Ordering::Relaxed)
+    }
+
+    /// Whether connections begin with a PROXY header.
+    pub(crate) fn has_proxy_header(&self) -> bool {
+        self.proxy_protocol.load(Ordering::Relaxed)
+    }
+
     /// Whether its connections are TCP's.
     pub(crate) fn is_tcp(&self) -> bool {
         matches!(self.addr, ListenAddr::Tcp(_))
@@ -111,6 +131,8 @@ impl Listening {
             wanted: wanted.clone(),
             connections: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
+            tls: AtomicBool::new(false),
+            proxy_protocol: AtomicBool::new(false),
         };
         Ok(Self { socket, own_file, listener: Arc::new(listener) })
     }

@@ -44,7 +44,7 @@ use tokio::sync::oneshot;
 use tokio::time;
 
 use crate::config::limits;
-use crate::model::ListenAddr;
+use crate::model::{Endpoint, ListenAddr};
 use crate::router::clock::Moment;
 use crate::router::door::Door;
 use crate::router::listener::{Listening, bound_address};
@@ -75,7 +75,7 @@ pub struct Options {
 }
 
 /// Listeners that are bound and not yet accepted on.
-pub struct Prepared(Vec<Arc<Listening>>);
+pub struct Prepared(Vec<(Arc<Listening>, Endpoint)>);
 
 /// An address that could not be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -116,15 +116,16 @@ impl Router {
     /// (`LISTEN_FDS`) where their address fits. Nothing else changes until [`apply`](Self::apply).
     pub fn prepare(
         &self,
-        wanted: &[ListenAddr],
+        wanted: &[Endpoint],
         mut inherited: Vec<OwnedFd>,
     ) -> Result<Prepared, BindError> {
         let current = self.door.listeners();
         let mut prepared = Vec::new();
-        for addr in wanted {
+        for endpoint in wanted {
+            let addr = &endpoint.addr;
             let fail = |source| BindError { addr: addr.clone(), source };
             if let Some(listening) = current.iter().find(|it| it.listener.wanted == *addr) {
-                prepared.push(listening.clone());
+                prepared.push((listening.clone(), endpoint.clone()));
                 continue;
             }
             let fits = |socket: &OwnedFd| {
@@ -134,15 +135,18 @@ impl Router {
                 Some(at) => Listening::adopt(inherited.swap_remove(at), addr),
                 None => Listening::bind(addr),
             };
-            prepared.push(Arc::new(listening.map_err(fail)?));
+            prepared.push((Arc::new(listening.map_err(fail)?), endpoint.clone()));
         }
         Ok(Prepared(prepared))
     }
 
     /// Accepts on exactly the prepared addresses from now on. Those that are not among them are emptied
-    /// and closed; their connections finish.
+    /// and closed; their connections finish. What connections begin with is read when one is accepted.
     pub fn apply(&self, prepared: Prepared) {
-        self.door.listen(prepared.0);
+        for (listening, endpoint) in &prepared.0 {
+            listening.listener.expect(endpoint);
+        }
+        self.door.listen(prepared.0.into_iter().map(|(listening, _)| listening).collect());
     }
 
     /// The addresses that are accepted on, with the ports the kernel chose.

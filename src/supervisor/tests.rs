@@ -11,8 +11,8 @@ use crate::config::{
     SupervisorTimeouts,
 };
 use crate::model::{
-    AppName, AppPolicy, AppTimeouts, Balance, DynoAddr, Exit, Expect, ListenAddr, ListenerPolicy,
-    ProcessType,
+    Affinity, AppName, AppPolicy, AppTimeouts, Balance, DynoAddr, Exit, Expect, ListenerPolicy,
+    ProcessType, TrafficLimits,
 };
 use crate::shutdown::Shutdown;
 use crate::supervisor::Supervisor;
@@ -65,6 +65,11 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
         expect: Expect::Router,
         maintenance: false,
         backlog: 200,
+        force_https: false,
+        http2_to_dyno: false,
+        affinity: Affinity::Off,
+        limits: TrafficLimits::default(),
+        client_limits: TrafficLimits::default(),
         error_page: None,
         maintenance_page: None,
     };
@@ -76,12 +81,13 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
     Config {
         file: "/dynomesh.toml".into(),
         router: RouterConfig {
-            http: vec![ListenAddr::parse("127.0.0.1:0").unwrap()],
+            endpoints: vec![],
             domain: "localhost".into(),
             default_app: None,
             workers: 1,
             access_log: AccessLog::Off,
             listener: ListenerPolicy {
+                handshake: secs(10),
                 head: secs(60),
                 keepalive: secs(60),
                 trusted_proxies: vec![],
