@@ -114,6 +114,20 @@ pub const CONFIG_FILE_MAX: u64 = 1024 * 1024;
 pub const SOCKET_PATH_MAX: usize = 107;
 /// Unknown keys and values of a wrong type that are reported at once.
 pub const WRITTEN_PROBLEMS_MAX: usize = 20;
+
+// ---- certificates --------------------------------------------------------------------------------------
+
+/// How long the local CA's own certificate is valid: who trusts it does so by hand, on each machine.
+pub const CA_VALIDITY: Duration = Duration::from_secs(3650 * 86_400);
+/// How long a certificate of the local CA is valid. Nothing asks for more than 398 days (Apple's bound, which
+/// browsers share); it is made again when a third is left.
+pub const LOCAL_VALIDITY: Duration = Duration::from_secs(397 * 86_400);
+/// How far in the past new certificates begin, for clients whose clock is slow.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(86_400);
+/// How long before the end of a certificate of the file it is warned of: two weeks, as whoever forgot about it
+/// may be on holiday in one of them.
+pub const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 86_400);
+
 // ---- dynos ---------------------------------------------------------------------------------------------
 
 /// The ports that are lent to web dynos: below the kernel's own range for outgoing connections (32768 on),

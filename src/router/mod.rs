@@ -43,6 +43,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time;
 
+use crate::certs::Certs;
 use crate::config::limits;
 use crate::model::{Endpoint, ListenAddr};
 use crate::router::clock::Moment;
@@ -60,6 +61,7 @@ pub struct Router {
     workers: Vec<Arc<Mailbox>>,
     threads: Vec<JoinHandle<()>>,
     registry: Arc<Registry>,
+    certs: Arc<Certs>,
 }
 
 /// What [`Router::start`] needs.
@@ -72,6 +74,8 @@ pub struct Options {
     pub publisher: Arc<Publisher>,
     /// Where the line per request goes.
     pub access_log: Lines,
+    /// What TLS is spoken with.
+    pub certs: Arc<Certs>,
 }
 
 /// Listeners that are bound and not yet accepted on.
@@ -109,7 +113,7 @@ impl Router {
             threads.push(thread);
         }
         threads.push(door.open(&workers)?);
-        Ok(Self { door, workers, threads, registry })
+        Ok(Self { door, workers, threads, registry, certs: options.certs })
     }
 
     /// Binds those of the wanted addresses that are not listened on yet, taking inherited descriptors
@@ -152,6 +156,11 @@ impl Router {
     /// The addresses that are accepted on, with the ports the kernel chose.
     pub fn listening(&self) -> Vec<ListenAddr> {
         self.door.listeners().iter().map(|it| it.listener.addr.clone()).collect()
+    }
+
+    /// The certificates that it serves by.
+    pub fn certs(&self) -> &Arc<Certs> {
+        &self.certs
     }
 
     /// Client connections that are open.
