@@ -80,6 +80,7 @@ impl Listener {
     pub(crate) fn port(&self) -> u16 {
         match &self.addr {
             ListenAddr::Tcp(addr) => addr.port(),
+            ListenAddr::Unix(_) if self.is_tls() => 443,
             ListenAddr::Unix(_) => 80,
         }
     }
