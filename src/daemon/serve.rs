@@ -44,7 +44,7 @@ pub enum ServeError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// An address of the router.
-    #[error("{0} ([router] http)")]
+    #[error("{0} ([router] http, https)")]
     Bind(#[from] BindError),
     /// The admin listener or the control socket.
     #[error(transparent)]
