@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(request: http::request::Builder, bodiless: bool, expected: &str) {
+    fn check(request: request::Builder, bodiless: bool, expected: &str) {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let mut out = Vec::new();
         print(&mut out, &parts, bodiless, &Random::from_seed(1));
