@@ -206,7 +206,8 @@ mod tests {
             request,
             false,
             "GET /chat HTTP/1.1\r\nHost: a\r\nSec-Websocket-Version: 13\r\n\
-             Upgrade: websocket\r\nConnection: Upgrade\r\nSec-Websocket-Key: ",
+             Upgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-Websocket-Key: kv+ccw4hSyZmdhbKp0r4EA==\r\n\r\n",
         );
     }
 
