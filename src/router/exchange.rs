@@ -34,6 +34,8 @@ pub(crate) struct Exchange {
     request_id: RequestId,
     /// Why it goes no further, where admission says so.
     refusal: Option<Refusal>,
+    /// What that answer says beside it.
+    note: Option<Box<str>>,
     tls: Option<TlsVersion>,
     began: Moment,
     /// When a connection was in hand, and since when connecting counts.
@@ -92,15 +94,24 @@ impl Exchange {
         };
         let (id, fwd) = (&composed.request_id, &composed.fwd);
         access_log::write_request(&mut text, head.method, path, head.host, id, fwd);
+        let mut note = None;
         let refusal = if composed.is_loop {
             Some(Refusal::BadRequest { status: 508, cause: "routing loop" })
         } else if is_misdirected(&table, &head, app.as_ref(), security) {
             Some(Refusal::Misdirected)
+        } else if let Some(answer) = challenge_answer(worker, path) {
+            note = Some(answer.into());
+            Some(Refusal::AcmeChallenge)
+        } else if let Some(location) =
+            https_only(worker, &head, app.as_deref().filter(|_| !composed.is_secure))
+        {
+            note = Some(location.into());
+            Some(Refusal::HttpsOnly)
         } else {
             refusal(app.as_deref())
         };
         let request = Request::of(&head, text, head_length, composed.wants_json);
-        Self::new(client, app, request, composed.request_id, refusal)
+        Self { note, ..Self::new(client, app, request, composed.request_id, refusal) }
     }
 
     /// The exchange of a head that cannot be read: it will be refused. What can be made out of its first line is
@@ -131,6 +142,7 @@ impl Exchange {
             request,
             request_id,
             refusal,
+            note: None,
             tls: client.transport.security().map(|security| security.version),
             began: client.worker.now(),
             connected: None,
@@ -324,6 +336,7 @@ impl Exchange {
             is_head: self.request.is_head,
             connection: T::FRAMED.then_some(connection),
             policy: self.app.as_ref().map(|app| &app.policy),
+            note: self.note.as_deref().unwrap_or_default(),
         }
         .write(
             &mut client.transport,
@@ -451,6 +464,25 @@ fn is_misdirected(
     }
     let meant = table.find(&Host::Name(name.into()));
     meant.map(|app| app.id) != app.map(|app| app.id)
+}
+
+/// What an ACME server asks for (RFC 8555 §8.3), at whichever name.
+fn challenge_answer(worker: &Worker, path: &[u8]) -> Option<String> {
+    let token = path.strip_prefix(b"/.well-known/acme-challenge/")?;
+    worker.certs.http_answer(std::str::from_utf8(token).ok()?)
+}
+
+/// Where an app that is for HTTPS only has its plain requests go. Bare addresses are excepted: no certificate
+/// is theirs, and health probes ask at them.
+fn https_only(worker: &Worker, head: &RequestHead<'_, '_>, app: Option<&App>) -> Option<String> {
+    let (Host::Name(_), true) = (&head.lookup, app?.policy.force_https) else { return None };
+    let Target::Origin(path) = head.target else { return None };
+    let (name, port) = head.host.rsplit_once(':').unwrap_or((head.host, "80"));
+    // Who was asked at the usual port is behind the other usual one too, whatever is bound here.
+    match worker.https_port() {
+        Some(own) if port != "80" && own != 443 => Some(format!("https://{name}:{own}{path}")),
+        _ => Some(format!("https://{name}{path}")),
+    }
 }
 
 /// What admission refuses (Heroku: Error Codes); a dyno that is missing is the search's business.

@@ -49,6 +49,8 @@ pub(crate) struct Composed {
     pub(crate) wants_json: bool,
     /// Whether the request has come through this router too often.
     pub(crate) is_loop: bool,
+    /// Whether the client's own connection is secured, here or at a proxy that is believed.
+    pub(crate) is_secure: bool,
 }
 
 /// The client's fields that the router answers for.
@@ -151,6 +153,10 @@ impl<'b> Ours<'b> {
             fwd,
             wants_json: self.accept.is_some_and(crate::router::reply::prefers_json),
             is_loop: own_vias >= VIA_MAX,
+            is_secure: match self.forwarded_proto {
+                Some(proto) => proto.eq_ignore_ascii_case(b"https"),
+                None => with.secure,
+            },
         }
     }
 

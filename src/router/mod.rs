@@ -162,8 +162,8 @@ impl Router {
     }
 
     /// The addresses that are accepted on, with the ports the kernel chose.
-    pub fn listening(&self) -> Vec<ListenAddr> {
-        self.door.listeners().iter().map(|it| it.listener.addr.clone()).collect()
+    pub fn listening(&self) -> Vec<Endpoint> {
+        self.door.listeners().iter().map(|it| it.listener.endpoint()).collect()
     }
 
     /// The certificates that it serves by.

@@ -46,6 +46,10 @@ pub(crate) enum Refusal {
     BadRequest { status: u16, cause: &'static str },
     /// The connection was made for another app's name.
     Misdirected,
+    /// It is an ACME server's question, and here is the answer.
+    AcmeChallenge,
+    /// The app is for HTTPS only.
+    HttpsOnly,
     /// The client went away.
     ClientInterrupted,
     /// The client neither sent nor took anything for too long.
@@ -92,6 +96,8 @@ impl Refusal {
             Self::ClientInterrupted      => row("H27", "Client Request Interrupted",         "warning", 499, "client"),
             Self::ClientIdle             => row("H28", "Client Connection Idle",             "warning", 499, ""),
             Self::Misdirected            => row("H31", "Misdirected Request",                "error",   421, ""),
+            Self::AcmeChallenge          => row("",    "ACME challenge",                     "info",    200, ""),
+            Self::HttpsOnly              => row("",    "HTTPS only",                         "info",    308, ""),
             Self::AllQuarantined         => row("H34", "All up dynos are quarantined",       "error",   503, ""),
             Self::Maintenance            => row("H80", "Maintenance mode",                   "info",    503, ""),
             Self::BlankApp               => row("H81", "Blank app",                          "info",    502, ""),
@@ -126,6 +132,8 @@ pub(crate) struct Reply<'a> {
     pub(crate) connection: Option<&'static str>,
     /// The app's own pages, where an app is known.
     pub(crate) policy: Option<&'a AppPolicy>,
+    /// Where to go instead, or what an ACME server wants to read.
+    pub(crate) note: &'a str,
 }
 
 impl Reply<'_> {
@@ -160,6 +168,9 @@ impl Reply<'_> {
         if row.status == 503 {
             to.field("Retry-After", b"5");
         }
+        if self.refusal == Refusal::HttpsOnly {
+            to.field("Location", self.note.as_bytes());
+        }
         if row.status == 405 {
             to.field("Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
         }
@@ -176,6 +187,9 @@ impl Reply<'_> {
 
     fn body(&self, row: &Row) -> (&'static str, std::borrow::Cow<'_, str>) {
         const HTML: &str = "text/html; charset=utf-8";
+        if self.refusal == Refusal::AcmeChallenge {
+            return ("application/octet-stream", self.note.into());
+        }
         if self.wants_json {
             return ("application/json", json(row, self.refusal.cause(), self.request_id).into());
         }
@@ -211,6 +225,7 @@ fn html(refusal: Refusal, row: &Row) -> String {
             "Misdirected request",
             "This connection was made for another name. Open one for the name that you want.",
         ),
+        Refusal::HttpsOnly => ("HTTPS only", "This app answers over HTTPS."),
         Refusal::BadRequest { .. } => ("Bad request", "The request could not be understood."),
         _ => (
             "Application error",

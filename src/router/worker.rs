@@ -19,7 +19,7 @@ use crate::router::deadlines::Deadlines;
 use crate::router::door::Door;
 use crate::router::http_date::HttpDate;
 use crate::router::lingers::Lingers;
-use crate::router::listener::Listener;
+use crate::router::listener::{Listener, Listening};
 use crate::router::mailbox::Mailbox;
 use crate::router::metrics::{AppCounters, Registry};
 use crate::router::pool::Pools;
@@ -87,6 +87,12 @@ impl Worker {
     /// How TLS is spoken; all workers share it, so that each resumes what another began.
     pub(crate) fn tls(&self) -> &Arc<ServerConfig> {
         &self.tls
+    }
+
+    /// The port where HTTPS is accepted, the first one of the file.
+    pub(crate) fn https_port(&self) -> Option<u16> {
+        let tls = |it: &&Arc<Listening>| it.listener.is_tls();
+        self.door.listeners().iter().find(tls).map(|it| it.listener.port())
     }
 
     /// Whether answers close their connection.

@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(request: http::request::Builder, bodiless: bool, expected: &str) {
+    fn check(request: request::Builder, bodiless: bool, expected: &str) {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let mut out = Vec::new();
         print(&mut out, &parts, bodiless, &Random::from_seed(1));
@@ -206,7 +206,8 @@ mod tests {
             request,
             false,
             "GET /chat HTTP/1.1\r\nHost: a\r\nSec-Websocket-Version: 13\r\n\
-             Upgrade: websocket\r\nConnection: Upgrade\r\nSec-Websocket-Key: ",
+             Upgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-Websocket-Key: kv+ccw4hSyZmdhbKp0r4EA==\r\n\r\n",
         );
     }
 
