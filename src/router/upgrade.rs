@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use crate::config::limits;
 use crate::router::client::Client;
+use crate::router::duplex::{Sink, Source};
 use crate::router::pending::Pending;
 use crate::router::reply::Refusal;
 use crate::router::stream::Stream;
-use crate::router::transport::{Sink, Source, Transport};
+use crate::router::transport::Transport;
 use crate::router::worker::Worker;
 
 /// How a pipe ended.

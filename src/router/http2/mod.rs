@@ -5,6 +5,7 @@
 //! that is dropped: leases, lines and lingers do not hang on cancellation.
 
 mod connection; // drives the frames, begins streams, ends by GOAWAY
+mod shared; // what the streams of a connection share
 mod stream; // the client's side of one exchange
 mod head; // heads from and to header lists
 mod flood; // frames that only cost
