@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use crate::config::limits;
 use crate::router::client::Client;
+use crate::router::client_stream::Protocol;
 use crate::router::duplex::{Sink, Source};
 use crate::router::exchange::{After, Exchange};
 use crate::router::http1::Http1;
@@ -53,9 +54,11 @@ impl Future for Live {
         loop {
             let next = match &mut self.0 {
                 Stage::Opening(opening) => match ready!(opening.poll(cx)) {
-                    None => Stage::Over,
-                    Some(http2) => match mem::replace(&mut self.0, Stage::Over) {
-                        Stage::Opening(it) if http2 => Stage::http2(it.client),
+                    None | Some(Protocol::Acme) => Stage::Over,
+                    Some(protocol) => match mem::replace(&mut self.0, Stage::Over) {
+                        Stage::Opening(it) if protocol == Protocol::Http2 => {
+                            Stage::http2(it.client)
+                        }
                         Stage::Opening(it) => Stage::Waiting(Waiting::new(it.client)),
                         other => other,
                     },

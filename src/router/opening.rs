@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use crate::config::limits;
 use crate::router::client::Client;
-use crate::router::client_stream::{ClientStream, Handshaken};
+use crate::router::client_stream::{ClientStream, Handshaken, Protocol};
 use crate::router::http1::Http1;
 use crate::router::listener::Peer;
 use crate::router::stream::Peek;
@@ -56,13 +56,13 @@ impl Opening {
         Ok(Self { client, header, tls, shaking: None })
     }
 
-    /// Ready when requests may come, and `true` if ALPN chose HTTP/2; `None` if it is over.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<bool>> {
+    /// Ready when requests may come, and how; `None` if it is over.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Protocol>> {
         self.client.deadline.attach(cx.waker());
         let opened = self.poll_open(cx);
         let registry = self.client.worker.registry();
         match opened {
-            Poll::Ready(Ok(http2)) => Poll::Ready(Some(http2)),
+            Poll::Ready(Ok(protocol)) => Poll::Ready(Some(protocol)),
             Poll::Ready(Err(())) => {
                 count(if self.header {
                     &registry.bad_headers
@@ -81,18 +81,18 @@ impl Opening {
         }
     }
 
-    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ()>> {
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<Protocol, ()>> {
         if self.header {
             ready!(self.poll_header(cx))?;
             self.header = false;
         }
         if !self.tls {
-            return Poll::Ready(Ok(false));
+            return Poll::Ready(Ok(Protocol::Http1));
         }
         let handshaken = ready!(self.poll_handshake(cx))?;
         let counters = &self.client.worker.registry().handshakes;
         count(if handshaken.resumed { &counters.resumed } else { &counters.full });
-        Poll::Ready(Ok(handshaken.http2))
+        Poll::Ready(Ok(handshaken.protocol))
     }
 
     /// Reads who the client is from a proxy that is believed; nobody else may connect where a header is due.
