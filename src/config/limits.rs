@@ -102,6 +102,10 @@ pub const DESCRIPTORS_RESERVED: u64 = 256;
 pub const TIMEOUT_MIN: Duration = TICK;
 /// The longest time that a configured timer may have; what is longer is a slip of the unit.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// The shortest time before its end at which a certificate may be renewed: some tries have to fit in it.
+pub const RENEW_BEFORE_MIN: Duration = Duration::from_secs(60 * 60);
+/// The longest: a year, as no public certificate lives for longer.
+pub const RENEW_BEFORE_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Worker threads: one per core is right, and no machine in sight has more cores.
 pub const WORKERS_MAX: usize = 256;
 /// Dynos of one process type: each is a process, a port and some descriptors.

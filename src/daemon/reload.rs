@@ -112,7 +112,8 @@ impl Reloader {
             return Err(vec!["dynomesh is stopping".into()]);
         }
         let listeners = self.running.router.prepare(&config.router.endpoints, Vec::new());
-        let listeners = listeners.map_err(|error| vec![format!("{error} ([router] http)")])?;
+        let listeners =
+            listeners.map_err(|error| vec![format!("{error} ([router] http, https)")])?;
         let access_log =
             access_log::open(&config.router.access_log).map_err(|error| vec![error.to_string()])?;
         Ok(Checked { config: Arc::new(config), certs, listeners, access_log })

@@ -45,7 +45,7 @@ pub enum ServeError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// An address of the router.
-    #[error("{0} ([router] http)")]
+    #[error("{0} ([router] http, https)")]
     Bind(#[from] BindError),
     /// The local CA, or the keys of TLS sessions.
     #[error(transparent)]
