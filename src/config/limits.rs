@@ -63,6 +63,29 @@ pub const READ_FIRST: usize = 16 * 1024;
 /// Bytes that slow peers may leave unsent on one worker, shared by its connections ([`READ_FIRST`] each at
 /// least): 10,000 slow readers of large answers must not take 2.5 GB.
 pub const UNSENT_MAX: usize = 64 * 1024 * 1024;
+/// Streams of one HTTP/2 connection at a time: what RFC 9113 §6.5.2 recommends at least.
+pub const STREAMS_MAX: u32 = 100;
+/// Bytes of a request's body that an HTTP/2 client may send ahead of its dyno. A connection's own window is
+/// that of all its streams, so that one which stalls stops no other.
+pub const STREAM_WINDOW: u32 = 64 * 1024;
+/// Bytes of an answer that wait in its HTTP/2 connection to be written.
+pub const STREAM_UNSENT_MAX: usize = 64 * 1024;
+/// Bytes of a header list that HTTP/2 reads (RFC 9113 §6.5.2): more than a head may have, so that it is our own
+/// answer and our own line that refuse it.
+pub const HEADER_LIST_MAX: u32 = 2 * REQUEST_HEAD_MAX as u32;
+/// Streams that an HTTP/2 client may reset at once, and per second from then on: each has cost a request
+/// (CVE-2023-44487).
+pub const RESETS_BURST: u64 = 200;
+/// See [`RESETS_BURST`].
+pub const RESETS_PER_SECOND: u64 = 100;
+/// HTTP/2 frames that carry no request and no data (PING, SETTINGS, empty DATA and their like), at once and per
+/// second from then on.
+pub const IDLE_FRAMES_BURST: u64 = 1000;
+/// See [`IDLE_FRAMES_BURST`].
+pub const IDLE_FRAMES_PER_SECOND: u64 = 500;
+/// TLS handshakes that one worker has under way, each with up to 10 KiB of its own: ten thousand that stall
+/// must not keep out the others, a hundred thousand must not take a gigabyte.
+pub const HANDSHAKES_MAX: usize = 16 * 1024;
 /// Bytes relayed before others on the same worker get their turn.
 pub const FAIR_SHARE: usize = 256 * 1024;
 /// Bytes discarded by `wind_down`.

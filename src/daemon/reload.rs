@@ -132,8 +132,8 @@ impl Reloader {
         let lines = self.access_log.clone();
         // It waits while the writer is stuck, and a stuck writer may be why there is a new target.
         drop(spawn_blocking(move || lines.retarget(access_log)));
-        for addr in running.router.listening().iter().filter(|addr| !listening.contains(addr)) {
-            tracing::info!("listening on {}", Url(addr));
+        for endpoint in running.router.listening().iter().filter(|it| !listening.contains(it)) {
+            tracing::info!("listening on {}", Url::of(endpoint));
         }
         for warning in &config.notes.warnings {
             tracing::warn!("{warning}");

@@ -161,11 +161,11 @@ async fn build(
             return Err(error);
         }
     };
-    for addr in router.listening() {
-        tracing::info!("listening on {}", Url(&addr));
+    for endpoint in router.listening() {
+        tracing::info!("listening on {}", Url::of(&endpoint));
     }
     if let Some(addr) = doors.admin_addr() {
-        tracing::info!("metrics and health on {}", Url(&addr));
+        tracing::info!("metrics and health on {}", Url::plain(&addr));
     }
     let (reloads, requests) = mpsc::channel(RELOADS_WAITING);
     let running =

@@ -8,8 +8,12 @@ mod listener; // where clients connect, and who they are
 mod mailbox; // how other threads reach a worker
 mod thread; // a worker's thread: mailbox and ticks
 mod worker; // what the connections of one thread share
+mod opening; // what comes before the first head: TLS
 mod connection; // idle → head → exchange → idle
-mod client; // a client's connection, as its exchanges see it
+mod client; // a client, as its exchanges see it
+mod transport; // what an exchange asks of its client's protocol
+mod http1; // HTTP/1.1: one exchange has the connection
+mod http2; // HTTP/2: one of many streams
 mod exchange; // the life of one request, from admission to its line
 mod request; // what is kept of a head
 mod headers; // the heads that the router writes
@@ -27,6 +31,7 @@ mod lingers; // which there are
 mod reply; // the router's own answers, in one table
 mod access_log; // one line per request
 mod metrics; // request counters
+mod client_stream; // a client's socket, with TLS or without
 mod stream; // a socket
 mod clock; // read once per turn
 mod deadlines; // numbers, looked at once per tick
@@ -96,6 +101,7 @@ impl Router {
     pub fn start(options: Options) -> io::Result<Self> {
         Moment::follow_the_wall();
         let registry = Arc::new(Registry::default());
+        let tls = options.certs.server_config();
         let door = Door::new(options.connections_max, registry.clone())?;
         let mut workers = Vec::new();
         let mut threads = Vec::new();
@@ -107,6 +113,8 @@ impl Router {
                     access_log: options.access_log.clone(),
                     registry: registry.clone(),
                     door: door.clone(),
+                    certs: options.certs.clone(),
+                    tls: tls.clone(),
                 },
             )?;
             workers.push(mailbox);
@@ -154,8 +162,8 @@ impl Router {
     }
 
     /// The addresses that are accepted on, with the ports the kernel chose.
-    pub fn listening(&self) -> Vec<ListenAddr> {
-        self.door.listeners().iter().map(|it| it.listener.addr.clone()).collect()
+    pub fn listening(&self) -> Vec<Endpoint> {
+        self.door.listeners().iter().map(|it| it.listener.endpoint()).collect()
     }
 
     /// The certificates that it serves by.
