@@ -126,6 +126,7 @@ impl Reloader {
         let before = running.config.swap(config.clone());
         // Before the routes: a new name has its certificate when it leads somewhere.
         running.router.certs().swap(certs);
+        running.acme.apply(&config);
         running.supervisor.apply(&config);
         let listening = running.router.listening();
         running.router.apply(listeners);

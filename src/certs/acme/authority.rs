@@ -17,7 +17,8 @@ pub(crate) trait Authority: Send + Sync + 'static {
 /// One order.
 pub(crate) struct Job {
     pub(crate) name: Box<str>,
-    pub(crate) proof: Proof,
+    /// The first that the server offers is given.
+    pub(crate) proofs: Vec<Proof>,
     pub(crate) steps: Steps,
 }
 

@@ -8,9 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 /// How a name stands, in the words of Heroku's `certs:auto` (Heroku: Automated Certificate Management).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum AcmeState {
     /// A certificate is to be ordered, or the server is to see that the name is ours.
+    #[default]
     Waiting,
     /// The server has seen it, and issues the certificate.
     Verified,
@@ -48,9 +49,15 @@ struct Listed {
     not_after: Option<SystemTime>,
 }
 
-impl Default for AcmeState {
-    fn default() -> Self {
-        Self::Waiting
+impl Listed {
+    fn status(&self, name: &str) -> AcmeStatus {
+        let reason = match &self.state {
+            AcmeState::Failing { reason } => Some(reason.clone()),
+            _ => None,
+        };
+        let expires = self.not_after.and_then(|it| it.duration_since(UNIX_EPOCH).ok());
+        let expires = expires.map(|it| it.as_secs());
+        AcmeStatus { name: name.into(), state: self.state.word(), reason, expires }
     }
 }
 
@@ -111,19 +118,8 @@ impl Board {
 
     /// Every name in order.
     pub(crate) fn states(&self) -> Vec<AcmeStatus> {
-        let status = |(name, listed): (&Box<str>, &Listed)| AcmeStatus {
-            name: name.to_string(),
-            state: listed.state.word(),
-            reason: match &listed.state {
-                AcmeState::Failing { reason } => Some(reason.clone()),
-                _ => None,
-            },
-            expires: listed
-                .not_after
-                .and_then(|it| it.duration_since(UNIX_EPOCH).ok())
-                .map(|it| it.as_secs()),
-        };
-        self.names().iter().map(status).collect()
+        let names = self.names();
+        names.iter().map(|(name, listed)| listed.status(name)).collect()
     }
 
     fn names(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Listed>> {

@@ -17,7 +17,7 @@ use crate::certs::Certs;
 use crate::certs::acme::authority::{Authority, Failure, Job, OrderError, Steps};
 use crate::certs::acme::back_off::BackOff;
 use crate::certs::acme::board::{AcmeState, Board};
-use crate::certs::acme::obtained::Obtained;
+use crate::certs::acme::obtained::{Obtained, ObtainedError};
 use crate::certs::acme::renewal::Validity;
 use crate::certs::acme::store::Store;
 use crate::certs::acme::wanted::{Proof, Wanted};
@@ -29,13 +29,15 @@ pub(crate) struct Means<A> {
     pub(crate) certs: Arc<Certs>,
     pub(crate) state_dir: PathBuf,
     pub(crate) board: Board,
-    /// Who is asked for what is wanted.
-    pub(crate) authority: Box<dyn Fn(&Wanted, &Store) -> A + Send + Sync>,
+    pub(crate) authority: Authorities<A>,
     /// The wall clock, by which certificates end. All waiting is by tokio's.
     pub(crate) now: fn() -> SystemTime,
     /// From 0 to 1.
     pub(crate) random: fn() -> f64,
 }
+
+/// Who is asked for what is wanted.
+pub(crate) type Authorities<A> = Box<dyn Fn(&Wanted, &Store) -> A + Send + Sync>;
 
 /// The loop's own state.
 pub(crate) struct Manager<A> {
@@ -228,7 +230,8 @@ impl<A: Authority> Manager<A> {
                 stopped: stopped.clone(),
                 verified: self.verified.clone(),
             };
-            let job = Job { name: name.clone(), proof: managed.proof, steps };
+            let proofs = session.wanted.preferring(managed.proof);
+            let job = Job { name: name.clone(), proofs, steps };
             let (authority, store) = (session.authority.clone(), session.store.clone());
             let task = self.orders.spawn(order(authority, store, job, self.means.now)).id();
             self.running.insert(name.clone(), Running { task, stopped });
@@ -330,8 +333,14 @@ async fn order<A: Authority>(
     let now = now();
     let keep = move || {
         let obtained = Obtained::judge(&name, &issued.chain, &issued.key, now);
-        let obtained = obtained
-            .map_err(|flaw| Failure::new(format!("the certificate that was issued {flaw}")))?;
+        let obtained = obtained.map_err(|error| {
+            // The key is ours, so what does not fit is the certificate.
+            let what = match &error {
+                ObtainedError::Flaw(flaw) if flaw.is_of_key() => "is for another key".to_owned(),
+                error => error.to_string(),
+            };
+            Failure::new(format!("the certificate that was issued {what}"))
+        })?;
         if let Err(error) = store.save_certificate(&name, &issued) {
             // It is served all the same; the next start orders it again.
             tracing::error!("failed to keep the certificate of {name}: {error}");

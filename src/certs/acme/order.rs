@@ -90,18 +90,18 @@ impl Server {
     // ---- the proof (RFC 8555 §7.5) -----------------------------------------------------------------------
 
     async fn prove(&self, order: &mut Order, job: &Job) -> Result<(), Trouble> {
-        let shown = self.show(order, job).await?;
+        let Some((proof, shown)) = self.show(order, job).await? else { return Ok(()) };
         job.steps.go_on()?;
         let status = job.steps.wait_for(order.poll_ready(&POLLS)).await??;
         drop(shown);
         match status {
             OrderStatus::Ready => Ok(()),
-            _ => Err(Trouble::Failed(verdict(order, job.proof).await)),
+            _ => Err(Trouble::Failed(verdict(order, proof).await)),
         }
     }
 
     /// Shows what the server will look for, and tells it to look. `None`: it needs no proof.
-    async fn show(&self, order: &mut Order, job: &Job) -> Result<Option<Shown>, Trouble> {
+    async fn show(&self, order: &mut Order, job: &Job) -> Result<Option<(Proof, Shown)>, Trouble> {
         let mut authorizations = order.authorizations();
         let Some(authorization) = authorizations.next().await else {
             return Err(Failure::new("the server's order has no authorization").into());
@@ -115,21 +115,22 @@ impl Server {
                 return Err(Failure::new(reason).into());
             }
         }
-        let kind = match job.proof {
-            Proof::TlsAlpn01 => ChallengeType::TlsAlpn01,
-            Proof::Http01 => ChallengeType::Http01,
+        let offered =
+            |proof: &Proof| authorization.challenges.iter().any(|it| it.r#type == kind(*proof));
+        let Some(proof) = job.proofs.iter().copied().find(offered) else {
+            let proofs = job.proofs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            return Err(Failure::new(format!("the server does not offer {proofs}")).into());
         };
-        let Some(mut challenge) = authorization.challenge(kind) else {
-            return Err(Failure::new(format!("the server does not offer {}", job.proof)).into());
-        };
+        let challenge = authorization.challenge(kind(proof));
+        let mut challenge = challenge.expect("it is among those that are offered");
         let key = challenge.key_authorization();
-        let shown = match job.proof {
+        let shown = match proof {
             Proof::TlsAlpn01 => Shown::tls(&self.certs, &job.name, key.digest().as_ref()),
             Proof::Http01 => Ok(Shown::http(&self.certs, &challenge.token, key.as_str())),
         };
         let shown = shown.map_err(Failure::new)?;
         challenge.set_ready().await?;
-        Ok(Some(shown))
+        Ok(Some((proof, shown)))
     }
 
     // ---- the account (RFC 8555 §7.3) ---------------------------------------------------------------------
@@ -232,6 +233,13 @@ fn signing_request(name: &str, key: &KeyPair) -> Result<Vec<u8>, rcgen::Error> {
     let mut params = CertificateParams::new([name.to_owned()])?;
     params.distinguished_name = DistinguishedName::new();
     Ok(params.serialize_request(key)?.der().to_vec())
+}
+
+fn kind(proof: Proof) -> ChallengeType {
+    match proof {
+        Proof::TlsAlpn01 => ChallengeType::TlsAlpn01,
+        Proof::Http01 => ChallengeType::Http01,
+    }
 }
 
 /// Why the server did not take the proof: it says so at the challenge (RFC 8555 §8).

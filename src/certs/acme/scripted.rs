@@ -134,7 +134,7 @@ impl Drop for Running {
 
 impl Authority for Scripted {
     async fn order(&self, job: Job) -> Result<Issued, OrderError> {
-        let script = self.begin(&job.name, job.proof);
+        let script = self.begin(&job.name, job.proofs[0]);
         let _running = Running(self.clone(), job.name.clone());
         match script {
             Script::Issues(days, after) => {

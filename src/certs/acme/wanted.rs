@@ -63,8 +63,61 @@ impl Wanted {
             && self.proofs == other.proofs
     }
 
-    /// The proof to try after another one failed.
+    /// The proofs that can be given, this one first.
+    pub(crate) fn preferring(&self, proof: Proof) -> Vec<Proof> {
+        let others = self.proofs.iter().filter(|other| **other != proof);
+        [&proof].into_iter().chain(others).copied().collect()
+    }
+
+    /// The proof to try first after this one failed.
     pub(crate) fn other(&self, proof: Proof) -> Proof {
-        self.proofs.iter().copied().find(|other| *other != proof).unwrap_or(self.proofs[0])
+        self.proofs.iter().copied().find(|other| *other != proof).unwrap_or(proof)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    const ACME: &str = "[acme]\nagree_to_terms = true\n";
+
+    fn wanted(text: &str) -> Option<Wanted> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("dynomesh.toml");
+        std::fs::write(&file, text).unwrap();
+        let config = config::load(&file).unwrap_or_else(|error| panic!("{error}"));
+        Wanted::of(&config, |name| name == "own.example")
+    }
+
+    #[test]
+    fn exact_domains_without_a_certificate_of_their_own_are_wanted() {
+        let apps = "[apps.a]\ndomains = [\"a.example\", \"*.a.example\", \"own.example\"]\n\
+             [apps.b]\ndomains = [\"b.example\"]\nacme = false\n\
+             [apps.c]\ndomains = [\"C.example\"]\n";
+        let names = wanted(&format!("{ACME}{apps}")).unwrap().names;
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["a.example".into(), "c.example".into()]);
+        assert_eq!(wanted(apps), None);
+    }
+
+    #[test]
+    fn proofs_are_those_that_the_listeners_can_give() {
+        let check = |listeners: &str, expected: &[Proof]| {
+            let wanted = wanted(&format!("[router]\n{listeners}\n{ACME}"));
+            assert_eq!(wanted.map(|it| it.proofs).unwrap_or_default(), expected);
+        };
+        check("https = [\"127.0.0.1:1\"]", &[Proof::TlsAlpn01, Proof::Http01]);
+        check("https = []", &[Proof::Http01]);
+        check("http = []\nhttps = [\"127.0.0.1:1\"]", &[Proof::TlsAlpn01]);
+    }
+
+    #[test]
+    fn the_other_proof_has_its_turn_where_there_is_one() {
+        let both = wanted(&format!("[router]\nhttps = [\"127.0.0.1:1\"]\n{ACME}")).unwrap();
+        assert_eq!(both.other(Proof::TlsAlpn01), Proof::Http01);
+        assert_eq!(both.other(Proof::Http01), Proof::TlsAlpn01);
+        assert_eq!(both.preferring(Proof::Http01), [Proof::Http01, Proof::TlsAlpn01]);
+        let one = wanted(&format!("[router]\nhttps = []\n{ACME}")).unwrap();
+        assert_eq!(one.other(Proof::Http01), Proof::Http01);
     }
 }

@@ -20,6 +20,7 @@ use crate::support::{App, Client, Line, Metrics, Request, becomes_true, testapp,
 pub(crate) struct Setup {
     dir: TempDir,
     http: Vec<String>,
+    https: Vec<String>,
     router: String,
     timeouts: String,
     apps: String,
@@ -48,6 +49,7 @@ impl Setup {
         Self {
             dir,
             http: vec!["127.0.0.1:0".into()],
+            https: Vec::new(),
             router: String::new(),
             timeouts: String::new(),
             apps: String::new(),
@@ -78,6 +80,13 @@ impl Setup {
         self
     }
 
+    /// Has a listener for TLS as well.
+    pub(crate) fn https(mut self) -> Self {
+        // Another address than that of `http`, because a reload knows listeners by the address as written.
+        self.https.push("127.0.0.2:0".into());
+        self
+    }
+
     /// Lines for `[router.timeouts]`.
     pub(crate) fn timeouts(mut self, lines: &str) -> Self {
         writeln!(self.timeouts, "{lines}").unwrap();
@@ -101,7 +110,13 @@ impl Setup {
         self
     }
 
-    /// Forgets the apps: for the next configuration of the same daemon.
+    /// A table of its own with these lines.
+    pub(crate) fn table(mut self, name: &str, lines: &str) -> Self {
+        writeln!(self.apps, "[{name}]\n{lines}").unwrap();
+        self
+    }
+
+    /// Forgets the apps and tables: for the next configuration of the same daemon.
     pub(crate) fn clear_apps(&mut self) {
         self.apps.clear();
     }
@@ -118,9 +133,9 @@ impl Setup {
 
     /// The file as it is written now.
     pub(crate) fn text(&self) -> String {
-        let Self { http, router, timeouts, apps, .. } = self;
+        let Self { http, https, router, timeouts, apps, .. } = self;
         format!(
-            "[router]\nhttp = {http:?}\nhttps = []\ndomain = \"localhost\"\nworkers = 2\n{router}\
+            "[router]\nhttp = {http:?}\nhttps = {https:?}\ndomain = \"localhost\"\nworkers = 2\n{router}\
              [router.timeouts]\n{timeouts}[admin]\nhttp = \"127.0.0.1:0\"\n{apps}"
         )
     }
@@ -190,6 +205,13 @@ impl Mesh {
     /// Where it listens first.
     pub(crate) fn http(&self) -> SocketAddr {
         self.http
+    }
+
+    /// Where it listens for TLS.
+    pub(crate) async fn https(&self) -> SocketAddr {
+        let announced =
+            |line: &Line| line.message.strip_prefix("listening on https://")?.parse().ok();
+        self.line("listening on https://…", announced).await
     }
 
     /// The directory of the configuration file.
