@@ -154,6 +154,9 @@ pub const CLOCK_SKEW: Duration = Duration::from_secs(86_400);
 /// How long before the end of a certificate of the file it is warned of: two weeks, as whoever forgot about it
 /// may be on holiday in one of them.
 pub const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 86_400);
+/// How often the files of certificates are looked at: a renewal comes weeks before it is needed, and a look
+/// is a `stat` per file.
+pub const CERTIFICATES_LOOK: Duration = Duration::from_secs(5);
 
 // ---- automatic certificates ----------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 
+use crate::router::duplex::{Sink, Source};
+use crate::router::security::{Security, TlsVersion};
 use crate::router::stream::{Peek, Stream};
-use crate::router::transport::{Sink, Source};
 
 /// A client's socket.
 pub(crate) enum ClientStream {
@@ -21,21 +22,6 @@ pub(crate) enum ClientStream {
     Tls(Box<TlsStream<Stream>>),
     /// Its handshake has failed.
     Closed,
-}
-
-/// What TLS says of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Security<'a> {
-    pub(crate) version: TlsVersion,
-    /// The name that the client asked for, in lower case.
-    pub(crate) server_name: Option<&'a str>,
-}
-
-/// The versions that are spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TlsVersion {
-    Tls12,
-    Tls13,
 }
 
 /// How a handshake went.

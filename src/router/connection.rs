@@ -10,12 +10,12 @@ use std::task::{Context, Poll, ready};
 
 use crate::config::limits;
 use crate::router::client::Client;
+use crate::router::duplex::{Sink, Source};
 use crate::router::exchange::{After, Exchange};
 use crate::router::http1::Http1;
 use crate::router::http2;
 use crate::router::opening::Opening;
 use crate::router::reply::Refusal;
-use crate::router::transport::{Sink, Source};
 use crate::wire::{self, HeadScan};
 
 /// The life of a connection, written by hand as a future: an async function would hold the connection twice,
@@ -129,6 +129,7 @@ fn poll_wind_down(client: &mut Client<Http1>, left: &mut u32, cx: &mut Context<'
 }
 
 /// What comes after waiting.
+#[expect(clippy::large_enum_variant, reason = "made and taken apart within one turn")]
 enum Next {
     Exchange(Exchange),
     /// The client speaks HTTP/2 without having asked (RFC 9113 §3.3).

@@ -12,8 +12,8 @@ use crate::config::limits;
 use crate::model::{Expect, Host};
 use crate::router::access_log::{self, Outcome};
 use crate::router::client::Client;
-use crate::router::client_stream::{Security, TlsVersion};
 use crate::router::clock::Moment;
+use crate::router::duplex::Sink;
 use crate::router::headers::{self, Forwarding, RequestId};
 use crate::router::linger::{self, Linger};
 use crate::router::pending::Pending;
@@ -21,6 +21,7 @@ use crate::router::relay::{End, Relay};
 use crate::router::reply::{Refusal, Reply};
 use crate::router::request::Request;
 use crate::router::search::Search;
+use crate::router::security::{Security, TlsVersion};
 use crate::router::transport::Transport;
 use crate::router::upgrade;
 use crate::router::worker::Worker;
@@ -293,7 +294,7 @@ impl Exchange {
         relay: Relay,
         client_gone: bool,
     ) {
-        let Some((lease, stream)) = relay.into_parts() else { return };
+        let Some((lease, mut stream)) = relay.into_parts() else { return };
         if client_gone {
             stream.shut_write();
         }

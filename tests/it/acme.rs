@@ -6,17 +6,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rcgen::{CertificateParams, KeyPair};
 use rustix::process::Signal;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use crate::support::{
-    AcmeServer, App, Fault, Issued, Mesh, Resource, Setup, becomes_true, refusing_addr, within,
+    AcmeServer, App, Client, Fault, Issued, Mesh, Resource, Setup, becomes_true, refusing_addr,
 };
 
 const NAME: &str = "shop.example";
@@ -26,14 +24,13 @@ const NAME: &str = "shop.example";
 #[tokio::test]
 async fn a_custom_domain_gets_a_certificate_in_a_handshake() {
     let (app, ca) = (App::start().await, AcmeServer::start().await);
-    let mesh = setup(&ca, &app).https().start().await;
+    let mesh = setup(&ca, &app).listen_tls().start().await;
     expect_state(&mesh, NAME, "Waiting", "").await;
-    ca.looks_at(mesh.http(), mesh.https().await);
+    ca.looks_at(mesh.http(), mesh.https());
     expect_state(&mesh, NAME, "OK", "").await;
     assert_eq!(ca.orders(), [(NAME.into(), Some("tls-alpn-01"), "valid")]);
     assert_eq!(ca.contacts(), [["mailto:ops@example.com"]]);
-    let answer = get_by_tls(mesh.https().await, NAME, &ca.root()).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(get_by_tls(mesh.https(), NAME, &ca.root()).await, Ok(200));
     mesh.metric_becomes("dynomesh_acme_domains", &[("state", "OK")], 1.0).await;
     // The router's own answer is gone with the order.
     assert_eq!(mesh.get("/.well-known/acme-challenge/token-of-order-0").await.status, 200);
@@ -57,8 +54,9 @@ async fn without_a_listener_for_tls_the_proof_is_at_a_path() {
 async fn the_proof_at_a_path_is_not_redirected() {
     let (app, ca) = (App::start().await, AcmeServer::start().await);
     ca.offers(&["dns-01", "http-01"]);
-    let setup =
-        Setup::new().https().shop_with(&[&app], "domains = [\"shop.example\"]\nforce_https = true");
+    let setup = Setup::new()
+        .listen_tls()
+        .shop_with(&[&app], "domains = [\"shop.example\"]\nforce_https = true");
     let mesh = with_acme(setup, &ca, "").start().await;
     ca.looks_at(mesh.http(), refusing_addr());
     expect_state(&mesh, NAME, "OK", "").await;
@@ -80,8 +78,8 @@ async fn a_slow_server_is_waited_for() {
 #[tokio::test]
 async fn a_start_serves_what_is_kept_and_asks_nobody() {
     let (app, ca) = (App::start().await, AcmeServer::start().await);
-    let mut mesh = setup(&ca, &app).https().start().await;
-    ca.looks_at(mesh.http(), mesh.https().await);
+    let mut mesh = setup(&ca, &app).listen_tls().start().await;
+    ca.looks_at(mesh.http(), mesh.https());
     expect_state(&mesh, NAME, "OK", "").await;
     let kept = kept(mesh.dir());
     let names = kept.iter().map(|path| path.file_name().unwrap().to_str().unwrap());
@@ -94,8 +92,7 @@ async fn a_start_serves_what_is_kept_and_asks_nobody() {
     mesh.signal(Signal::TERM);
     mesh.ended().await;
     let mesh = mesh.start_again().await;
-    let answer = get_by_tls(mesh.https().await, NAME, &ca.root()).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(get_by_tls(mesh.https(), NAME, &ca.root()).await, Ok(200));
     expect_state(&mesh, NAME, "OK", "").await;
     assert_eq!((ca.asked(Resource::Directory), ca.orders().len()), (asked, 1));
 }
@@ -128,8 +125,8 @@ async fn a_file_that_cannot_be_read_is_set_aside_and_ordered_anew() {
 #[tokio::test]
 async fn a_reload_orders_for_new_names_and_forgets_old_ones() {
     let (app, ca) = (App::start().await, AcmeServer::start().await);
-    let mut mesh = setup(&ca, &app).https().start().await;
-    let https = mesh.https().await;
+    let mut mesh = setup(&ca, &app).listen_tls().start().await;
+    let https = mesh.https();
     ca.looks_at(mesh.http(), https);
     expect_state(&mesh, NAME, "OK", "").await;
     let second = "second.example";
@@ -140,7 +137,7 @@ async fn a_reload_orders_for_new_names_and_forgets_old_ones() {
     .await;
     expect_state(&mesh, second, "OK", "").await;
     assert_eq!(states(&mesh).await.len(), 1);
-    assert!(get_by_tls(https, second, &ca.root()).await.is_ok());
+    assert_eq!(get_by_tls(https, second, &ca.root()).await, Ok(200));
     let error = get_by_tls(https, NAME, &ca.root()).await.unwrap_err();
     assert!(error.contains("UnknownIssuer"), "{error}");
     // Another contact is told to the same account; nothing is ordered for it.
@@ -163,6 +160,26 @@ async fn a_reload_orders_for_new_names_and_forgets_old_ones() {
     .await;
     assert_eq!(states(&mesh).await.len(), 0);
     assert!(get_by_tls(https, second, &ca.root()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_name_with_a_certificate_of_its_own_is_not_ordered() {
+    let (app, ca) = (App::start().await, AcmeServer::start().await);
+    let setup = Setup::new()
+        .listen_tls()
+        .shop_with(&[&app], "domains = [\"shop.example\", \"own.example\"]")
+        .table("[certs]", "cert = \"own.pem\"\nkey = \"own.key\"");
+    let key = KeyPair::generate().unwrap();
+    let own = CertificateParams::new(["own.example".to_owned()]).unwrap().self_signed(&key);
+    let own = own.unwrap().pem();
+    fs::write(setup.dir().join("own.pem"), &own).unwrap();
+    fs::write(setup.dir().join("own.key"), key.serialize_pem()).unwrap();
+    let mesh = with_acme(setup, &ca, "").start().await;
+    ca.looks_at(mesh.http(), mesh.https());
+    expect_state(&mesh, NAME, "OK", "").await;
+    assert_eq!(states(&mesh).await.len(), 1);
+    assert_eq!(ca.orders().len(), 1);
+    assert_eq!(get_by_tls(mesh.https(), "own.example", &own).await, Ok(200));
 }
 
 /// As servers for tests do when they are started anew.
@@ -276,7 +293,7 @@ async fn a_nonce_that_was_forgotten_is_tried_again_and_not_for_ever() {
 #[tokio::test]
 async fn a_proof_that_the_server_does_not_find_is_said_with_its_kind() {
     let (app, ca) = (App::start().await, AcmeServer::start().await);
-    let mesh = setup(&ca, &app).https().start().await;
+    let mesh = setup(&ca, &app).listen_tls().start().await;
     ca.looks_at(refusing_addr(), refusing_addr());
     expect_state(&mesh, NAME, "Failing", "TLS-ALPN-01: connect: Connection refused").await;
 
@@ -337,22 +354,15 @@ async fn expect_state(mesh: &Mesh, name: &str, state: &str, reason: &str) {
     .await;
 }
 
-/// A GET by a client that trusts this root alone; the answer as it came, or why there is none.
-async fn get_by_tls(addr: SocketAddr, name: &'static str, root: &str) -> Result<String, String> {
+/// A GET by a client that trusts this root alone: the status, or why there is no connection.
+async fn get_by_tls(addr: SocketAddr, name: &str, root: &str) -> Result<u16, String> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(root.as_bytes()).unwrap()).unwrap();
     let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    let connector = TlsConnector::from(Arc::new(config));
-    let exchange = async {
-        let stream = TcpStream::connect(addr).await?;
-        let mut stream = connector.connect(ServerName::try_from(name).unwrap(), stream).await?;
-        let request = format!("GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer)
-    };
-    within("an answer by TLS", exchange).await.map_err(|error: std::io::Error| error.to_string())
+    let client = Client::try_connect_tls(addr, &Arc::new(config), name).await;
+    let mut client = client.map_err(|error| error.to_string())?;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n")).await;
+    Ok(client.answer().await.status)
 }
 
 /// What the daemon keeps of its only server, in the order of names.

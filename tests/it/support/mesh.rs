@@ -33,6 +33,7 @@ pub(crate) struct Mesh {
     child: Child,
     log: Arc<Log>,
     http: SocketAddr,
+    https: Option<SocketAddr>,
     admin: SocketAddr,
 }
 
@@ -80,9 +81,9 @@ impl Setup {
         self
     }
 
-    /// Has a listener for TLS as well.
-    pub(crate) fn https(mut self) -> Self {
-        // Another address than that of `http`, because a reload knows listeners by the address as written.
+    /// Listens for TLS, too.
+    pub(crate) fn listen_tls(mut self) -> Self {
+        // Another address than that of `http`: a reload knows listeners by the address as written.
         self.https.push("127.0.0.2:0".into());
         self
     }
@@ -153,16 +154,17 @@ impl Setup {
         // Both tasks end with the daemon's output.
         collect(log.clone(), child.stdout.take().expect("it is piped"));
         collect(log.clone(), child.stderr.take().expect("it is piped"));
-        let announced = |prefix: &'static str| {
-            move |line: &Line| {
-                line.message.strip_prefix(prefix)?.trim_start_matches("http://").parse().ok()
-            }
+        let announced = async |prefix: &str| {
+            let addr = |line: &Line| line.message.strip_prefix(prefix)?.parse().ok();
+            log.wait_for(&format!("{prefix}…"), addr).await
         };
-        let http = log.wait_for("listening on http://…", announced("listening on ")).await;
-        let admin = log
-            .wait_for("metrics and health on http://…", announced("metrics and health on "))
-            .await;
-        Mesh { setup: self, child, log, http, admin }
+        let http = announced("listening on http://").await;
+        let https = match self.https.is_empty() {
+            true => None,
+            false => Some(announced("listening on https://").await),
+        };
+        let admin = announced("metrics and health on http://").await;
+        Mesh { setup: self, child, log, http, https, admin }
     }
 
     /// Runs a command that ends by itself.
@@ -208,10 +210,8 @@ impl Mesh {
     }
 
     /// Where it listens for TLS.
-    pub(crate) async fn https(&self) -> SocketAddr {
-        let announced =
-            |line: &Line| line.message.strip_prefix("listening on https://")?.parse().ok();
-        self.line("listening on https://…", announced).await
+    pub(crate) fn https(&self) -> SocketAddr {
+        self.https.expect("a listener for TLS")
     }
 
     /// The directory of the configuration file.
