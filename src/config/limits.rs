@@ -28,6 +28,9 @@ pub const BLANK_LINES_MAX: usize = 5;
 pub const CHUNK_LINE_MAX: usize = 256;
 /// Bytes of chunk extensions in one body: a byte of data per chunk with 250 of extension is an attack.
 pub const CHUNK_EXTENSIONS_MAX: usize = 16 * 1024;
+/// Bytes of a PROXY header after its addresses. A proxy that passes on what it knows of TLS needs some
+/// hundreds; beyond it the connection is closed.
+pub const PROXY_EXTENSIONS_MAX: usize = 4096;
 /// Interim (1xx) answers in one exchange; a dyno that sends more is broken (H17).
 pub const INTERIM_MAX: u32 = 64;
 
