@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 
+use crate::certs::ACME_TLS;
 use crate::router::duplex::{Sink, Source};
 use crate::router::security::{Security, TlsVersion};
 use crate::router::stream::{Peek, Stream};
@@ -29,8 +30,18 @@ pub(crate) enum ClientStream {
 pub(crate) struct Handshaken {
     /// The client knew a session of ours.
     pub(crate) resumed: bool,
-    /// ALPN chose HTTP/2.
-    pub(crate) http2: bool,
+    /// What is spoken now.
+    pub(crate) protocol: Protocol,
+}
+
+/// What ALPN chose (RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// Also where the client did not ask.
+    Http1,
+    Http2,
+    /// Nothing: the handshake is all that an ACME server came to see (RFC 8737 §4).
+    AcmeTls,
 }
 
 impl ClientStream {
@@ -57,7 +68,11 @@ impl ClientStream {
                 let (_, session) = stream.get_ref();
                 let handshaken = Handshaken {
                     resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
-                    http2: session.alpn_protocol() == Some(b"h2"),
+                    protocol: match session.alpn_protocol() {
+                        Some(b"h2") => Protocol::Http2,
+                        Some(ACME_TLS) => Protocol::AcmeTls,
+                        _ => Protocol::Http1,
+                    },
                 };
                 *self = Self::Tls(Box::new(stream));
                 Poll::Ready(Ok(handshaken))

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use crate::config::limits;
 use crate::router::client::Client;
-use crate::router::client_stream::{ClientStream, Handshaken};
+use crate::router::client_stream::{ClientStream, Handshaken, Protocol};
 use crate::router::http1::Http1;
 use crate::router::stream::Peek;
 use crate::router::worker::Worker;
@@ -52,7 +52,11 @@ impl Opening {
             Poll::Ready(Some(handshaken)) => {
                 let counters = &self.client.worker.registry().handshakes;
                 count(if handshaken.resumed { &counters.resumed } else { &counters.full });
-                Poll::Ready(Some(handshaken.http2))
+                Poll::Ready(match handshaken.protocol {
+                    Protocol::Http1 => Some(false),
+                    Protocol::Http2 => Some(true),
+                    Protocol::AcmeTls => None,
+                })
             }
             Poll::Ready(None) => {
                 count(&self.client.worker.registry().handshakes.failed);

@@ -74,7 +74,8 @@ async fn look_by_tls(addr: SocketAddr, challenge: &Challenge) -> Result<(), Prob
     let name = ServerName::try_from(challenge.name.clone()).map_err(|_| wrong("no name"))?;
     let stream = connect(addr).await?;
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-    let stream = stream.map_err(|error| Problem::new(400, "tls", format!("handshake: {error}")))?;
+    let mut stream =
+        stream.map_err(|error| Problem::new(400, "tls", format!("handshake: {error}")))?;
     let (_, session) = stream.get_ref();
     if session.alpn_protocol() != Some(b"acme-tls/1") {
         return Err(wrong("acme-tls/1 was not chosen"));
@@ -82,7 +83,12 @@ async fn look_by_tls(addr: SocketAddr, challenge: &Challenge) -> Result<(), Prob
     let certificates = session.peer_certificates().unwrap_or_default();
     let certificate = certificates.first().ok_or(wrong("no certificate"))?;
     let digest = digest(&SHA256, challenge.key_authorization.as_bytes());
-    look_at(certificate, &challenge.name, digest.as_ref()).map_err(wrong)
+    look_at(certificate, &challenge.name, digest.as_ref()).map_err(wrong)?;
+    // Nothing is spoken under this certificate (§4): a server that waits for a request would be heard to wait.
+    match stream.read(&mut [0]).await {
+        Ok(0) | Err(_) => Ok(()),
+        Ok(_) => Err(wrong("there is more than a handshake")),
+    }
 }
 
 /// RFC 8737 §3: self-signed, for this one name, with the digest in a critical extension.
