@@ -26,9 +26,11 @@ PATIENCE_S = 60
 class Mesh:
     """One `dynomesh serve` with a directory, ports and log files of its own."""
 
-    def __init__(self, home, apps, default_app=None):
+    def __init__(self, home, apps, default_app=None, https=False):
+        """`https`: it also listens with TLS, on `https_port`."""
         self.dir = home
-        self.port, self.admin_port = free_ports(2)
+        self.port, self.https_port, self.admin_port = free_ports(3)
+        self.https = https
         self.default_app = default_app
         self.config = self.dir / "dynomesh.toml"
         self.access_log = self.dir / "access.log"
@@ -56,8 +58,9 @@ class Mesh:
     def write(self, apps):
         """Writes the configuration. It is in force after the start, or after `reload`."""
         default_app = f'default_app = "{self.default_app}"\n' if self.default_app else ""
+        https = f'https = ["127.0.0.1:{self.https_port}"]\n' if self.https else ""
         self.config.write_text(
-            f'[router]\nhttp = ["127.0.0.1:{self.port}"]\ndomain = "localhost"\n{default_app}'
+            f'[router]\nhttp = ["127.0.0.1:{self.port}"]\n{https}domain = "localhost"\n{default_app}'
             f'access_log = "{self.access_log}"\n'
             f'[admin]\nhttp = "127.0.0.1:{self.admin_port}"\n'
             f'[state]\ndir = "{self.dir}/state"\n\n{apps}'
@@ -217,16 +220,19 @@ def processes_in(directory):
     return found
 
 
+# What the checks need of PyPI.
+PACKAGES = ["gunicorn==23.0.0", "websockets==15.0.1", "hpack==4.1.0"]
+
+
 def venv():
-    """The directory of programs of a virtual environment with gunicorn and websockets, made once."""
+    """The directory of programs of a virtual environment with PACKAGES, made once."""
     home = ROOT / "target/e2e/venv"
     ready = home / "ready"
-    if not ready.exists():
+    if not ready.exists() or ready.read_text() != "\n".join(PACKAGES):
         subprocess.run(["python3", "-m", "venv", "--clear", home], check=True)
-        packages = ["gunicorn==23.0.0", "websockets==15.0.1"]
-        pip = [home / "bin/pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+        pip = [home / "bin/pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES]
         subprocess.run(pip, check=True, stdin=subprocess.DEVNULL)
-        ready.touch()
+        ready.write_text("\n".join(PACKAGES))
     return home / "bin"
 
 

@@ -1,0 +1,58 @@
+"""What a check is, how it fails, and how all of them are found."""
+
+import time
+from dataclasses import dataclass
+from typing import Callable
+
+CHECKS = []
+
+
+class Failed(Exception):
+    """The server did something else than the RFC says."""
+
+
+class Skipped(Exception):
+    """This server does not offer what the check is about."""
+
+
+@dataclass
+class Check:
+    """One MUST of an RFC, tried against a server."""
+
+    section: str
+    name: str
+    says: str
+    run: Callable
+
+    def __str__(self):
+        return f"{self.section} {self.name}"
+
+
+def check(section):
+    """Registers a function of a target as a check. It returns if the server behaves, else raises `Failed`."""
+
+    def register(function):
+        says = " ".join(function.__doc__.split())
+        CHECKS.append(Check(section, function.__name__, says, function))
+        return function
+
+    return register
+
+
+@dataclass
+class Outcome:
+    verdict: str  # "ok", "FAILED" or "skipped"
+    reason: str
+    seconds: float
+
+
+def run(it, target):
+    start = time.monotonic()
+    try:
+        it.run(target)
+        verdict, reason = "ok", ""
+    except Skipped as why:
+        verdict, reason = "skipped", str(why)
+    except (Failed, OSError) as why:
+        verdict, reason = "FAILED", f"{why or type(why).__name__} (expected: {it.says})"
+    return Outcome(verdict, reason, time.monotonic() - start)
