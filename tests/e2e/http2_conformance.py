@@ -64,7 +64,7 @@ def target_of(options):
 
 def run_all(checks, targets):
     """Runs each check against each target. True: none failed."""
-    counts = {"ok": 0, "FAILED": 0, "skipped": 0}
+    counts = dict.fromkeys(check.VERDICTS, 0)
     for target in targets:
         print(f"== {target.host}:{target.port} over {'TLS' if target.tls else 'TCP'}", flush=True)
         for it in checks:
@@ -72,7 +72,7 @@ def run_all(checks, targets):
             counts[outcome.verdict] += 1
             said = f": {outcome.reason}" if outcome.reason else ""
             print(f"{outcome.verdict:7} {it} ({outcome.seconds:.2f} s){said}", flush=True)
-    print(f"{counts['ok']} ok, {counts['FAILED']} failed, {counts['skipped']} skipped")
+    print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     return counts["FAILED"] == 0
 
 

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from typing import Callable
 
 CHECKS = []
+# "inexact": the error that was due came, but as PROTOCOL_ERROR, which is for use "when a more specific error code is
+# not available" (RFC 9113 §7), where one is. Nobody can do anything with that which they ought not, so it is said and
+# counted, and is no failure.
+VERDICTS = ["ok", "inexact", "skipped", "FAILED"]
 
 
 class Failed(Exception):
@@ -41,16 +45,17 @@ def check(section):
 
 @dataclass
 class Outcome:
-    verdict: str  # "ok", "FAILED" or "skipped"
+    verdict: str  # one of VERDICTS
     reason: str
     seconds: float
 
 
 def run(it, target):
     start = time.monotonic()
+    target.inexact.clear()
     try:
         it.run(target)
-        verdict, reason = "ok", ""
+        verdict, reason = ("inexact", "; ".join(target.inexact)) if target.inexact else ("ok", "")
     except Skipped as why:
         verdict, reason = "skipped", str(why)
     except (Failed, OSError) as why:

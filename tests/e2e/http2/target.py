@@ -3,7 +3,7 @@
 import re
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .check import Failed
@@ -24,6 +24,8 @@ class Target:
     pid: int | None = None
     # For how many seconds a server may do nothing at all before a check gives up.
     patience_s: float = 10
+    # What the running check has seen come with PROTOCOL_ERROR instead of a more specific code.
+    inexact: list = field(default_factory=list)
 
     @property
     def scheme(self):

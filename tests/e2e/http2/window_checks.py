@@ -180,9 +180,9 @@ def padding_counts(target):
     """Padding takes room in the windows, and the server gives it back."""
     with Client(target) as client:
         stream = client.request("POST", end=False)
-        for _ in range(1 + 4 * DEFAULT_WINDOW // 256):
-            wait_for_room(client, stream, 256)
-            client.send_frame(Kind.DATA, Flag.PADDED, stream, padded(b"", 255))
+        for _ in range(1 + 4 * DEFAULT_WINDOW // 1256):
+            wait_for_room(client, stream, 1256)
+            client.send_frame(Kind.DATA, Flag.PADDED, stream, padded(bytes(1000), 255))
         client.data(stream, end=True)
         client.expect_answer(stream)
 
