@@ -14,6 +14,7 @@ pub mod telemetry; // lines out: one writer thread per target
 pub mod wire; // HTTP/1.1 as bytes. No sockets, no clock
 
 // 2
+pub mod certs; // certificates by name
 pub mod init; // what runs first inside a dyno
 pub mod hello; // the example app
 

@@ -4,18 +4,33 @@
 use std::time::Duration;
 
 use crate::config::{SupervisorTimeouts, limits};
-use crate::model::{Affinity, AppPolicy, AppTimeouts, Balance, Expect, TrafficLimits};
+use crate::model::{
+    Affinity, AppPolicy, AppTimeouts, Balance, Expect, ListenerPolicy, TrafficLimits,
+};
 
 pub(crate) const HTTP: &str = "127.0.0.1:8080";
+pub(crate) const HTTPS: &str = "127.0.0.1:8443";
 pub(crate) const DOMAIN: &str = "localhost";
 pub(crate) const STATE_DIR: &str = "state";
 /// Relative to the state directory.
 pub(crate) const SOCKET: &str = "dynomesh.sock";
 
-pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
-pub(crate) const HEAD: Duration = Duration::from_secs(60);
-pub(crate) const KEEPALIVE: Duration = Duration::from_secs(60);
+pub(crate) const LISTENER: ListenerPolicy = ListenerPolicy {
+    handshake: Duration::from_secs(10),
+    head: Duration::from_secs(60),
+    keepalive: Duration::from_secs(60),
+    trusted_proxies: Vec::new(),
+};
 pub(crate) const STOP: Duration = Duration::from_secs(30);
+
+/// What `acme.directory` may say in short; the first holds where it says nothing.
+pub(crate) const ACME_DIRECTORIES: [(&str, &str); 2] = [
+    ("letsencrypt", "https://acme-v02.api.letsencrypt.org/directory"),
+    ("letsencrypt-staging", "https://acme-staging-v02.api.letsencrypt.org/directory"),
+];
+pub(crate) const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Whether an app's domains get certificates by ACME, where there is `[acme]`.
+pub(crate) const ACME_OF_APP: bool = true;
 
 pub(crate) const APP_TIMEOUTS: AppTimeouts = AppTimeouts {
     hold: Duration::from_secs(75),

@@ -16,7 +16,11 @@ impl Summary {
     fn write(&self, out: &mut String) -> fmt::Result {
         writeln!(out, "{}", self.file)?;
         writeln!(out, "router")?;
-        line(out, "http", &self.http.join(", "))?;
+        line(out, "http", &list(&self.http))?;
+        line(out, "https", &list(&self.https))?;
+        if !self.proxy_protocol.is_empty() {
+            line(out, "PROXY header", &self.proxy_protocol.join(", "))?;
+        }
         line(out, "domain", &format!("apps answer at NAME.{}", self.domain))?;
         line(out, "default app", self.default_app.as_deref().unwrap_or("none"))?;
         let per_core = if self.workers_per_core { " (one per core)" } else { "" };
@@ -34,6 +38,18 @@ impl Summary {
         line(out, "socket", &self.admin_socket)?;
         writeln!(out, "state")?;
         line(out, "dir", &self.state_dir)?;
+        if !self.certs.is_empty() {
+            writeln!(out, "certs")?;
+        }
+        for source in &self.certs {
+            writeln!(out, "  {source}")?;
+        }
+        if let Some(acme) = &self.acme {
+            writeln!(out, "acme")?;
+            for (key, value) in acme {
+                line(out, key, value)?;
+            }
+        }
         for (name, app) in &self.apps {
             writeln!(out, "app {name}")?;
             app.write(out)?;
@@ -93,6 +109,10 @@ fn write_timeouts(
     if of_note.is_empty() { Ok(()) } else { line(out, "timeouts", &of_note.join(", ")) }
 }
 
+fn list(items: &[String]) -> String {
+    if items.is_empty() { "none".into() } else { items.join(", ") }
+}
+
 fn line(out: &mut String, key: &str, value: &str) -> fmt::Result {
     writeln!(out, "  {key:<12} {value}")
 }
@@ -109,6 +129,7 @@ mod tests {
             http = ["127.0.0.1:8080", "[::1]:8080"]
             default_app = "shop"
             workers = 2
+            https = []
             trusted_proxies = ["10.0.0.0/8"]
             timeouts = { keepalive = "2m", first_byte = "10s" }
             [admin]
@@ -133,6 +154,7 @@ mod tests {
 dynomesh.toml
 router
   http         127.0.0.1:8080, [::1]:8080
+  https        none
   domain       apps answer at NAME.localhost
   default app  shop
   workers      2
@@ -162,10 +184,80 @@ app shop
   error_page   own (3 bytes, HASH)
   timeouts     exit 10s, first_byte 10s
 warnings
-  dynomesh.toml:19: apps.blank: the app has neither dir nor dynos: requests are answered with H81, Blank app
+  dynomesh.toml:20: apps.blank: the app has neither dir nor dynos: requests are answered with H81, Blank app
   shop/Procfile:2:1: `Worker` is read as `worker`
 ";
         let hash = format!("{:016x}", crate::config::config_var::fingerprint("<p>"));
         assert_eq!(said.replace(&hash, "HASH"), expected);
+    }
+
+    #[test]
+    fn what_holds_at_the_edge() {
+        let config = r#"
+            [router]
+            http = []
+            proxy_protocol = ["127.0.0.1:8443"]
+            trusted_proxies = ["10.0.0.1"]
+            workers = 1
+            timeouts = { handshake = "3s" }
+            [[certs]]
+            cert = "shop.pem"
+            key = "shop.key"
+            [[certs]]
+            dir = "certs"
+            [acme]
+            agree_to_terms = true
+            contact = ["mailto:a@shop.test", "mailto:b@shop.test"]
+            [apps.shop]
+            dynos = ["127.0.0.1:5001"]
+            acme = false
+            force_https = true
+            http2_to_dyno = true
+            affinity = "address"
+            limits = { in_flight = 500, requests_per_second = 100 }
+            client_limits = { connections = 10 }
+        "#;
+        let files = [("shop.pem", ""), ("shop.key", ""), ("certs/a.pem", "")];
+        let fixture = Fixture::new(config, &files);
+        let said = fixture.relative(&Summary::of(&fixture.loaded()).describe());
+        let expected = "\
+dynomesh.toml
+router
+  http         none
+  https        127.0.0.1:8443
+  PROXY header 127.0.0.1:8443
+  domain       apps answer at NAME.localhost
+  default app  none
+  workers      1
+  access log   stdout
+  trusts       10.0.0.1/32
+  timeouts     handshake 3s
+admin
+  http         none
+  socket       state/dynomesh.sock
+state
+  dir          state
+certs
+  shop.pem with shop.key
+  every pair in certs
+acme
+  ca_file      none
+  contact      mailto:a@shop.test, mailto:b@shop.test
+  directory    https://acme-v02.api.letsencrypt.org/directory
+  renew_before 30d
+app shop
+  domains      shop.localhost
+  dynos        127.0.0.1:5001
+  acme         false
+  affinity     address
+  client_limits connections 10
+  force_https  true
+  http2_to_dyno true
+  limits       requests_per_second 100, in_flight 500
+";
+        assert_eq!(
+            said.replace(&format!("{}", fixture.path("certs").display()), "certs"),
+            expected
+        );
     }
 }

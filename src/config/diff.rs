@@ -99,6 +99,8 @@ pub fn diff(old: &Summary, new: &Summary) -> Diff {
         diff.push(Mark::Refused, format!("{key}: {old} → {new} (restart the daemon for it)"));
     }
     diff.items("listener", &old.http, &new.http);
+    diff.items("HTTPS listener", &old.https, &new.https);
+    diff.items("PROXY header at", &old.proxy_protocol, &new.proxy_protocol);
     diff.changed("domain", &old.domain, &new.domain);
     diff.changed("default app", or_none(&old.default_app), or_none(&new.default_app));
     diff.changed("access log", &old.access_log, &new.access_log);
@@ -106,6 +108,8 @@ pub fn diff(old: &Summary, new: &Summary) -> Diff {
     for (key, old, new) in differing(&old.timeouts, &new.timeouts) {
         diff.changed(&format!("timeouts.{key}"), text(old), text(new));
     }
+    diff.items("certs", &old.certs, &new.certs);
+    diff_acme(&mut diff, old.acme.as_ref(), new.acme.as_ref());
     for (name, old, new) in differing(&old.apps, &new.apps) {
         match (old, new) {
             (Some(old), Some(new)) => diff_app(&mut diff, name, old, new),
@@ -115,6 +119,22 @@ pub fn diff(old: &Summary, new: &Summary) -> Diff {
         }
     }
     diff
+}
+
+type Settings = BTreeMap<String, String>;
+
+fn diff_acme(diff: &mut Diff, old: Option<&Settings>, new: Option<&Settings>) {
+    let directory = |it: &Settings| format!("acme ({})", text(it.get("directory")));
+    match (old, new) {
+        (Some(old), Some(new)) => {
+            for (key, old, new) in differing(old, new) {
+                diff.changed(&format!("acme.{key}"), text(old), text(new));
+            }
+        }
+        (Some(old), None) => diff.push(Mark::Removed, directory(old)),
+        (None, Some(new)) => diff.push(Mark::Added, directory(new)),
+        (None, None) => {}
+    }
 }
 
 fn diff_app(diff: &mut Diff, name: &str, old: &AppSummary, new: &AppSummary) {
@@ -345,6 +365,63 @@ mod tests {
                 "~ app shop: timeouts.boot: 1m → 5s",
             ]
         );
+    }
+
+    #[test]
+    fn changes_at_the_edge_are_lines_too() {
+        let app = "[apps.shop]\ndynos = [\"127.0.0.1:1\"]\n";
+        let old = format!(
+            "{app}affinity = \"cookie\"\n[acme]\nagree_to_terms = true\n[[certs]]\ndir = \"a\"\n"
+        );
+        let new = format!(
+            r#"
+            [router]
+            http = ["127.0.0.1:8443"]
+            https = ["127.0.0.1:8080"]
+            proxy_protocol = ["127.0.0.1:8080"]
+            trusted_proxies = ["::1"]
+            timeouts = {{ handshake = "1s" }}
+            {app}
+            acme = false
+            force_https = true
+            limits = {{ connections = 7 }}
+            [acme]
+            agree_to_terms = true
+            directory = "https://ca.test/"
+            [[certs]]
+            cert = "b/x.pem"
+            key = "b/x.key"
+            [[certs]]
+            dir = "a"
+            "#
+        );
+        let files = [("a/x", ""), ("b/x.pem", ""), ("b/x.key", "")];
+        let fixture = Fixture::new(&old, &files);
+        let old = Summary::of(&fixture.loaded());
+        std::fs::write(fixture.path("dynomesh.toml"), new).unwrap();
+        let new = Summary::of(&fixture.loaded());
+        assert_eq!(
+            fixture.relative(&diff(&old, &new).to_string()).lines().collect::<Vec<_>>(),
+            [
+                "- listener 127.0.0.1:8080",
+                "+ listener 127.0.0.1:8443",
+                "- HTTPS listener 127.0.0.1:8443",
+                "+ HTTPS listener 127.0.0.1:8080",
+                "+ PROXY header at 127.0.0.1:8080",
+                "+ trusted proxy ::1/128",
+                "~ timeouts.handshake: 10s → 1s",
+                "+ certs b/x.pem with b/x.key",
+                "~ acme.directory: https://acme-v02.api.letsencrypt.org/directory → https://ca.test/",
+                "~ app shop: acme: true → false",
+                "~ app shop: affinity: cookie → off",
+                "~ app shop: force_https: false → true",
+                "~ app shop: limits: none → connections 7",
+            ]
+        );
+        let without = Summary { acme: None, ..new.clone() };
+        let change = "acme (https://ca.test/)";
+        assert_eq!(diff(&without, &new).to_string(), format!("+ {change}"));
+        assert_eq!(diff(&new, &without).to_string(), format!("- {change}"));
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! Durations as people write them: `30s`, `500ms`, `5m`, `1h30m`.
+//! Durations as people write them: `30s`, `500ms`, `5m`, `1h30m`, `30d`.
 
 use std::time::Duration;
 
 /// The units, largest first, in milliseconds.
-const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
 /// What is said to somebody who wrote it otherwise.
-pub(crate) const EXPECTED: &str = r#"a duration like "30s", "500ms", "5m" or "1h30m""#;
+pub(crate) const EXPECTED: &str = r#"a duration like "30s", "500ms", "1h30m" or "30d""#;
 
 /// Parses whole numbers with units, the larger unit first, each at most once. `None` for all else, and
 /// beyond what fits in milliseconds.
@@ -59,9 +60,11 @@ mod tests {
         check("1m1s1ms", Some(61_001));
         check("0s", Some(0));
         check("90m", Some(5_400_000));
-        for bad in
-            ["", "30", "s", "30 s", "-1s", "1.5s", "30m1h", "1s1s", "1d", "30S", "١s", "1sx", "ms"]
-        {
+        check("30d", Some(2_592_000_000));
+        check("1d12h", Some(129_600_000));
+        for bad in [
+            "", "30", "s", "30 s", "-1s", "1.5s", "30m1h", "1s1s", "1h1d", "30S", "١s", "1sx", "ms",
+        ] {
             check(bad, None);
         }
         check("99999999999999999999s", None);

@@ -13,6 +13,8 @@ use crate::model::AppName;
 
 /// Stands for the names that people choose: `apps.NAME.dir`.
 const NAME: &str = "NAME";
+/// Ends the key of an array of tables.
+const ARRAY: &str = "[]";
 
 /// Every key that the structs of `written.rs` read, found out by offering each table a key that none has:
 /// serde answers with those it does have.
@@ -25,17 +27,28 @@ fn keys_read() -> BTreeSet<String> {
 fn collect_keys(path: &mut Vec<String>, keys: &mut BTreeSet<String>) {
     let mut document = toml::Value::Integer(1);
     for key in path.iter().chain([&"?".to_owned()]).rev() {
-        document = toml::Value::Table([(key.clone(), document)].into_iter().collect());
+        let (key, value) = match key.strip_suffix(ARRAY) {
+            Some(key) => (key, toml::Value::Array(vec![document])),
+            None => (key.as_str(), document),
+        };
+        document = toml::Value::Table([(key.to_owned(), value)].into_iter().collect());
     }
     let text = toml::to_string(&document).unwrap();
     let Err(error) = toml::from_str::<Written>(&text) else { return };
     if let Some((_, known)) = unknown_field(error.message()) {
         for key in known {
             path.push(key.to_owned());
-            keys.insert(path.join("."));
+            keys.insert(path.join(".").replace(ARRAY, ""));
             collect_keys(path, keys);
             path.pop();
         }
+    } else if let Some(array) =
+        path.pop_if(|key| error.message().ends_with("expected a sequence") && !key.ends_with(ARRAY))
+    {
+        path.push(array.clone() + ARRAY);
+        collect_keys(path, keys);
+        path.pop();
+        path.push(array);
     } else if &text[error.span().unwrap()] == "1" && path.last().is_none_or(|key| key != NAME) {
         // The table takes any key, and wants something other than a number there.
         path.push(NAME.to_owned());
@@ -57,10 +70,14 @@ fn keys_written(text: &str) -> BTreeSet<String> {
                 keys.insert(path.clone());
             }
             let chosen = ["apps.NAME.config", "apps.NAME.formation"];
-            if let toml::Value::Table(inner) = value
-                && !chosen.contains(&&*path)
-            {
-                collect(&path, inner, keys);
+            let entries = match value {
+                toml::Value::Array(entries) => entries.as_slice(),
+                value => std::slice::from_ref(value),
+            };
+            for inner in entries.iter().filter_map(toml::Value::as_table) {
+                if !chosen.contains(&&*path) {
+                    collect(&path, inner, keys);
+                }
             }
         }
     }
@@ -92,6 +109,10 @@ fn fixture(config: &str) -> Fixture {
             ("shop/error.html", "<p>error"),
             ("shop/maintenance.html", "<p>soon"),
             ("shop/.env", "A=1\n"),
+            ("shop/shop.pem", ""),
+            ("shop/shop.key", ""),
+            ("certs/other.pem", ""),
+            ("acme-root.pem", ""),
         ],
     )
 }
@@ -100,6 +121,7 @@ fn fixture(config: &str) -> Fixture {
 fn the_example_has_every_key_and_no_other() {
     let read = keys_read();
     assert!(read.len() > 40 && read.contains("apps.NAME.timeouts.cool_off_max"), "{read:?}");
+    assert!(read.contains("certs") && read.contains("certs.cert"), "{read:?}");
     assert_eq!(keys_written(&example_uncommented()), read);
 }
 

@@ -63,6 +63,29 @@ pub const READ_FIRST: usize = 16 * 1024;
 /// Bytes that slow peers may leave unsent on one worker, shared by its connections ([`READ_FIRST`] each at
 /// least): 10,000 slow readers of large answers must not take 2.5 GB.
 pub const UNSENT_MAX: usize = 64 * 1024 * 1024;
+/// Streams of one HTTP/2 connection at a time: what RFC 9113 §6.5.2 recommends at least.
+pub const STREAMS_MAX: u32 = 100;
+/// Bytes of a request's body that an HTTP/2 client may send ahead of its dyno. A connection's own window is
+/// that of all its streams, so that one which stalls stops no other.
+pub const STREAM_WINDOW: u32 = 64 * 1024;
+/// Bytes of an answer that wait in its HTTP/2 connection to be written.
+pub const STREAM_UNSENT_MAX: usize = 64 * 1024;
+/// Bytes of a header list that HTTP/2 reads (RFC 9113 §6.5.2): more than a head may have, so that it is our own
+/// answer and our own line that refuse it.
+pub const HEADER_LIST_MAX: u32 = 2 * REQUEST_HEAD_MAX as u32;
+/// Streams that an HTTP/2 client may reset at once, and per second from then on: each has cost a request
+/// (CVE-2023-44487).
+pub const RESETS_BURST: u64 = 200;
+/// See [`RESETS_BURST`].
+pub const RESETS_PER_SECOND: u64 = 100;
+/// HTTP/2 frames that carry no request and no data (PING, SETTINGS, empty DATA and their like), at once and per
+/// second from then on.
+pub const IDLE_FRAMES_BURST: u64 = 1000;
+/// See [`IDLE_FRAMES_BURST`].
+pub const IDLE_FRAMES_PER_SECOND: u64 = 500;
+/// TLS handshakes that one worker has under way, each with up to 10 KiB of its own: ten thousand that stall
+/// must not keep out the others, a hundred thousand must not take a gigabyte.
+pub const HANDSHAKES_MAX: usize = 16 * 1024;
 /// Bytes relayed before others on the same worker get their turn.
 pub const FAIR_SHARE: usize = 256 * 1024;
 /// Bytes discarded by `wind_down`.
@@ -102,6 +125,10 @@ pub const DESCRIPTORS_RESERVED: u64 = 256;
 pub const TIMEOUT_MIN: Duration = TICK;
 /// The longest time that a configured timer may have; what is longer is a slip of the unit.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// The shortest time before its end at which a certificate may be renewed: some tries have to fit in it.
+pub const RENEW_BEFORE_MIN: Duration = Duration::from_secs(60 * 60);
+/// The longest: a year, as no public certificate lives for longer.
+pub const RENEW_BEFORE_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Worker threads: one per core is right, and no machine in sight has more cores.
 pub const WORKERS_MAX: usize = 256;
 /// Dynos of one process type: each is a process, a port and some descriptors.
@@ -114,6 +141,20 @@ pub const CONFIG_FILE_MAX: u64 = 1024 * 1024;
 pub const SOCKET_PATH_MAX: usize = 107;
 /// Unknown keys and values of a wrong type that are reported at once.
 pub const WRITTEN_PROBLEMS_MAX: usize = 20;
+
+// ---- certificates --------------------------------------------------------------------------------------
+
+/// How long the local CA's own certificate is valid: who trusts it does so by hand, on each machine.
+pub const CA_VALIDITY: Duration = Duration::from_secs(3650 * 86_400);
+/// How long a certificate of the local CA is valid. Nothing asks for more than 398 days (Apple's bound, which
+/// browsers share); it is made again when a third is left.
+pub const LOCAL_VALIDITY: Duration = Duration::from_secs(397 * 86_400);
+/// How far in the past new certificates begin, for clients whose clock is slow.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(86_400);
+/// How long before the end of a certificate of the file it is warned of: two weeks, as whoever forgot about it
+/// may be on holiday in one of them.
+pub const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 86_400);
+
 // ---- dynos ---------------------------------------------------------------------------------------------
 
 /// The ports that are lent to web dynos: below the kernel's own range for outgoing connections (32768 on),

@@ -37,7 +37,9 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 mod tests {
     use crate::config::fixture::Fixture;
     use crate::config::{AccessLog, AppSource, ManagedApp};
-    use crate::model::{AppName, Balance, Domain, DynoAddr, Expect};
+    use crate::model::{
+        Affinity, AppName, Balance, Domain, DynoAddr, Endpoint, Expect, ListenAddr,
+    };
 
     use super::*;
 
@@ -78,13 +80,14 @@ mod tests {
     fn an_empty_file_is_a_configuration() {
         let fixture = Fixture::new("", &[]);
         let config = fixture.loaded();
+        let endpoint = |addr, tls| Endpoint {
+            addr: ListenAddr::parse(addr).unwrap(),
+            tls,
+            proxy_protocol: false,
+        };
         assert_eq!(
             config.router.endpoints,
-            [crate::model::Endpoint {
-                addr: crate::model::ListenAddr::parse("127.0.0.1:8080").unwrap(),
-                tls: false,
-                proxy_protocol: false,
-            }]
+            [endpoint("127.0.0.1:8080", false), endpoint("127.0.0.1:8443", true)]
         );
         assert!(config.router.workers >= 1);
         assert_eq!(config.state_dir, fixture.path("state"));
@@ -97,11 +100,12 @@ mod tests {
         let config = r#"
             [router]
             http = ["127.0.0.1:0", "127.0.0.1:0", "unix:run.sock"]
+            https = []
             domain = "Example.COM."
             workers = 3
             access_log = "access.log"
             trusted_proxies = ["10.0.0.0/8", "::1"]
-            timeouts = { hold = "1h", first_byte = "2s", dyno_keepalive = "0s", stop = "1s" }
+            timeouts = { handshake = "3s", hold = "1h", first_byte = "2s", dyno_keepalive = "0s", stop = "1s" }
             [apps.shop]
             dir = "shop"
             domains = ["Shop.test", "*.shop.test", "shop.example.com"]
@@ -110,6 +114,12 @@ mod tests {
             expect = "dyno"
             backlog = 0
             maintenance = true
+            acme = false
+            force_https = true
+            http2_to_dyno = true
+            affinity = "cookie"
+            limits = { requests_per_second = 100, connections = 1000, in_flight = 500 }
+            client_limits = { in_flight = 5 }
             error_page = "page.html"
             env_file = "shop/.env"
             config = { A = "file", C = "file" }
@@ -130,12 +140,22 @@ mod tests {
         );
         assert_eq!(router.access_log, AccessLog::File(fixture.path("access.log")));
         assert_eq!(router.listener.trusted_proxies.len(), 2);
+        assert_eq!(router.listener.handshake.as_secs(), 3);
 
         let shop = app(&config, "shop");
         assert_eq!(shop.domains.len(), 3);
         assert_eq!(shop.domains[1], Domain::Wildcard("shop.test".into()));
         assert_eq!((shop.policy.balance, shop.policy.expect), (Balance::Least, Expect::Dyno));
         assert_eq!((shop.policy.backlog, shop.policy.maintenance), (0, true));
+        assert_eq!(
+            (shop.acme, shop.policy.force_https, shop.policy.http2_to_dyno),
+            (false, true, true)
+        );
+        assert_eq!(shop.policy.affinity, Affinity::Cookie);
+        let limits = [shop.policy.limits, shop.policy.client_limits].map(|it| {
+            [it.requests_per_second, it.connections, it.in_flight].map(|it| it.map_or(0, u32::from))
+        });
+        assert_eq!(limits, [[100, 1000, 500], [0, 0, 5]]);
         assert_eq!(shop.policy.error_page.as_deref(), Some("<p>"));
         let timeouts = shop.policy.timeouts;
         assert_eq!((timeouts.hold.as_secs(), timeouts.first_byte.as_secs()), (3600, 7));
@@ -185,10 +205,10 @@ http = "x"
                 "5: router.workers: expected 0 (one per core) to 256 threads, not 257",
                 "6: router.access_log: there is no directory none",
                 "7: router.trusted_proxies: expected an address like 10.0.0.1 or a network like 10.0.0.0/8, not \"10.0.0.0/99\"",
-                "8: router.timeouts.head: expected a duration like \"30s\", \"500ms\", \"5m\" or \"1h30m\", not \"1\"",
-                "8: router.timeouts.keepalive: expected a duration from 100ms to 24h, not 0s",
-                "8: router.timeouts.stop: expected a duration from 100ms to 24h, not 25h",
-                "8: router.timeouts.dyno_keepalive: expected a duration from 100ms to 24h, not 50ms",
+                "8: router.timeouts.head: expected a duration like \"30s\", \"500ms\", \"1h30m\" or \"30d\", not \"1\"",
+                "8: router.timeouts.keepalive: expected a duration from 100ms to 1d, not 0s",
+                "8: router.timeouts.stop: expected a duration from 100ms to 1d, not 25h",
+                "8: router.timeouts.dyno_keepalive: expected a duration from 100ms to 1d, not 50ms",
                 "10: admin.http: expected an address like 127.0.0.1:8080, [::1]:8080 or unix:/run/x.sock, not \"x\"",
             ],
         );
@@ -265,6 +285,37 @@ http = "x"
     }
 
     #[test]
+    fn what_an_app_asks_of_the_edge_is_checked() {
+        check(
+            "[apps.a]\ndynos = [\"127.0.0.1:1\"]\naffinity = \"sticky\"\nlimits = { in_flight = 0, connections = 1 }\n[apps.a.client_limits]\nrequests_per_second = 0",
+            &[
+                "3: apps.a.affinity: expected \"off\" or \"cookie\" or \"address\", not \"sticky\"",
+                "4: apps.a.limits.in_flight: expected 1 or more, not 0: absent means no limit",
+                "6: apps.a.client_limits.requests_per_second: expected 1 or more, not 0: absent means no limit",
+            ],
+        );
+    }
+
+    #[test]
+    fn https_is_forced_where_somebody_speaks_it() {
+        let app = "[apps.a]\ndynos = [\"127.0.0.1:1\"]\nforce_https = true";
+        check(
+            &format!("router.https = []\n{app}"),
+            &[
+                "4: apps.a.force_https: nobody would answer the redirected requests: router.https is empty, and there is no router.trusted_proxies that could end HTTPS in front of it",
+            ],
+        );
+        for router in [
+            "",
+            "https = []\ntrusted_proxies = [\"10.0.0.1\"]",
+            "https = []\nhttp = [\"unix:run.sock\"]",
+        ] {
+            check(&format!("[router]\n{router}\n{app}"), &[]);
+        }
+        check("router.https = []\n[apps.a]\ndynos = [\"127.0.0.1:1\"]\nforce_https = false", &[]);
+    }
+
+    #[test]
     fn a_domain_belongs_to_one_app() {
         let config = r#"router.default_app = "b"
 [apps.a]
@@ -329,7 +380,6 @@ domains = ["localhost", "a b", "10.0.0.1"]
             "router.default_app = \"shp\"\n[apps.shop]\ndir = \"only\"",
             &["1: router.default_app: there is no app shp (there is: shop; did you mean shop?)"],
         );
-        check("router.http = []", &["1: router.http: expected at least one address to listen on"]);
         check(
             "router.http = [\"127.0.0.1:1\", \"127.0.0.1:1\"]\nadmin.http = \"127.0.0.1:1\"",
             &[

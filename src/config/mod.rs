@@ -5,6 +5,8 @@ mod load; // the file's text → what follows
 mod read; // text → as written, with errors in our own form
 mod written; // the file, key by key
 mod resolve; // as written → as used
+mod resolve_endpoints; // the same for where the router listens
+mod resolve_certs; // the same for certificates
 mod resolve_app; // the same for one app
 mod claims; // which app a domain belongs to
 mod values; // single values: timers, addresses, choices
@@ -31,6 +33,6 @@ pub use load::{default_path, load};
 pub use problem::{ConfigError, ConfigProblem, Remark};
 pub use summary::{AppSummary, SourceSummary, Summary};
 pub use used::{
-    AccessLog, AdminConfig, AppConfig, AppSource, Config, ManagedApp, Notes, RouterConfig,
-    SupervisorTimeouts,
+    AccessLog, AcmeConfig, AdminConfig, AppConfig, AppSource, CertFiles, CertSource, Config,
+    ManagedApp, Notes, RouterConfig, SupervisorTimeouts,
 };

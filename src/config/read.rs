@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use serde::Deserialize;
+use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer, Error};
 
 use crate::config::ConfigError;
@@ -33,7 +34,8 @@ pub(crate) fn read(file: &Path, text: &str) -> Result<Written, ConfigError> {
         };
         let path =
             error.span().and_then(|span| path_to(document.get_ref(), &span)).unwrap_or_default();
-        findings.problem(start(&error), path.join("."), explain(&path, error.message()));
+        let keys = keys(&path);
+        findings.problem(start(&error), keys.join("."), explain(&keys, error.message()));
         if !remove(document.get_mut(), &path) {
             break;
         }
@@ -45,41 +47,82 @@ fn start(error: &Error) -> usize {
     error.span().map_or(0, |span| span.start)
 }
 
-/// The keys that lead to the entry whose key or value stands at `span`.
-fn path_to(table: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<String>> {
+/// A step down from a table or an array.
+#[derive(Clone, Debug)]
+enum Step {
+    Key(String),
+    /// Not shown: the line says which entry it is.
+    Index(usize),
+}
+
+impl Step {
+    fn key(&self) -> Option<&str> {
+        match self {
+            Self::Key(key) => Some(key),
+            Self::Index(_) => None,
+        }
+    }
+}
+
+/// The steps that lead to the entry whose key or value stands at `span`.
+fn path_to(table: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<Step>> {
     table.iter().find_map(|(key, value)| {
-        let mut path = vec![key.get_ref().to_string()];
-        let here = match value.get_ref() {
-            DeValue::Table(inner) => {
-                if let Some(rest) = path_to(inner, span) {
-                    path.extend(rest);
-                    return Some(path);
-                }
-                value.span() == *span
-            }
-            _ => value.span().start <= span.start && span.end <= value.span().end,
+        let path = match path_into(value, span) {
+            Some(path) => path,
+            None if key.span() == *span => Vec::new(),
+            None => return None,
         };
-        (here || key.span() == *span).then_some(path)
+        Some([vec![Step::Key(key.get_ref().to_string())], path].concat())
     })
 }
 
+/// The steps from a value to what stands at `span`, none where that is the value or an item of it.
+fn path_into(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<Vec<Step>> {
+    let inner = match value.get_ref() {
+        DeValue::Table(table) => path_to(table, span),
+        DeValue::Array(items) => items.iter().enumerate().find_map(|(index, item)| {
+            let DeValue::Table(table) = item.get_ref() else { return None };
+            Some([vec![Step::Index(index)], path_to(table, span)?].concat())
+        }),
+        _ => None,
+    };
+    let here = match value.get_ref() {
+        DeValue::Table(_) => value.span() == *span,
+        _ => value.span().start <= span.start && span.end <= value.span().end,
+    };
+    inner.or_else(|| here.then(Vec::new))
+}
+
+/// The keys of a path.
+fn keys(path: &[Step]) -> Vec<&str> {
+    path.iter().filter_map(Step::key).collect()
+}
+
 /// Takes an entry out; `false` where there is none.
-fn remove(table: &mut DeTable<'_>, path: &[String]) -> bool {
+fn remove(table: &mut DeTable<'_>, path: &[Step]) -> bool {
     match path {
-        [] => false,
-        [key] => table.remove(key.as_str()).is_some(),
-        [key, rest @ ..] => match table.get_mut(key.as_str()).map(|value| value.get_mut()) {
-            Some(DeValue::Table(inner)) => remove(inner, rest),
-            _ => false,
-        },
+        [Step::Key(key)] => table.remove(key.as_str()).is_some(),
+        [Step::Key(key), rest @ ..] => {
+            table.get_mut(key.as_str()).is_some_and(|value| remove_from(value.get_mut(), rest))
+        }
+        _ => false,
+    }
+}
+
+fn remove_from(value: &mut DeValue<'_>, path: &[Step]) -> bool {
+    match (value, path) {
+        (DeValue::Table(table), path) => remove(table, path),
+        (DeValue::Array(items), [Step::Index(index), rest @ ..]) => {
+            items.get_mut(*index).is_some_and(|item| remove_from(item.get_mut(), rest))
+        }
+        _ => false,
     }
 }
 
 /// Says in our words what serde objects to.
-fn explain(path: &[String], message: &str) -> String {
-    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+fn explain(path: &[&str], message: &str) -> String {
     if let Some((key, known)) = unknown_field(message) {
-        return match elsewhere(&path) {
+        return match elsewhere(path) {
             Some(reason) => reason.to_owned(),
             None => match nearest(key, known.iter().copied()) {
                 Some(meant) => format!("unknown key; did you mean {meant}?"),
@@ -88,9 +131,10 @@ fn explain(path: &[String], message: &str) -> String {
         };
     }
     let message = in_words(message);
-    match (path.as_slice(), message.split_once(", expected ")) {
+    match (path, message.split_once(", expected ")) {
         // Config vars are secrets: what was found is not repeated.
         (["apps", _, "config", ..], Some((_, expected))) => format!("expected {expected}"),
+        (["certs"], Some((found, "an array"))) => format!("{found}, expected an array: [[certs]]"),
         (["apps", _, "config", ..], None) => "cannot be read".into(),
         _ => message,
     }
@@ -105,14 +149,11 @@ pub(crate) fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
 /// Why a key that exists is not known here: another table has it, or a later version.
 fn elsewhere(path: &[&str]) -> Option<&'static str> {
     Some(match path {
-        ["router", "https"] | ["router", "timeouts", "handshake"] => {
-            "comes with HTTPS support, which is not in this version; take the key out"
-        }
         ["admin", "api"] => {
             "comes with the Platform API, which is not in this version; take the key out"
         }
         ["sizes"] | ["apps", _, "size"] => "dyno sizes are not in this version; take the key out",
-        ["apps", _, "timeouts", "head" | "keepalive" | "stop"] => {
+        ["apps", _, "timeouts", "handshake" | "head" | "keepalive" | "stop"] => {
             "is not an app's: set it in [router.timeouts]"
         }
         ["router", "timeouts", "boot" | "exit" | "cool_off" | "cool_off_max"] => {
@@ -177,7 +218,7 @@ mod tests {
         check(
             "nonsense = 1\n[router]\nhttp = 3\nworkers = \"two\"\n[apps.shop]\nmaintenance = 1\n",
             &[
-                "f:1: nonsense: unknown key; known here: router, admin, state, apps",
+                "f:1: nonsense: unknown key; known here: router, admin, state, certs, acme, apps",
                 "f:3: router.http: invalid type: integer `3`, expected an array",
                 "f:4: router.workers: invalid type: string \"two\", expected a whole number",
                 "f:6: apps.shop.maintenance: invalid type: integer `1`, expected true or false",
@@ -190,7 +231,7 @@ mod tests {
         check(
             "[router.timeouts]\nhead = 30",
             &[
-                "f:2: router.timeouts.head: invalid type: integer `30`, expected a duration like \"30s\", \"500ms\", \"5m\" or \"1h30m\"",
+                "f:2: router.timeouts.head: invalid type: integer `30`, expected a duration like \"30s\", \"500ms\", \"1h30m\" or \"30d\"",
             ],
         );
         check(
@@ -215,13 +256,6 @@ mod tests {
     #[test]
     fn what_is_not_in_this_version_or_elsewhere_is_said() {
         check(
-            "[router]\nhttps = []\ntimeouts.handshake = \"1s\"",
-            &[
-                "f:2: router.https: comes with HTTPS support, which is not in this version; take the key out",
-                "f:3: router.timeouts.handshake: comes with HTTPS support, which is not in this version; take the key out",
-            ],
-        );
-        check(
             "[sizes.nap]\n[apps.a]\nsize = \"eco\"",
             &[
                 "f:1: sizes: dyno sizes are not in this version; take the key out",
@@ -229,9 +263,36 @@ mod tests {
             ],
         );
         check(
-            "[apps.a.timeouts]\nstop = \"1s\"",
-            &["f:2: apps.a.timeouts.stop: is not an app's: set it in [router.timeouts]"],
+            "[apps.a.timeouts]\nstop = \"1s\"\nhandshake = \"1s\"",
+            &[
+                "f:2: apps.a.timeouts.stop: is not an app's: set it in [router.timeouts]",
+                "f:3: apps.a.timeouts.handshake: is not an app's: set it in [router.timeouts]",
+            ],
         );
+    }
+
+    #[test]
+    fn entries_of_an_array_are_told_apart_by_their_lines() {
+        check(
+            "[[certs]]\ncrt = \"a\"\ndir = 1\n[[certs]]\nkeys = \"b\"\n",
+            &[
+                "f:2: certs.crt: unknown key; did you mean cert?",
+                "f:3: certs.dir: invalid type: integer `1`, expected a string",
+                "f:5: certs.keys: unknown key; did you mean key?",
+            ],
+        );
+        check(
+            "certs = [1, { dir = \"a\" }, \"b\"]\n[router]\nhttp = [{ a = 1 }]",
+            &[
+                "f:1: certs: invalid type: integer `1`, expected a table",
+                "f:3: router.http: invalid type: a table, expected a string",
+            ],
+        );
+        check(
+            "[certs]\ndir = \"a\"",
+            &["f:1: certs: invalid type: a table, expected an array: [[certs]]"],
+        );
+        check("[[acme]]", &["f:1: acme: invalid type: an array, expected a table"]);
     }
 
     #[test]

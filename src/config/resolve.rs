@@ -11,6 +11,8 @@ use crate::config::claims::Claims;
 use crate::config::findings::Findings;
 use crate::config::nearest::nearest;
 use crate::config::resolve_app::{resolve_app, timeouts_of_router};
+use crate::config::resolve_certs::{resolve_acme, resolve_certs};
+use crate::config::resolve_endpoints::{resolve_endpoints, taken};
 use crate::config::values::{absolute, listen_addr, make_absolute, socket_path, timeout};
 use crate::config::written::{self, Optional, Written};
 use crate::config::{AccessLog, AdminConfig, AppConfig, AppSource, Config, Notes, RouterConfig};
@@ -25,8 +27,11 @@ pub(crate) fn resolve(findings: &mut Findings<'_>, file: &Path, written: &Writte
         written.state.dir.as_ref().map_or(defaults::STATE_DIR, |it| it.get_ref()),
     );
     let router = resolve_router(findings, &written.router);
-    let admin = resolve_admin(findings, &written.admin, &state_dir, &router.endpoints);
+    let admin = resolve_admin(findings, written, &state_dir, &router.endpoints);
+    let certs = resolve_certs(findings, &written.certs);
+    let acme = resolve_acme(findings, written.acme.as_ref());
     let apps = resolve_apps(findings, written, &router);
+    warn_of_unseen_certificates(findings, written, &router);
     if let (Some(name), Some(written)) = (&router.default_app, &written.router.default_app)
         && !apps.contains_key(name)
     {
@@ -38,7 +43,7 @@ pub(crate) fn resolve(findings: &mut Findings<'_>, file: &Path, written: &Writte
     let lines = lines_of_fixed_keys(findings, written);
     let workers_per_core = written.router.workers.as_ref().is_none_or(|it| *it.get_ref() == 0);
     let notes = Notes { warnings: Vec::new(), workers_per_core, lines };
-    Config { file: make_absolute(file), router, admin, state_dir, apps, notes }
+    Config { file: make_absolute(file), router, admin, state_dir, certs, acme, apps, notes }
 }
 
 fn resolve_router(findings: &mut Findings<'_>, written: &written::Router) -> RouterConfig {
@@ -48,48 +53,22 @@ fn resolve_router(findings: &mut Findings<'_>, written: &written::Router) -> Rou
         default_app: resolve_default_app(findings, &written.default_app),
         workers: resolve_workers(findings, &written.workers),
         access_log: resolve_access_log(findings, &written.access_log),
-        listener: ListenerPolicy {
-            handshake: defaults::HANDSHAKE,
-            head: timeout(findings, "router.timeouts.head", &written.timeouts.head, defaults::HEAD),
-            keepalive: timeout(
-                findings,
-                "router.timeouts.keepalive",
-                &written.timeouts.keepalive,
-                defaults::KEEPALIVE,
-            ),
-            trusted_proxies: resolve_trusted_proxies(findings, &written.trusted_proxies),
-        },
+        listener: resolve_listener(findings, written),
         stop: timeout(findings, "router.timeouts.stop", &written.timeouts.stop, defaults::STOP),
     }
 }
 
-fn resolve_endpoints(findings: &mut Findings<'_>, written: &written::Router) -> Vec<Endpoint> {
-    let http = resolve_http(findings, &written.http).into_iter();
-    http.map(|addr| Endpoint { addr, tls: false, proxy_protocol: false }).collect()
-}
-
-fn resolve_http(findings: &mut Findings<'_>, written: &written::List) -> Vec<ListenAddr> {
-    const KEY: &str = "router.http";
-    let Some(written) = written else {
-        return ListenAddr::parse(defaults::HTTP).into_iter().collect();
+fn resolve_listener(findings: &mut Findings<'_>, written: &written::Router) -> ListenerPolicy {
+    let default = defaults::LISTENER;
+    let mut timer = |key, written, default| {
+        timeout(findings, &format!("router.timeouts.{key}"), written, default)
     };
-    if written.get_ref().is_empty() {
-        findings.problem(written.span().start, KEY, "expected at least one address to listen on");
+    ListenerPolicy {
+        handshake: timer("handshake", &written.timeouts.handshake, default.handshake),
+        head: timer("head", &written.timeouts.head, default.head),
+        keepalive: timer("keepalive", &written.timeouts.keepalive, default.keepalive),
+        trusted_proxies: resolve_trusted_proxies(findings, &written.trusted_proxies),
     }
-    let mut addrs: Vec<ListenAddr> = Vec::new();
-    for item in written.get_ref() {
-        let Some(addr) = listen_addr(findings, KEY, item) else { continue };
-        if is_one_place(&addr) && addrs.contains(&addr) {
-            findings.problem(item.span().start, KEY, format!("{addr} stands here twice"));
-        }
-        addrs.push(addr);
-    }
-    addrs
-}
-
-/// Port 0 asks the kernel for any free port, another one each time.
-fn is_one_place(addr: &ListenAddr) -> bool {
-    !matches!(addr, ListenAddr::Tcp(addr) if addr.port() == 0)
 }
 
 fn resolve_domain(findings: &mut Findings<'_>, written: &Optional<String>) -> Box<str> {
@@ -167,20 +146,18 @@ fn resolve_trusted_proxies(findings: &mut Findings<'_>, written: &written::List)
 
 fn resolve_admin(
     findings: &mut Findings<'_>,
-    written: &written::Admin,
+    written: &Written,
     state_dir: &Path,
-    taken: &[Endpoint],
+    endpoints: &[Endpoint],
 ) -> AdminConfig {
-    let http = written.http.as_ref().and_then(|it| listen_addr(findings, "admin.http", it));
+    const KEY: &str = "admin.http";
+    let router = &written.router;
+    let written = &written.admin;
+    let http = written.http.as_ref().and_then(|it| listen_addr(findings, KEY, it));
     if let (Some(addr), Some(written)) = (&http, &written.http)
-        && is_one_place(addr)
-        && taken.iter().any(|it| it.addr == *addr)
+        && let Some(message) = taken(router, endpoints, addr)
     {
-        findings.problem(
-            written.span().start,
-            "admin.http",
-            format!("{addr} is in router.http already"),
-        );
+        findings.problem(written.span().start, KEY, message);
     }
     let socket = match &written.socket {
         Some(written) => {
@@ -217,7 +194,47 @@ fn resolve_apps(
         })
         .collect();
     note_shared_dynos(findings, written, &resolved);
+    refuse_redirects_to_nowhere(findings, written, router);
     resolved
+}
+
+/// Plain requests of an app with `force_https` are told to come again by HTTPS, where somebody has to be: a
+/// listener, or a peer that is trusted to say that HTTPS ended there, as all are on a Unix socket.
+fn refuse_redirects_to_nowhere(
+    findings: &mut Findings<'_>,
+    written: &Written,
+    router: &RouterConfig,
+) {
+    let may_speak = |it: &Endpoint| it.tls || matches!(it.addr, ListenAddr::Unix(_));
+    let trusts = !router.listener.trusted_proxies.is_empty();
+    if trusts || router.endpoints.iter().any(may_speak) {
+        return;
+    }
+    for (name, app) in written.apps.iter() {
+        if let Some(forced) = &app.force_https
+            && *forced.get_ref()
+        {
+            let message = "nobody would answer the redirected requests: router.https is empty, and there is no router.trusted_proxies that could end HTTPS in front of it";
+            let key = format!("apps.{}.force_https", name.get_ref());
+            findings.problem(forced.span().start, key, message);
+        }
+    }
+}
+
+/// Without HTTPS a certificate is shown to nobody.
+fn warn_of_unseen_certificates(
+    findings: &mut Findings<'_>,
+    written: &Written,
+    router: &RouterConfig,
+) {
+    if router.endpoints.iter().any(|it| it.tls) {
+        return;
+    }
+    let certs = written.certs.first().map(|it| ("certs", it.span().start));
+    let acme = written.acme.as_ref().map(|it| ("acme", it.span().start));
+    for (key, at) in certs.into_iter().chain(acme) {
+        findings.warn(at, key, "router.https is empty: no client will see a certificate");
+    }
 }
 
 /// Two apps may stand before one process, but it is more often a slip.

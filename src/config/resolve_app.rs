@@ -9,12 +9,15 @@ use crate::config::claims::Claims;
 use crate::config::findings::Findings;
 use crate::config::nearest::nearest;
 use crate::config::procfile::{self, Procfile};
-use crate::config::values::{absolute, choice, dyno_addr, make_absolute, timeout, timeout_or_zero};
+use crate::config::values::{
+    absolute, choice, dyno_addr, make_absolute, timeout, timeout_or_zero, traffic_limit,
+};
 use crate::config::written::{self, Optional};
 use crate::config::{AppConfig, AppSource, ManagedApp, SupervisorTimeouts};
 use crate::config::{config_var, defaults, duration, env_file, limits, text_file};
 use crate::model::{
-    AppName, AppPolicy, AppTimeouts, Balance, Domain, DynoAddr, Expect, Formation, ProcessType,
+    Affinity, AppName, AppPolicy, AppTimeouts, Balance, Domain, DynoAddr, Expect, Formation,
+    ProcessType, TrafficLimits,
 };
 
 /// The timers that hold for an app that has none of its own: `[router.timeouts]`.
@@ -56,6 +59,7 @@ pub(crate) fn resolve_app(
     let resolver = AppResolver { name, at, written };
     AppConfig {
         domains: resolver.domains(findings, claims),
+        acme: written.acme.unwrap_or(defaults::ACME_OF_APP),
         policy: resolver.policy(findings, timeouts),
         source: resolver.source(findings),
     }
@@ -106,6 +110,8 @@ impl AppResolver<'_> {
         let balances =
             [("p2c", Balance::P2c), ("random", Balance::Random), ("least", Balance::Least)];
         let expects = [("router", Expect::Router), ("dyno", Expect::Dyno)];
+        let affinities =
+            [("off", Affinity::Off), ("cookie", Affinity::Cookie), ("address", Affinity::Address)];
         let default = defaults::POLICY;
         AppPolicy {
             timeouts: self.timeouts(findings, base),
@@ -125,11 +131,20 @@ impl AppResolver<'_> {
             ),
             maintenance: written.maintenance.unwrap_or(default.maintenance),
             backlog: self.backlog(findings),
-            force_https: default.force_https,
-            http2_to_dyno: default.http2_to_dyno,
-            affinity: default.affinity,
-            limits: default.limits,
-            client_limits: default.client_limits,
+            force_https: written
+                .force_https
+                .as_ref()
+                .map_or(default.force_https, |it| *it.get_ref()),
+            http2_to_dyno: written.http2_to_dyno.unwrap_or(default.http2_to_dyno),
+            affinity: choice(
+                findings,
+                &self.key("affinity"),
+                &written.affinity,
+                &affinities,
+                default.affinity,
+            ),
+            limits: self.limits(findings, "limits", &written.limits),
+            client_limits: self.limits(findings, "client_limits", &written.client_limits),
             error_page: self.page(findings, "error_page", &written.error_page),
             maintenance_page: self.page(findings, "maintenance_page", &written.maintenance_page),
         }
@@ -151,6 +166,22 @@ impl AppResolver<'_> {
                 &written.dyno_keepalive,
                 base.dyno_keepalive,
             ),
+        }
+    }
+
+    fn limits(
+        &self,
+        findings: &mut Findings<'_>,
+        table: &str,
+        written: &written::TrafficLimits,
+    ) -> TrafficLimits {
+        let written::TrafficLimits { requests_per_second, connections, in_flight } = written;
+        let mut limit =
+            |key, written| traffic_limit(findings, &self.key(&format!("{table}.{key}")), written);
+        TrafficLimits {
+            requests_per_second: limit("requests_per_second", requests_per_second),
+            connections: limit("connections", connections),
+            in_flight: limit("in_flight", in_flight),
         }
     }
 

@@ -10,9 +10,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::config_var::fingerprint;
-use crate::config::{AccessLog, AppConfig, AppSource, Config, SupervisorTimeouts};
+use crate::config::{
+    AccessLog, AcmeConfig, AppConfig, AppSource, CertFiles, CertSource, Config, RouterConfig,
+    SupervisorTimeouts,
+};
 use crate::config::{defaults, duration};
-use crate::model::{AppName, AppPolicy, AppTimeouts, Balance, Expect};
+use crate::model::{
+    Affinity, AppName, AppPolicy, AppTimeouts, Balance, Endpoint, Expect, ListenerPolicy,
+    TrafficLimits,
+};
 
 /// What a configuration says, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +27,10 @@ pub struct Summary {
     pub file: String,
     /// `router.http`
     pub http: Vec<String>,
+    /// `router.https`
+    pub https: Vec<String>,
+    /// `router.proxy_protocol`
+    pub proxy_protocol: Vec<String>,
     /// `router.domain`
     pub domain: String,
     /// `router.default_app`
@@ -33,7 +43,7 @@ pub struct Summary {
     pub access_log: String,
     /// `router.trusted_proxies`
     pub trusted_proxies: Vec<String>,
-    /// `[router.timeouts]` that are no app's: `head`, `keepalive`, `stop`.
+    /// `[router.timeouts]` that are no app's: `handshake`, `head`, `keepalive`, `stop`.
     pub timeouts: BTreeMap<String, String>,
     /// `admin.http`
     pub admin_http: Option<String>,
@@ -41,6 +51,10 @@ pub struct Summary {
     pub admin_socket: String,
     /// `state.dir`
     pub state_dir: String,
+    /// `[[certs]]`, each as one text.
+    pub certs: Vec<String>,
+    /// `[acme]`: every setting by its key.
+    pub acme: Option<BTreeMap<String, String>>,
     /// By name.
     pub apps: BTreeMap<String, AppSummary>,
     /// Each with its file and line.
@@ -87,7 +101,9 @@ impl Summary {
         let router = &config.router;
         Self {
             file: config.file.display().to_string(),
-            http: router.endpoints.iter().map(|it| it.addr.to_string()).collect(),
+            http: addresses(router, |it| !it.tls),
+            https: addresses(router, |it| it.tls),
+            proxy_protocol: addresses(router, |it| it.proxy_protocol),
             domain: router.domain.to_string(),
             default_app: router.default_app.as_ref().map(ToString::to_string),
             workers: router.workers,
@@ -98,14 +114,12 @@ impl Summary {
                 AccessLog::File(path) => path.display().to_string(),
             },
             trusted_proxies: texts(&router.listener.trusted_proxies),
-            timeouts: listener_timeouts(
-                router.listener.head,
-                router.listener.keepalive,
-                router.stop,
-            ),
+            timeouts: listener_timeouts(&router.listener, router.stop),
             admin_http: config.admin.http.as_ref().map(ToString::to_string),
             admin_socket: config.admin.socket.display().to_string(),
             state_dir: config.state_dir.display().to_string(),
+            certs: config.certs.iter().map(cert_source).collect(),
+            acme: config.acme.as_ref().map(acme),
             apps: config
                 .apps
                 .iter()
@@ -117,14 +131,14 @@ impl Summary {
 
     /// Its timeouts where the file says nothing of them.
     pub(crate) fn default_timeouts() -> BTreeMap<String, String> {
-        listener_timeouts(defaults::HEAD, defaults::KEEPALIVE, defaults::STOP)
+        listener_timeouts(&defaults::LISTENER, defaults::STOP)
     }
 }
 
 impl AppSummary {
     /// Its settings where the file says nothing of them.
     pub(crate) fn default_settings() -> BTreeMap<String, String> {
-        settings(&defaults::POLICY)
+        settings(&defaults::POLICY, defaults::ACME_OF_APP)
     }
 
     /// Its timeouts where the file says nothing of them.
@@ -171,24 +185,24 @@ fn sum_up(config: &Config, name: &AppName, app: &AppConfig) -> AppSummary {
         AppSource::External(dynos) => SourceSummary::External(texts(dynos)),
         AppSource::Blank => SourceSummary::Blank,
     };
-    AppSummary { domains, settings: settings(&app.policy), timeouts, source }
+    AppSummary { domains, settings: settings(&app.policy, app.acme), timeouts, source }
 }
 
 // The structs are taken apart in full below, so that a field that is added does not compile until it is
 // shown here.
 
-fn settings(policy: &AppPolicy) -> BTreeMap<String, String> {
+fn settings(policy: &AppPolicy, acme: bool) -> BTreeMap<String, String> {
     let AppPolicy {
         timeouts: _,
         balance,
         expect,
         maintenance,
         backlog,
-        force_https: _,
-        http2_to_dyno: _,
-        affinity: _,
-        limits: _,
-        client_limits: _,
+        force_https,
+        http2_to_dyno,
+        affinity,
+        limits,
+        client_limits,
         error_page,
         maintenance_page,
     } = policy;
@@ -201,6 +215,11 @@ fn settings(policy: &AppPolicy) -> BTreeMap<String, String> {
         Expect::Router => "router",
         Expect::Dyno => "dyno",
     };
+    let affinity = match affinity {
+        Affinity::Off => "off",
+        Affinity::Cookie => "cookie",
+        Affinity::Address => "address",
+    };
     let page = |page: &Option<Arc<str>>| match page {
         None => "the router's".to_owned(),
         Some(html) => format!("own ({} bytes, {:016x})", html.len(), fingerprint(html)),
@@ -210,11 +229,56 @@ fn settings(policy: &AppPolicy) -> BTreeMap<String, String> {
         ("expect", expect.to_owned()),
         ("maintenance", maintenance.to_string()),
         ("backlog", backlog.to_string()),
+        ("acme", acme.to_string()),
+        ("force_https", force_https.to_string()),
+        ("http2_to_dyno", http2_to_dyno.to_string()),
+        ("affinity", affinity.to_owned()),
+        ("limits", traffic_limits(limits)),
+        ("client_limits", traffic_limits(client_limits)),
         ("error_page", page(error_page)),
         ("maintenance_page", page(maintenance_page)),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()
+}
+
+fn traffic_limits(limits: &TrafficLimits) -> String {
+    let TrafficLimits { requests_per_second, connections, in_flight } = limits;
+    let limits: Vec<String> = [
+        ("requests_per_second", requests_per_second),
+        ("connections", connections),
+        ("in_flight", in_flight),
+    ]
+    .into_iter()
+    .filter_map(|(key, limit)| limit.map(|limit| format!("{key} {limit}")))
+    .collect();
+    if limits.is_empty() { "none".into() } else { limits.join(", ") }
+}
+
+fn cert_source(source: &CertSource) -> String {
+    // Its line may change while it remains the same.
+    let CertSource { line: _, files } = source;
+    match files {
+        CertFiles::Pair { cert, key } => format!("{} with {}", cert.display(), key.display()),
+        CertFiles::Dir(dir) => format!("every pair in {}", dir.display()),
+    }
+}
+
+fn acme(acme: &AcmeConfig) -> BTreeMap<String, String> {
+    let AcmeConfig { directory, contact, renew_before, ca_file } = acme;
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".into());
+    [
+        ("directory", directory.clone()),
+        ("contact", or_none((!contact.is_empty()).then(|| contact.join(", ")))),
+        ("renew_before", duration::print(*renew_before)),
+        ("ca_file", or_none(ca_file.as_ref().map(|it| it.display().to_string()))),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
+fn addresses(router: &RouterConfig, which: impl Fn(&Endpoint) -> bool) -> Vec<String> {
+    router.endpoints.iter().filter(|it| which(it)).map(|it| it.addr.to_string()).collect()
 }
 
 fn app_timeouts(timeouts: &AppTimeouts) -> BTreeMap<String, String> {
@@ -241,12 +305,9 @@ fn supervisor_timeouts(timeouts: &SupervisorTimeouts) -> BTreeMap<String, String
     ])
 }
 
-fn listener_timeouts(
-    head: Duration,
-    keepalive: Duration,
-    stop: Duration,
-) -> BTreeMap<String, String> {
-    printed([("head", head), ("keepalive", keepalive), ("stop", stop)])
+fn listener_timeouts(listener: &ListenerPolicy, stop: Duration) -> BTreeMap<String, String> {
+    let ListenerPolicy { handshake, head, keepalive, trusted_proxies: _ } = *listener;
+    printed([("handshake", handshake), ("head", head), ("keepalive", keepalive), ("stop", stop)])
 }
 
 fn printed<const N: usize>(timeouts: [(&str, Duration); N]) -> BTreeMap<String, String> {

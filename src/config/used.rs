@@ -24,6 +24,10 @@ pub struct Config {
     pub admin: AdminConfig,
     /// `[state] dir`
     pub state_dir: PathBuf,
+    /// `[[certs]]`, in the order of the file.
+    pub certs: Vec<CertSource>,
+    /// `[acme]`; absent: no automatic certificates.
+    pub acme: Option<AcmeConfig>,
     /// `[apps.NAME]`, in the order of names.
     pub apps: BTreeMap<AppName, AppConfig>,
     /// What a person should hear of it; nothing that changes what `serve` does.
@@ -80,11 +84,49 @@ pub struct AdminConfig {
     pub socket: PathBuf,
 }
 
+/// `[[certs]]`: own certificates. That the files are there was checked, what is in them was not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertSource {
+    /// The line of the entry, from 1.
+    pub line: usize,
+    /// Where its certificates are.
+    pub files: CertFiles,
+}
+
+/// Where own certificates are; the paths are absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertFiles {
+    /// One certificate.
+    Pair {
+        /// PEM: the certificate itself, then those between it and a root.
+        cert: PathBuf,
+        /// PEM: PKCS#8, SEC1 or PKCS#1.
+        key: PathBuf,
+    },
+    /// A directory of pairs: `NAME.pem` or `NAME.crt`, and `NAME.key`.
+    Dir(PathBuf),
+}
+
+/// `[acme]`: automatic certificates (RFC 8555). That one agrees to the terms of service was checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcmeConfig {
+    /// The URL of the server's directory; `https`.
+    pub directory: String,
+    /// `mailto:` URLs of who is told of trouble.
+    pub contact: Vec<String>,
+    /// How long before its end a certificate is renewed.
+    pub renew_before: Duration,
+    /// PEM: roots to trust for the server itself, beside those of the system. Absolute.
+    pub ca_file: Option<PathBuf>,
+}
+
 /// `[apps.NAME]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct AppConfig {
     /// Names it answers at, beside `NAME.domain`.
     pub domains: Vec<Domain>,
+    /// Whether its exact domains get automatic certificates, where there is `[acme]`.
+    pub acme: bool,
     /// How the router treats its requests.
     pub policy: AppPolicy,
     /// Where its dynos come from.

@@ -1,5 +1,7 @@
 //! Single values of the file: what is wrong is noted, and a stand-in returned, so that reading goes on.
 
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,16 +19,25 @@ pub(crate) fn timeout(
     written: &Optional<DurationText>,
     default: Duration,
 ) -> Duration {
+    duration_within(findings, key, written, default, limits::TIMEOUT_MIN..=limits::TIMEOUT_MAX)
+}
+
+/// A duration within bounds of its own.
+pub(crate) fn duration_within(
+    findings: &mut Findings<'_>,
+    key: &str,
+    written: &Optional<DurationText>,
+    default: Duration,
+    bounds: RangeInclusive<Duration>,
+) -> Duration {
     let Some(written) = written else { return default };
     let at = written.span().start;
     let text = &written.get_ref().0;
     match duration::parse(text) {
         None => findings.problem(at, key, format!("expected {}, not {text:?}", duration::EXPECTED)),
-        Some(found) if (limits::TIMEOUT_MIN..=limits::TIMEOUT_MAX).contains(&found) => {
-            return found;
-        }
+        Some(found) if bounds.contains(&found) => return found,
         Some(_) => {
-            let [min, max] = [limits::TIMEOUT_MIN, limits::TIMEOUT_MAX].map(duration::print);
+            let [min, max] = [*bounds.start(), *bounds.end()].map(duration::print);
             findings.problem(
                 at,
                 key,
@@ -66,6 +77,24 @@ pub(crate) fn choice<T: Copy>(
     let message = format!("expected {}, not {:?}", words.join(" or "), written.get_ref());
     findings.problem(written.span().start, key, message);
     default
+}
+
+/// A number of what may be at most; zero would be an app that answers nobody.
+pub(crate) fn traffic_limit(
+    findings: &mut Findings<'_>,
+    key: &str,
+    written: &Optional<u32>,
+) -> Option<NonZeroU32> {
+    let written = written.as_ref()?;
+    let limit = NonZeroU32::new(*written.get_ref());
+    if limit.is_none() {
+        findings.problem(
+            written.span().start,
+            key,
+            "expected 1 or more, not 0: absent means no limit",
+        );
+    }
+    limit
 }
 
 /// A path of the file, absolute.

@@ -24,6 +24,8 @@ pub(crate) struct Written {
     pub(crate) router: Table<Router>,
     pub(crate) admin: Table<Admin>,
     pub(crate) state: Table<State>,
+    pub(crate) certs: Vec<Spanned<Table<Certs>>>,
+    pub(crate) acme: Optional<Table<Acme>>,
     pub(crate) apps: Table<BTreeMap<Spanned<String>, Table<App>>>,
 }
 
@@ -31,6 +33,8 @@ pub(crate) struct Written {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Router {
     pub(crate) http: List,
+    pub(crate) https: List,
+    pub(crate) proxy_protocol: List,
     pub(crate) domain: Optional<String>,
     pub(crate) default_app: Optional<String>,
     pub(crate) workers: Optional<usize>,
@@ -49,6 +53,7 @@ pub(crate) struct RouterTimeouts {
     pub(crate) linger: Optional<DurationText>,
     pub(crate) drain: Optional<DurationText>,
     pub(crate) dyno_keepalive: Optional<DurationText>,
+    pub(crate) handshake: Optional<DurationText>,
     pub(crate) head: Optional<DurationText>,
     pub(crate) keepalive: Optional<DurationText>,
     pub(crate) stop: Optional<DurationText>,
@@ -69,6 +74,24 @@ pub(crate) struct State {
 
 #[derive(Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
+pub(crate) struct Certs {
+    pub(crate) cert: Optional<String>,
+    pub(crate) key: Optional<String>,
+    pub(crate) dir: Optional<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Acme {
+    pub(crate) directory: Optional<String>,
+    pub(crate) contact: List,
+    pub(crate) agree_to_terms: Optional<bool>,
+    pub(crate) renew_before: Optional<DurationText>,
+    pub(crate) ca_file: Optional<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct App {
     pub(crate) dir: Optional<String>,
     pub(crate) dynos: List,
@@ -78,6 +101,12 @@ pub(crate) struct App {
     pub(crate) expect: Optional<String>,
     pub(crate) backlog: Optional<u32>,
     pub(crate) maintenance: Option<bool>,
+    pub(crate) acme: Option<bool>,
+    pub(crate) force_https: Optional<bool>,
+    pub(crate) http2_to_dyno: Option<bool>,
+    pub(crate) affinity: Optional<String>,
+    pub(crate) limits: Table<TrafficLimits>,
+    pub(crate) client_limits: Table<TrafficLimits>,
     pub(crate) error_page: Optional<String>,
     pub(crate) maintenance_page: Optional<String>,
     pub(crate) env_file: Optional<String>,
@@ -99,6 +128,14 @@ pub(crate) struct AppTimeouts {
     pub(crate) exit: Optional<DurationText>,
     pub(crate) cool_off: Optional<DurationText>,
     pub(crate) cool_off_max: Optional<DurationText>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TrafficLimits {
+    pub(crate) requests_per_second: Optional<u32>,
+    pub(crate) connections: Optional<u32>,
+    pub(crate) in_flight: Optional<u32>,
 }
 
 /// A table and nothing else: serde by itself would also fill a struct from an array, by position.

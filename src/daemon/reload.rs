@@ -8,6 +8,7 @@ use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
+use crate::certs::{self, Loaded};
 use crate::config::{self, Config, Summary};
 use crate::control::{Phase, ReloadOutcome, ReloadRequest, Running};
 use crate::daemon::access_log;
@@ -30,6 +31,7 @@ pub(in crate::daemon) struct Reloader {
 /// A configuration against which nothing stands, and what it needs, opened.
 struct Checked {
     config: Arc<Config>,
+    certs: Loaded,
     listeners: Prepared,
     access_log: Target,
 }
@@ -94,9 +96,13 @@ impl Reloader {
     async fn check(&self) -> Result<Checked, Vec<String>> {
         let path = self.path.clone();
         // It reads the disk, and a large file takes a while: the control runtime has dynos to watch.
-        let loaded = spawn_blocking(move || config::load(&path)).await;
+        let load = move || {
+            let config = config::load(&path)?;
+            certs::load(&config).map(|certs| (config, certs))
+        };
+        let loaded = spawn_blocking(load).await;
         let loaded = loaded.map_err(|panic| vec![format!("{}: {panic}", self.path.display())])?;
-        let config = loaded
+        let (config, certs) = loaded
             .map_err(|error| error.problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let refusals = self.running.config.load().reload_refusals(&config);
         if !refusals.is_empty() {
@@ -106,25 +112,28 @@ impl Reloader {
             return Err(vec!["dynomesh is stopping".into()]);
         }
         let listeners = self.running.router.prepare(&config.router.endpoints, Vec::new());
-        let listeners = listeners.map_err(|error| vec![format!("{error} ([router] http)")])?;
+        let listeners =
+            listeners.map_err(|error| vec![format!("{error} ([router] http, https)")])?;
         let access_log =
             access_log::open(&config.router.access_log).map_err(|error| vec![error.to_string()])?;
-        Ok(Checked { config: Arc::new(config), listeners, access_log })
+        Ok(Checked { config: Arc::new(config), certs, listeners, access_log })
     }
 
     /// Puts a checked configuration in force. Nothing here awaits, so nobody sees it half done.
     fn apply(&self, checked: Checked) -> ReloadOutcome {
-        let Checked { config, listeners, access_log } = checked;
+        let Checked { config, certs, listeners, access_log } = checked;
         let running = &self.running;
         let before = running.config.swap(config.clone());
+        // Before the routes: a new name has its certificate when it leads somewhere.
+        running.router.certs().swap(certs);
         running.supervisor.apply(&config);
         let listening = running.router.listening();
         running.router.apply(listeners);
         let lines = self.access_log.clone();
         // It waits while the writer is stuck, and a stuck writer may be why there is a new target.
         drop(spawn_blocking(move || lines.retarget(access_log)));
-        for addr in running.router.listening().iter().filter(|addr| !listening.contains(addr)) {
-            tracing::info!("listening on {}", Url(addr));
+        for endpoint in running.router.listening().iter().filter(|it| !listening.contains(it)) {
+            tracing::info!("listening on {}", Url::of(endpoint));
         }
         for warning in &config.notes.warnings {
             tracing::warn!("{warning}");

@@ -12,6 +12,7 @@ use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use crate::certs::{self, Certs, CertsError, Loaded};
 use crate::config::{self, Config, ConfigError};
 use crate::control::{ControlError, Doors, Phase, Running};
 use crate::daemon::access_log::AccessLogError;
@@ -44,8 +45,11 @@ pub enum ServeError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// An address of the router.
-    #[error("{0} ([router] http)")]
+    #[error("{0} ([router] http, https)")]
     Bind(#[from] BindError),
+    /// The local CA, or the keys of TLS sessions.
+    #[error(transparent)]
+    Certs(#[from] CertsError),
     /// The admin listener or the control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -68,6 +72,7 @@ pub fn serve(path: &Path) -> Result<(), ServeError> {
     // Before any dyno is started, which must inherit none of them.
     let inherited = inherited::take();
     let config = Arc::new(config::load(path)?);
+    let loaded = certs::load(&config)?;
     let log = AppLog::new(Lines::start(Target::Stdout)?);
     telemetry::install(log.clone());
     let access_log = Lines::start(access_log::open(&config.router.access_log)?)?;
@@ -75,7 +80,8 @@ pub fn serve(path: &Path) -> Result<(), ServeError> {
         tracing::warn!("{warning}");
     }
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let start = Start { path, inherited, config, log: log.clone(), access_log: access_log.clone() };
+    let start =
+        Start { path, inherited, config, loaded, log: log.clone(), access_log: access_log.clone() };
     let ended = runtime.block_on(live(start));
     // Nothing is left to run but a log writer that is stuck.
     runtime.shutdown_background();
@@ -88,6 +94,7 @@ struct Start<'a> {
     path: &'a Path,
     inherited: Vec<OwnedFd>,
     config: Arc<Config>,
+    loaded: Loaded,
     log: AppLog,
     access_log: Lines,
 }
@@ -125,7 +132,7 @@ async fn build(
     hangups: Signal,
     notifier: &Notifier,
 ) -> Result<Arc<Running>, ServeError> {
-    let Start { path, inherited, config, log, access_log } = start;
+    let Start { path, inherited, config, loaded, log, access_log } = start;
     let connections_max = descriptors::raise();
     tracing::info!(
         "dynomesh {}: {}, apps: {}, workers: {}, connections at most: {connections_max}",
@@ -136,6 +143,7 @@ async fn build(
     );
     // The control socket comes first: where another dynomesh runs, no dyno is started.
     let doors = Doors::bind(&config.admin)?;
+    let certs = Certs::open(&config.state_dir, loaded)?;
     let recorded = install_recorder();
     let (supervisor, publisher) = Supervisor::start(&config, log, dynos.clone());
     let options = router::Options {
@@ -143,6 +151,7 @@ async fn build(
         connections_max,
         publisher: publisher.clone(),
         access_log: access_log.clone(),
+        certs,
     };
     let router = match start_router(options, &config.router.endpoints, inherited) {
         Ok(router) => router,
@@ -152,11 +161,11 @@ async fn build(
             return Err(error);
         }
     };
-    for addr in router.listening() {
-        tracing::info!("listening on {}", Url(&addr));
+    for endpoint in router.listening() {
+        tracing::info!("listening on {}", Url::of(&endpoint));
     }
     if let Some(addr) = doors.admin_addr() {
-        tracing::info!("metrics and health on {}", Url(&addr));
+        tracing::info!("metrics and health on {}", Url::plain(&addr));
     }
     let (reloads, requests) = mpsc::channel(RELOADS_WAITING);
     let running =

@@ -9,6 +9,7 @@ use crate::config::limits::LOG_BLOCK;
 use crate::model::Exit;
 use crate::router::clock::Moment;
 use crate::router::reply::Refusal;
+use crate::router::security::TlsVersion;
 use crate::table::Dyno;
 use crate::telemetry::{Lines, Stamp};
 use crate::wire::write_number;
@@ -31,6 +32,9 @@ pub(crate) struct Outcome<'a> {
     pub(crate) status: u16,
     /// Bytes of the body that the client was sent; `None` where no dyno was reached.
     pub(crate) bytes: Option<u64>,
+    /// `http1.1` or `http2.0`.
+    pub(crate) protocol: &'static str,
+    pub(crate) tls: Option<TlsVersion>,
     /// How often the request was sent again.
     pub(crate) retries: u32,
 }
@@ -69,7 +73,13 @@ impl AccessLog {
         if let Some(bytes) = outcome.bytes {
             write_number(out, bytes);
         }
-        out.extend_from_slice(b" protocol=http1.1 tls=false");
+        out.extend_from_slice(b" protocol=");
+        out.extend_from_slice(outcome.protocol.as_bytes());
+        out.extend_from_slice(match outcome.tls {
+            None => b" tls=false",
+            Some(TlsVersion::Tls12) => b" tls=true tls_version=tls1.2",
+            Some(TlsVersion::Tls13) => b" tls=true tls_version=tls1.3",
+        });
         if outcome.retries > 0 {
             out.extend_from_slice(b" retries=");
             write_number(out, outcome.retries.into());

@@ -5,40 +5,41 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
+use crate::config::limits;
 use crate::router::deadlines::Deadline;
 use crate::router::listener::{Listener, Peer};
 use crate::router::request::Request;
-use crate::router::stream::{Peek, Stream};
+use crate::router::stream::Peek;
+use crate::router::transport::Transport;
 use crate::router::worker::Worker;
 
-/// A client's connection. Holds no buffer while nothing is under way.
-pub(crate) struct Client {
-    pub(crate) stream: Stream,
-    /// Read and not yet used: the beginning of a head, of a body, or of a pipelined request.
-    pub(crate) input: Vec<u8>,
+/// A client: how its bytes travel, and where it came from.
+pub(crate) struct Client<T: Transport> {
+    pub(crate) transport: T,
     pub(crate) deadline: Deadline,
     pub(crate) worker: Rc<Worker>,
     pub(crate) listener: Arc<Listener>,
     pub(crate) peer: Peer,
 }
 
-impl Client {
+impl<T: Transport> Client<T> {
     pub(crate) fn new(
-        stream: Stream,
+        transport: T,
         peer: Peer,
         listener: Arc<Listener>,
         worker: Rc<Worker>,
     ) -> Self {
         let deadline = worker.deadlines.slot();
-        Self { stream, input: Vec::new(), deadline, worker, listener, peer }
+        Self { transport, deadline, worker, listener, peer }
     }
 
     /// Whether the client has gone, seen without reading: bytes that it sends ahead stay in the kernel.
     ///
     /// `Some(true)`: gone. `Some(false)`: it has sent more, or half-closed as it said it would; watching
     /// further would show nothing new. `None`: nothing yet, the task is woken when there is.
-    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>, said_close: bool) -> Option<bool> {
-        match self.stream.poll_peek(cx) {
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, said_close: bool) -> Option<bool> {
+        let scratch = &mut self.worker.scratch.borrow_mut()[..limits::READ_FIRST];
+        match self.transport.poll_peek(cx, scratch) {
             Poll::Pending => None,
             Poll::Ready(Peek::End) => Some(!said_close),
             Poll::Ready(Peek::Reset) => Some(true),
@@ -53,12 +54,14 @@ impl Client {
     }
 }
 
-impl Drop for Client {
+impl<T: Transport> Drop for Client<T> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.worker.registry().panics.fetch_add(1, Ordering::Relaxed);
             tracing::error!("a request ended by a panic");
         }
-        self.worker.connection_closed(&self.listener);
+        if T::IS_CONNECTION {
+            self.worker.connection_closed(&self.listener);
+        }
     }
 }

@@ -10,27 +10,39 @@ use std::task::{Context, Poll, ready};
 
 use crate::config::limits;
 use crate::router::client::Client;
+use crate::router::duplex::{Sink, Source};
 use crate::router::exchange::{After, Exchange};
+use crate::router::http1::Http1;
+use crate::router::http2;
+use crate::router::opening::Opening;
 use crate::router::reply::Refusal;
-use crate::wire::{self, BadRequest, HeadScan};
+use crate::wire::{self, HeadScan};
 
 /// The life of a connection, written by hand as a future: an async function would hold the connection twice,
 /// and once more for each state.
 pub(crate) struct Live(Stage);
 
 enum Stage {
+    /// Nothing can be asked yet.
+    Opening(Opening),
     Waiting(Waiting),
     /// The exchange has the connection, and gives it back.
-    Running(Pin<Box<dyn Future<Output = (After, Client)>>>),
+    Running(Pin<Box<dyn Future<Output = (After, Client<Http1>)>>>),
+    /// Another protocol has it, to its end.
+    Http2(Pin<Box<dyn Future<Output = ()>>>),
     /// It is over, but the client may still be sending: this many bytes more are discarded.
-    WindingDown(Client, u32),
+    WindingDown(Client<Http1>, u32),
     Over,
 }
 
 impl Live {
-    pub(crate) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client<Http1>) -> Self {
         client.worker.read_clock();
-        Self(Stage::after(After::Keep, client))
+        Self(if client.listener.is_tls() {
+            Stage::Opening(Opening::new(client))
+        } else {
+            Stage::Waiting(Waiting::new(client, true))
+        })
     }
 }
 
@@ -41,13 +53,29 @@ impl Future for Live {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let next = match &mut self.0 {
-                Stage::Waiting(waiting) => match ready!(waiting.poll_head(cx)) {
+                Stage::Opening(opening) => match ready!(opening.poll(cx)) {
                     None => Stage::Over,
-                    Some(exchange) => match mem::replace(&mut self.0, Stage::Over) {
-                        Stage::Waiting(it) => Stage::Running(Box::pin(exchange.run(it.client))),
+                    Some(http2) => match mem::replace(&mut self.0, Stage::Over) {
+                        Stage::Opening(it) if http2 => Stage::http2(it.client),
+                        Stage::Opening(it) => Stage::Waiting(Waiting::new(it.client, true)),
                         other => other,
                     },
                 },
+                Stage::Waiting(waiting) => match ready!(waiting.poll_head(cx)) {
+                    Next::Over => Stage::Over,
+                    Next::Exchange(exchange) => match mem::replace(&mut self.0, Stage::Over) {
+                        Stage::Waiting(it) => Stage::Running(Box::pin(exchange.run(it.client))),
+                        other => other,
+                    },
+                    Next::Http2 => match mem::replace(&mut self.0, Stage::Over) {
+                        Stage::Waiting(it) => Stage::http2(it.client),
+                        other => other,
+                    },
+                },
+                Stage::Http2(connection) => {
+                    ready!(connection.as_mut().poll(cx));
+                    Stage::Over
+                }
                 Stage::Running(exchange) => {
                     let (after, client) = ready!(exchange.as_mut().poll(cx));
                     Stage::after(after, client)
@@ -64,15 +92,19 @@ impl Future for Live {
 }
 
 impl Stage {
+    fn http2(client: Client<Http1>) -> Self {
+        Self::Http2(Box::pin(http2::serve(client)))
+    }
+
     /// What becomes of the connection after an exchange.
-    fn after(after: After, mut client: Client) -> Self {
+    fn after(after: After, mut client: Client<Http1>) -> Self {
         match after {
-            After::Keep => Self::Waiting(Waiting::new(client)),
+            After::Keep => Self::Waiting(Waiting::new(client, false)),
             After::WindDown => {
                 // Closing with unread input would send a reset, which can destroy the answer that was just
                 // written: so our side ends, and the client's is read for a moment longer.
-                client.input = Vec::new();
-                client.stream.shut_write();
+                client.transport.input = Vec::new();
+                client.transport.stream.shut_write();
                 client.deadline.set(client.worker.read_clock().deadline(limits::WIND_DOWN));
                 Self::WindingDown(client, limits::WIND_DOWN_BYTES)
             }
@@ -82,10 +114,10 @@ impl Stage {
 }
 
 /// Reads and discards. Ready at the client's end, after enough bytes, or after enough time.
-fn poll_wind_down(client: &mut Client, left: &mut u32, cx: &mut Context<'_>) -> Poll<()> {
+fn poll_wind_down(client: &mut Client<Http1>, left: &mut u32, cx: &mut Context<'_>) -> Poll<()> {
     loop {
         let scratch = &mut client.worker.scratch.borrow_mut()[..limits::READ_FIRST];
-        match client.stream.poll_read(cx, scratch) {
+        match client.transport.stream.poll_read(cx, scratch) {
             Poll::Ready(Ok(count)) if count > 0 && (count as u32) < *left => *left -= count as u32,
             Poll::Ready(_) => return Poll::Ready(()),
             Poll::Pending if client.deadline.is_due() || client.worker.is_stopping() => {
@@ -96,87 +128,98 @@ fn poll_wind_down(client: &mut Client, left: &mut u32, cx: &mut Context<'_>) -> 
     }
 }
 
+/// What comes after waiting.
+enum Next {
+    Exchange(Exchange),
+    /// The client speaks HTTP/2 without having asked (RFC 9113 §3.3).
+    Http2,
+    Over,
+}
+
 /// A client's connection between exchanges: idle, or with the beginning of a head.
 struct Waiting {
-    client: Client,
+    client: Client<Http1>,
     /// How far the head at the front of the client's input has been looked at.
     scan: HeadScan,
+    /// Nothing has been asked on the connection yet.
+    fresh: bool,
 }
 
 impl Waiting {
     /// Starts the timer of the state that has begun: `idle`, or `head` where its first byte is there.
-    fn new(client: Client) -> Self {
+    fn new(client: Client<Http1>, fresh: bool) -> Self {
         let table = client.worker.table();
         let listener = table.listener();
-        let after = if is_blank(&client.input) { listener.keepalive } else { listener.head };
+        let after =
+            if is_blank(&client.transport.input) { listener.keepalive } else { listener.head };
         client.deadline.set(client.worker.now().deadline(after));
         drop(table);
-        Self { client, scan: HeadScan::default() }
+        Self { client, scan: HeadScan::default(), fresh }
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Option<Exchange>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         self.client.deadline.attach(cx.waker());
-        if !self.client.input.is_empty() {
+        if !self.client.transport.input.is_empty() {
             // A pipelined request, or one whose first bytes came with the body before it.
-            let input = mem::take(&mut self.client.input);
-            if let Some(exchange) = self.take_head(&input) {
-                return Poll::Ready(Some(exchange));
+            let input = mem::take(&mut self.client.transport.input);
+            if let Some(next) = self.take_head(&input) {
+                return Poll::Ready(next);
             }
-            self.client.input = input;
+            self.client.transport.input = input;
         }
         match self.poll_input(cx) {
-            Poll::Ready(Some(exchange)) => Poll::Ready(Some(exchange)),
-            Poll::Ready(None) => {
-                if !is_blank(&self.client.input) {
+            Poll::Ready(Next::Over) => {
+                if !is_blank(&self.client.transport.input) {
                     self.client.worker.registry().incomplete_heads.fetch_add(1, Ordering::Relaxed);
                 }
-                Poll::Ready(None)
+                Poll::Ready(Next::Over)
             }
-            Poll::Pending if self.client.worker.is_stopping() => Poll::Ready(None),
+            Poll::Ready(next) => Poll::Ready(next),
+            Poll::Pending if self.client.worker.is_stopping() => Poll::Ready(Next::Over),
             Poll::Pending if self.client.deadline.is_due() => Poll::Ready(self.expired()),
             Poll::Pending => Poll::Pending,
         }
     }
 
-    /// Reads until a head is whole; `None` at the client's end.
-    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Option<Exchange>> {
+    /// Reads until a head is whole, or the client has ended.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         let worker = self.client.worker.clone();
         loop {
             let scratch = &mut worker.scratch.borrow_mut()[..limits::READ_FIRST];
-            let count = match ready!(self.client.stream.poll_read(cx, scratch)) {
-                Ok(0) | Err(_) => return Poll::Ready(None),
+            let count = match ready!(self.client.transport.stream.poll_read(cx, scratch)) {
+                Ok(0) | Err(_) => return Poll::Ready(Next::Over),
                 Ok(count) => count,
             };
             let now = worker.read_clock();
             let bytes = &scratch[..count];
-            if is_blank(&self.client.input) && !is_blank(bytes) {
+            if is_blank(&self.client.transport.input) && !is_blank(bytes) {
                 self.client.deadline.set(now.deadline(worker.table().listener().head));
             }
-            let exchange = if self.client.input.is_empty() {
+            let next = if self.client.transport.input.is_empty() {
                 self.take_head(bytes).or_else(|| {
-                    self.client.input = bytes.to_vec();
+                    self.client.transport.input = bytes.to_vec();
                     None
                 })
             } else {
-                let mut input = mem::take(&mut self.client.input);
+                let mut input = mem::take(&mut self.client.transport.input);
                 input.extend_from_slice(bytes);
                 self.take_head(&input).or_else(|| {
-                    self.client.input = input;
+                    self.client.transport.input = input;
                     None
                 })
             };
-            if exchange.is_some() {
-                return Poll::Ready(exchange);
+            if let Some(next) = next {
+                return Poll::Ready(next);
             }
         }
     }
 
     /// Makes an exchange of the head at the front of `bytes`, if it is whole or cannot become a good one,
-    /// and keeps what follows it in `input`.
-    fn take_head(&mut self, bytes: &[u8]) -> Option<Exchange> {
+    /// and keeps what follows it as input.
+    fn take_head(&mut self, bytes: &[u8]) -> Option<Next> {
         let begin = match wire::blank_lines(bytes) {
             Ok(begin) => begin,
-            Err(bad) => return Some(Exchange::unreadable(&self.client, bytes, bad.into())),
+            Err(bad) => return Some(self.unreadable(bytes, bad.into())),
         };
         let rest = &bytes[begin..];
         if rest.is_empty() || rest == b"\r" {
@@ -184,34 +227,38 @@ impl Waiting {
         }
         match self.scan.find_end(rest, limits::REQUEST_HEAD_MAX) {
             Ok(None) => None,
+            Ok(Some(length)) if self.fresh && rest[..length] == *HTTP2_PREFACE => {
+                self.client.transport.input = rest.to_vec();
+                Some(Next::Http2)
+            }
             Ok(Some(length)) => {
                 let (head, after) = rest.split_at(length);
                 if !after.is_empty() {
-                    self.client.input = after.to_vec();
+                    self.client.transport.input = after.to_vec();
                 }
-                Some(Exchange::admit(&self.client, head))
+                Some(Next::Exchange(Exchange::admit(&self.client, head)))
             }
-            Err(bad) => {
-                let bad = BadRequest::from(bad);
-                Some(Exchange::unreadable(
-                    &self.client,
-                    rest,
-                    Refusal::BadRequest { status: bad.status(), cause: bad.cause() },
-                ))
-            }
+            Err(bad) => Some(self.unreadable(rest, bad.into())),
         }
     }
 
     /// The timer of `idle` ends it silently, that of `head` with 408.
-    fn expired(&mut self) -> Option<Exchange> {
-        if is_blank(&self.client.input) {
-            return None;
+    fn expired(&mut self) -> Next {
+        if is_blank(&self.client.transport.input) {
+            return Next::Over;
         }
-        let input = mem::take(&mut self.client.input);
-        let refusal = Refusal::BadRequest { status: 408, cause: "head timeout" };
-        Some(Exchange::unreadable(&self.client, &input, refusal))
+        let input = mem::take(&mut self.client.transport.input);
+        self.unreadable(&input, Refusal::BadRequest { status: 408, cause: "head timeout" })
+    }
+
+    fn unreadable(&self, bytes: &[u8], refusal: Refusal) -> Next {
+        Next::Exchange(Exchange::unreadable(&self.client, bytes, refusal))
     }
 }
+
+/// What of HTTP/2's preface looks like a head (RFC 9113 §3.4). Only at a connection's beginning: behind a
+/// request somebody in front may believe that they still speak HTTP/1.1 with us.
+const HTTP2_PREFACE: &[u8; 18] = b"PRI * HTTP/2.0\r\n\r\n";
 
 /// Whether there is nothing but blank lines, which begin no head: old clients send one after a body
 /// (RFC 9112 §2.2).
@@ -228,6 +275,6 @@ mod tests {
         // 889 bytes are tokio's own per connection (task and registration, each on cache lines of their
         // own) with a future of 104; one line more is what the promise of 1 KiB leaves.
         let size = size_of::<Live>();
-        assert!(size <= 128, "{size} bytes; the client itself has {}", size_of::<Client>());
+        assert!(size <= 128, "{size} bytes; the client itself has {}", size_of::<Client<Http1>>());
     }
 }

@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::config::limits;
-use crate::model::Expect;
+use crate::model::{Expect, Host};
 use crate::router::access_log::{self, Outcome};
 use crate::router::client::Client;
 use crate::router::clock::Moment;
@@ -20,12 +20,12 @@ use crate::router::relay::{End, Relay};
 use crate::router::reply::{Refusal, Reply};
 use crate::router::request::Request;
 use crate::router::search::Search;
+use crate::router::security::{Security, TlsVersion};
+use crate::router::transport::Transport;
 use crate::router::upgrade;
 use crate::router::worker::Worker;
-use crate::table::{App, Dyno};
-use crate::wire::{
-    BadHead, BadRequest, ChunkedDecoder, FieldSlots, Piece, RequestBody, RequestHead, Target,
-};
+use crate::table::{App, Dyno, Table};
+use crate::wire::{BadHead, BadRequest, FieldSlots, RequestHead, Target};
 
 /// One request and its answer.
 pub(crate) struct Exchange {
@@ -34,6 +34,9 @@ pub(crate) struct Exchange {
     request_id: RequestId,
     /// Why it goes no further, where admission says so.
     refusal: Option<Refusal>,
+    /// What that answer says beside it.
+    note: Option<Box<str>>,
+    tls: Option<TlsVersion>,
     began: Moment,
     /// When a connection was in hand, and since when connecting counts.
     connected: Option<Moment>,
@@ -58,7 +61,7 @@ pub(crate) enum After {
 impl Exchange {
     /// Reads a whole head, finds its app, and composes what the dyno will see. No await, no copy of the head
     /// but the composed one.
-    pub(crate) fn admit(client: &Client, bytes: &[u8]) -> Self {
+    pub(crate) fn admit(client: &Client<impl Transport>, bytes: &[u8]) -> Self {
         let mut slots = FieldSlots::new();
         let head = match RequestHead::parse(bytes, &mut slots) {
             Ok(head) => head,
@@ -71,9 +74,11 @@ impl Exchange {
         let peer = client.peer.ip();
         let trusted = peer
             .is_none_or(|ip| table.listener().trusted_proxies.iter().any(|net| net.contains(&ip)));
+        let security = client.transport.security();
         let with = Forwarding {
             peer,
             trusted,
+            secure: security.is_some(),
             port: client.listener.port(),
             now: worker.now(),
             random: &worker.random,
@@ -89,40 +94,57 @@ impl Exchange {
         };
         let (id, fwd) = (&composed.request_id, &composed.fwd);
         access_log::write_request(&mut text, head.method, path, head.host, id, fwd);
+        let mut note = None;
         let refusal = if composed.is_loop {
             Some(Refusal::BadRequest { status: 508, cause: "routing loop" })
+        } else if is_misdirected(&table, &head, app.as_ref(), security) {
+            Some(Refusal::Misdirected)
+        } else if let Some(answer) = challenge_answer(worker, path) {
+            note = Some(answer.into());
+            Some(Refusal::AcmeChallenge)
+        } else if let Some(location) =
+            https_only(worker, &head, app.as_deref().filter(|_| !composed.is_secure))
+        {
+            note = Some(location.into());
+            Some(Refusal::HttpsOnly)
         } else {
             refusal(app.as_deref())
         };
         let request = Request::of(&head, text, head_length, composed.wants_json);
-        Self::new(app, request, composed.request_id, refusal, worker.now())
+        Self { note, ..Self::new(client, app, request, composed.request_id, refusal) }
     }
 
     /// The exchange of a head that cannot be read: it will be refused. What can be made out of its first line is
     /// for the log.
-    pub(crate) fn unreadable(client: &Client, bytes: &[u8], refusal: Refusal) -> Self {
+    pub(crate) fn unreadable(
+        client: &Client<impl Transport>,
+        bytes: &[u8],
+        refusal: Refusal,
+    ) -> Self {
         let worker = &*client.worker;
         let request_id = RequestId::from(&worker.random.uuid()[..]);
         let (method, path) = guess_request_line(bytes);
         let fwd = client.peer.ip().map_or_else(String::new, |ip| ip.to_string());
         let mut line = Vec::new();
         access_log::write_request(&mut line, method, path, "", &request_id, fwd.as_bytes());
-        Self::new(None, Request::unreadable(line), request_id, Some(refusal), worker.now())
+        Self::new(client, None, Request::unreadable(line), request_id, Some(refusal))
     }
 
     fn new(
+        client: &Client<impl Transport>,
         app: Option<Arc<App>>,
         request: Request,
         request_id: RequestId,
         refusal: Option<Refusal>,
-        began: Moment,
     ) -> Self {
         Self {
             app,
             request,
             request_id,
             refusal,
-            began,
+            note: None,
+            tls: client.transport.security().map(|security| security.version),
+            began: client.worker.now(),
             connected: None,
             connect: None,
             dyno: None,
@@ -132,17 +154,17 @@ impl Exchange {
     }
 
     /// Lives from admission to the line. Has the client's connection until then.
-    pub(crate) async fn run(mut self, mut client: Client) -> (After, Client) {
+    pub(crate) async fn run<T: Transport>(mut self, mut client: Client<T>) -> (After, Client<T>) {
         let after = self.live(&mut client).await;
         (after, client)
     }
 
     /// The rare ways are boxed: thousands of these may be in flight at once, and each is moved into place.
-    async fn live(&mut self, client: &mut Client) -> After {
+    async fn live(&mut self, client: &mut Client<impl Transport>) -> After {
         let app = match (self.refusal, self.app.clone()) {
             (None, Some(app)) => app,
             (refusal, _) => {
-                let whole = self.take_buffered_body(client);
+                let whole = client.transport.take_body(self.request.body);
                 let refusal = refusal.unwrap_or(Refusal::NoSuchApp);
                 return Box::pin(self.refuse(client, refusal, whole)).await;
             }
@@ -161,7 +183,7 @@ impl Exchange {
                         let since = search.connecting_since();
                         self.connect = since.map(|since| client.worker.now().since(since));
                     }
-                    let whole = self.take_buffered_body(client);
+                    let whole = client.transport.take_body(self.request.body);
                     return Box::pin(self.refuse(client, refusal, whole)).await;
                 }
             };
@@ -175,8 +197,8 @@ impl Exchange {
                     self.repeats = repeats;
                 }
                 End::Answered => return self.answered(client, &relay),
-                End::Switched { to_client, to_dyno } => {
-                    return Box::pin(self.pipe(client, &app, relay, to_client, to_dyno)).await;
+                End::Switched { to_client } => {
+                    return Box::pin(self.pipe(client, &app, relay, to_client)).await;
                 }
                 End::ClientGone => return self.client_gone(client, &app, relay),
                 End::Refused(refusal) => {
@@ -187,7 +209,7 @@ impl Exchange {
     }
 
     /// Milliseconds count from here as `service=`.
-    fn begin_service(&mut self, client: &Client, dyno: Arc<Dyno>) {
+    fn begin_service(&mut self, client: &Client<impl Transport>, dyno: Arc<Dyno>) {
         let now = client.worker.now();
         self.retries += u32::from(std::mem::take(&mut self.repeats));
         self.dyno = Some(dyno);
@@ -198,14 +220,19 @@ impl Exchange {
     }
 
     /// The whole answer is with the client's socket.
-    fn answered(&mut self, client: &Client, relay: &Relay) -> After {
+    fn answered(&mut self, client: &Client<impl Transport>, relay: &Relay) -> After {
         self.end(client, None, relay.status().unwrap_or(499), Some(relay.body_bytes()));
         if relay.keeps_client() { After::Keep } else { After::WindDown }
     }
 
     /// The client hung up. Before any byte of an answer the dyno may be working: it sees the end of our side
     /// (an app that looks can stop) and keeps its slot until it is done, so that the count stays true.
-    fn client_gone(&mut self, client: &Client, app: &Arc<App>, relay: Relay) -> After {
+    fn client_gone(
+        &mut self,
+        client: &Client<impl Transport>,
+        app: &Arc<App>,
+        relay: Relay,
+    ) -> After {
         let (status, bytes) = (relay.status().unwrap_or(499), relay.body_bytes());
         if relay.is_waiting() {
             self.linger(client, app, relay, true);
@@ -219,7 +246,7 @@ impl Exchange {
     /// The exchange ended against the dyno's, the client's or our own will.
     async fn broken(
         &mut self,
-        client: &mut Client,
+        client: &mut Client<impl Transport>,
         app: &Arc<App>,
         relay: Relay,
         refusal: Refusal,
@@ -228,8 +255,8 @@ impl Exchange {
         // After a silence the client's connection ends too (state `answer`).
         let whole = relay.is_request_whole() && refusal != Refusal::IdleConnection;
         let midway = relay.is_client_midway();
-        if relay.ends_with_connection() {
-            client.stream.reset_on_close();
+        if sent.is_some() {
+            client.transport.break_off(relay.ends_with_connection());
         }
         if refusal == Refusal::RequestTimeout && relay.is_waiting() {
             self.linger(client, app, relay, false);
@@ -245,7 +272,13 @@ impl Exchange {
         }
     }
 
-    async fn cut(&mut self, client: &Client, refusal: Refusal, status: u16, bytes: u64) -> After {
+    async fn cut(
+        &mut self,
+        client: &Client<impl Transport>,
+        refusal: Refusal,
+        status: u16,
+        bytes: u64,
+    ) -> After {
         self.await_exit(client, refusal).await;
         client.worker.read_clock();
         self.end(client, Some(refusal), status, Some(bytes));
@@ -253,7 +286,13 @@ impl Exchange {
     }
 
     /// Leaves the dyno's half to itself.
-    fn linger(&self, client: &Client, app: &Arc<App>, relay: Relay, client_gone: bool) {
+    fn linger(
+        &self,
+        client: &Client<impl Transport>,
+        app: &Arc<App>,
+        relay: Relay,
+        client_gone: bool,
+    ) {
         let Some((lease, stream)) = relay.into_parts() else { return };
         if client_gone {
             stream.shut_write();
@@ -272,7 +311,12 @@ impl Exchange {
     }
 
     /// Answers in the router's own name. `whole`: the request has been read to its end.
-    async fn refuse(&mut self, client: &mut Client, refusal: Refusal, whole: bool) -> After {
+    async fn refuse<T: Transport>(
+        &mut self,
+        client: &mut Client<T>,
+        refusal: Refusal,
+        whole: bool,
+    ) -> After {
         let row = refusal.row();
         let reached = self.connected.is_some();
         if row.status == 499 {
@@ -282,21 +326,28 @@ impl Exchange {
         let keep = whole
             && client.may_keep(&self.request)
             && !matches!(refusal, Refusal::BadRequest { .. });
-        let mut reply = Vec::new();
+        let connection = if keep { "keep-alive" } else { "close" };
+        let mut bytes = Vec::new();
+        let worker = client.worker.clone();
         let body = Reply {
             refusal,
             request_id: &self.request_id,
             wants_json: self.request.wants_json,
             is_head: self.request.is_head,
-            keep_alive: keep,
+            connection: T::FRAMED.then_some(connection),
             policy: self.app.as_ref().map(|app| &app.policy),
+            note: self.note.as_deref().unwrap_or_default(),
         }
-        .write(&mut reply, &mut client.worker.date.borrow_mut(), client.worker.now());
-        let delivered = self.deliver(client, reply).await;
+        .write(
+            &mut client.transport,
+            &mut bytes,
+            &mut worker.date.borrow_mut(),
+            worker.now(),
+        );
+        let delivered = self.deliver(client, bytes).await;
         self.await_exit(client, refusal).await;
         client.worker.read_clock();
-        let bytes = if reached { Some(body as u64) } else { None };
-        self.end(client, Some(refusal), row.status, bytes);
+        self.end(client, Some(refusal), row.status, reached.then_some(body as u64));
         match (delivered, keep) {
             (false, _) => After::Close,
             (true, true) => After::Keep,
@@ -305,18 +356,21 @@ impl Exchange {
     }
 
     /// Writes the router's own answer; `false` if the client does not take it.
-    async fn deliver(&self, client: &mut Client, reply: Vec<u8>) -> bool {
+    async fn deliver(&self, client: &mut Client<impl Transport>, reply: Vec<u8>) -> bool {
         let rolling = self.app.as_ref().map_or(limits::REPLY, |app| app.policy.timeouts.rolling);
         client.deadline.set(client.worker.read_clock().deadline(rolling));
         let mut reply = Pending::from(reply);
         poll_fn(|cx| {
             let mut moved = 0;
-            let flushed = reply.poll_flush(&mut client.stream, cx, &mut moved);
+            let flushed = reply.poll_flush(&mut client.transport, cx, &mut moved);
             if moved > 0 {
                 client.deadline.set(client.worker.read_clock().deadline(rolling));
             }
             match flushed {
-                Poll::Ready(written) => Poll::Ready(written.is_ok()),
+                Poll::Ready(written) => {
+                    client.transport.finish();
+                    Poll::Ready(written.is_ok())
+                }
                 Poll::Pending if client.deadline.is_due() || client.worker.is_stopping() => {
                     Poll::Ready(false)
                 }
@@ -328,7 +382,7 @@ impl Exchange {
 
     /// A reset is heard before the process's end is: gives the supervisor a tick to say how a dyno died, so
     /// that the line can.
-    async fn await_exit(&self, client: &Client, refusal: Refusal) {
+    async fn await_exit(&self, client: &Client<impl Transport>, refusal: Refusal) {
         let died = matches!(refusal, Refusal::ClosedWithoutResponse | Refusal::ServerInterrupted);
         let Some(dyno) = self.dyno.as_ref().filter(|dyno| died && dyno.is_managed()) else {
             return;
@@ -348,15 +402,13 @@ impl Exchange {
     /// The two sockets become one pipe.
     async fn pipe(
         &mut self,
-        client: &mut Client,
+        client: &mut Client<impl Transport>,
         app: &Arc<App>,
         relay: Relay,
         to_client: Vec<u8>,
-        to_dyno: Vec<u8>,
     ) -> After {
         let Some((lease, stream)) = relay.into_parts() else { return After::Close };
-        let piped =
-            upgrade::pipe(client, stream, to_client, to_dyno, app.policy.timeouts.rolling).await;
+        let piped = upgrade::pipe(client, stream, to_client, app.policy.timeouts.rolling).await;
         drop(lease);
         client.worker.read_clock();
         self.end(client, piped.refusal, 101, Some(piped.to_client));
@@ -364,35 +416,14 @@ impl Exchange {
         if piped.refusal.is_none() { After::WindDown } else { After::Close }
     }
 
-    /// Takes a body that is whole in the client's buffer; `false` if the request goes on beyond it.
-    fn take_buffered_body(&self, client: &mut Client) -> bool {
-        match self.request.body {
-            RequestBody::None => true,
-            RequestBody::Length(length) => {
-                let buffered = client.input.len();
-                let whole = length <= buffered as u64;
-                client.input.drain(..(length as usize).min(buffered));
-                whole
-            }
-            RequestBody::Chunked => {
-                let mut decoder = ChunkedDecoder::new();
-                let mut rest = &client.input[..];
-                loop {
-                    match decoder.next(&mut rest) {
-                        Ok(Piece::Data(_)) => {}
-                        Ok(Piece::End) => {
-                            client.input = rest.to_vec();
-                            return true;
-                        }
-                        Ok(Piece::More) | Err(_) => return false,
-                    }
-                }
-            }
-        }
-    }
-
     /// The books: one line and one count, in the turn in which the exchange ends (whose clock was read).
-    fn end(&self, client: &Client, refusal: Option<Refusal>, status: u16, bytes: Option<u64>) {
+    fn end<T: Transport>(
+        &self,
+        client: &Client<T>,
+        refusal: Option<Refusal>,
+        status: u16,
+        bytes: Option<u64>,
+    ) {
         let worker: &Worker = &client.worker;
         let now = worker.now();
         worker.counters(self.app.as_deref()).request(
@@ -410,9 +441,47 @@ impl Exchange {
             service: self.connected.map(|connected| now.since(connected)),
             status,
             bytes,
+            protocol: T::PROTOCOL,
+            tls: self.tls,
             retries: self.retries,
         };
         worker.access_log.borrow_mut().request(&outcome, now);
+    }
+}
+
+/// Whether a request has come on a connection that was made for another app: a name's certificate, and
+/// whatever its clients were promised with it, hold for its own app alone. A client that shares connections
+/// between names (RFC 9113 §9.1.1) makes one for this name when it hears of it (RFC 9110 §7.4).
+fn is_misdirected(
+    table: &Table,
+    head: &RequestHead<'_, '_>,
+    app: Option<&Arc<App>>,
+    security: Option<Security<'_>>,
+) -> bool {
+    let Some(name) = security.and_then(|security| security.server_name) else { return false };
+    if matches!(&head.lookup, Host::Name(host) if **host == *name) {
+        return false;
+    }
+    let meant = table.find(&Host::Name(name.into()));
+    meant.map(|app| app.id) != app.map(|app| app.id)
+}
+
+/// What an ACME server asks for (RFC 8555 §8.3), at whichever name.
+fn challenge_answer(worker: &Worker, path: &[u8]) -> Option<String> {
+    let token = path.strip_prefix(b"/.well-known/acme-challenge/")?;
+    worker.certs.http_answer(std::str::from_utf8(token).ok()?)
+}
+
+/// Where an app that is for HTTPS only has its plain requests go. Bare addresses are excepted: no certificate
+/// is theirs, and health probes ask at them.
+fn https_only(worker: &Worker, head: &RequestHead<'_, '_>, app: Option<&App>) -> Option<String> {
+    let (Host::Name(_), true) = (&head.lookup, app?.policy.force_https) else { return None };
+    let Target::Origin(path) = head.target else { return None };
+    let (name, port) = head.host.rsplit_once(':').unwrap_or((head.host, "80"));
+    // Who was asked at the usual port is behind the other usual one too, whatever is bound here.
+    match worker.https_port() {
+        Some(own) if port != "80" && own != 443 => Some(format!("https://{name}:{own}{path}")),
+        _ => Some(format!("https://{name}{path}")),
     }
 }
 

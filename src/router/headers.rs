@@ -11,6 +11,7 @@ use crate::config::limits::VIA_MAX;
 use crate::router::clock::Moment;
 use crate::router::http_date::HttpDate;
 use crate::router::random::Random;
+use crate::router::transport::FieldSink;
 use crate::wire::{self, Field, RequestBody, RequestHead, ResponseHead, Target};
 
 /// Our name in Via (RFC 9110 §7.6.3).
@@ -22,6 +23,8 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) peer: Option<IpAddr>,
     /// Whether the peer's own X-Forwarded-* fields are believed.
     pub(crate) trusted: bool,
+    /// Whether the client's connection is secured by TLS.
+    pub(crate) secure: bool,
     /// The port that the client connected to.
     pub(crate) port: u16,
     /// When the request's head was whole.
@@ -46,6 +49,8 @@ pub(crate) struct Composed {
     pub(crate) wants_json: bool,
     /// Whether the request has come through this router too often.
     pub(crate) is_loop: bool,
+    /// Whether the client's own connection is secured, here or at a proxy that is believed.
+    pub(crate) is_secure: bool,
 }
 
 /// The client's fields that the router answers for.
@@ -148,6 +153,10 @@ impl<'b> Ours<'b> {
             fwd,
             wants_json: self.accept.is_some_and(crate::router::reply::prefers_json),
             is_loop: own_vias >= VIA_MAX,
+            is_secure: match self.forwarded_proto {
+                Some(proto) => proto.eq_ignore_ascii_case(b"https"),
+                None => with.secure,
+            },
         }
     }
 
@@ -156,7 +165,8 @@ impl<'b> Ours<'b> {
         if !composed.fwd.is_empty() {
             wire::write_field(out, "X-Forwarded-For", &composed.fwd);
         }
-        wire::write_field(out, "X-Forwarded-Proto", self.forwarded_proto.unwrap_or(b"http"));
+        let proto: &[u8] = if with.secure { b"https" } else { b"http" };
+        wire::write_field(out, "X-Forwarded-Proto", self.forwarded_proto.unwrap_or(proto));
         out.extend_from_slice(b"X-Forwarded-Port: ");
         match self.forwarded_port {
             Some(port) => out.extend_from_slice(port),
@@ -234,57 +244,57 @@ pub(crate) enum Framing {
     UntilClose,
 }
 
-/// Appends the head of a final answer, as the client sees it.
+/// Composes the head of a final answer, as the client sees it.
 pub(crate) fn compose_response(
-    out: &mut Vec<u8>,
+    to: &mut dyn FieldSink,
     head: &ResponseHead<'_, '_>,
     framing: Framing,
     connection: Option<&str>,
     date: &mut HttpDate,
     now: Moment,
 ) {
-    compose_interim(out, head);
+    compose_interim(to, head);
     if !head.has("date") {
-        wire::write_field(out, "Date", date.text(now.wall()));
+        to.field("Date", date.text(now.wall()));
     }
     match framing {
         Framing::Length(length) => {
-            write_length(out, length);
+            let mut digits = SmallVec::<[u8; 20]>::new();
+            // Writing to a SmallVec does not fail.
+            let _ = write!(digits, "{length}");
+            to.field("Content-Length", &digits);
         }
-        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        Framing::Chunked => to.field("Transfer-Encoding", b"chunked"),
         Framing::None | Framing::UntilClose => {}
     }
     if let Some(connection) = connection {
-        wire::write_field(out, "Connection", connection.as_bytes());
+        to.field("Connection", connection.as_bytes());
     }
-    out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a whole interim (1xx) answer.
-pub(crate) fn write_interim(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>) {
-    compose_interim(out, head);
-    out.extend_from_slice(b"\r\n");
+/// Composes the head of the answer that turns the connection into a pipe.
+pub(crate) fn compose_switching(
+    to: &mut dyn FieldSink,
+    head: &ResponseHead<'_, '_>,
+    tokens: &[u8],
+) {
+    compose_interim(to, head);
+    to.field("Upgrade", tokens);
+    to.field("Connection", b"Upgrade");
 }
 
-/// Appends the answer that turns the connection into a pipe.
-pub(crate) fn write_switching(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, tokens: &[u8]) {
-    compose_interim(out, head);
-    wire::write_field(out, "Upgrade", tokens);
-    out.extend_from_slice(b"Connection: Upgrade\r\n\r\n");
-}
-
-/// Status line and end-to-end fields, with our name added to Via.
-fn compose_interim(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>) {
-    wire::write_status_line(out, head.status, head.reason);
-    out.extend_from_slice(b"Via: ");
+/// Composes status and end-to-end fields, with our name added to Via: all of an interim (1xx) answer.
+pub(crate) fn compose_interim(to: &mut dyn FieldSink, head: &ResponseHead<'_, '_>) {
+    to.status(head.status, head.reason);
     let is_via = |field: &&Field<'_>| field.name.eq_ignore_ascii_case("via");
+    let mut vias = SmallVec::<[u8; 64]>::new();
     for via in head.end_to_end().filter(is_via) {
-        out.extend_from_slice(via.value);
-        out.extend_from_slice(b", ");
+        vias.extend_from_slice(via.value);
+        vias.extend_from_slice(b", ");
     }
-    out.extend_from_slice(VIA);
-    out.extend_from_slice(b"\r\n");
+    vias.extend_from_slice(VIA);
+    to.field("Via", &vias);
     for field in head.end_to_end().filter(|field| !is_via(field)) {
-        wire::write_field(out, field.name, field.value);
+        to.field(field.name, field.value);
     }
 }

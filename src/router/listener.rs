@@ -61,6 +61,15 @@ impl Listener {
         self.proxy_protocol.store(endpoint.proxy_protocol, Ordering::Relaxed);
     }
 
+    /// Where it is, and what connections begin with.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            addr: self.addr.clone(),
+            tls: self.is_tls(),
+            proxy_protocol: self.has_proxy_header(),
+        }
+    }
+
     /// Whether connections begin with a TLS handshake.
     pub(crate) fn is_tls(&self) -> bool {
         self.tls.load(Ordering::Relaxed)
@@ -80,6 +89,7 @@ impl Listener {
     pub(crate) fn port(&self) -> u16 {
         match &self.addr {
             ListenAddr::Tcp(addr) => addr.port(),
+            ListenAddr::Unix(_) if self.is_tls() => 443,
             ListenAddr::Unix(_) => 80,
         }
     }

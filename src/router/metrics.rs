@@ -121,6 +121,42 @@ pub(crate) struct Registry {
     pub(crate) panics: AtomicU64,
     /// Times accepting paused, because of the bound on connections or for want of descriptors.
     pub(crate) accept_pauses: AtomicU64,
+    /// HTTP/2 connections that were cut because of frames that only cost.
+    pub(crate) http2_floods: AtomicU64,
+    /// TLS handshakes that have ended.
+    pub(crate) handshakes: Handshakes,
+}
+
+/// TLS handshakes that have ended, by how.
+#[derive(Default)]
+pub(crate) struct Handshakes {
+    /// With a key exchange and a signature.
+    pub(crate) full: AtomicU64,
+    /// With a ticket of ours.
+    pub(crate) resumed: AtomicU64,
+    /// The client left, or spoke something else, or there were too many at a time.
+    pub(crate) failed: AtomicU64,
+    /// They took too long.
+    pub(crate) timed_out: AtomicU64,
+}
+
+impl Handshakes {
+    fn render(&self, out: &mut String) {
+        const NAME: &str = "dynomesh_tls_handshakes_total";
+        let _ = writeln!(
+            out,
+            "# HELP {NAME} TLS handshakes that have ended, by how.\n# TYPE {NAME} counter"
+        );
+        for (result, counter) in [
+            ("full", &self.full),
+            ("resumed", &self.resumed),
+            ("failed", &self.failed),
+            ("timeout", &self.timed_out),
+        ] {
+            let value = counter.load(Ordering::Relaxed);
+            let _ = writeln!(out, "{NAME}{{result=\"{result}\"}} {value}");
+        }
+    }
 }
 
 impl Registry {
@@ -165,11 +201,17 @@ impl Registry {
                 "Times that accepting paused for want of connections or descriptors.",
                 &self.accept_pauses,
             ),
+            (
+                "dynomesh_http2_floods_total",
+                "HTTP/2 connections that were cut for sending too many frames that only cost.",
+                &self.http2_floods,
+            ),
         ];
         for (name, help, counter) in plain {
             let value = counter.load(Ordering::Relaxed);
             let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}");
         }
+        self.handshakes.render(out);
     }
 
     fn totals(&self) -> BTreeMap<Box<str>, Total> {

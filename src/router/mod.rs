@@ -8,8 +8,12 @@ mod listener; // where clients connect, and who they are
 mod mailbox; // how other threads reach a worker
 mod thread; // a worker's thread: mailbox and ticks
 mod worker; // what the connections of one thread share
+mod opening; // what comes before the first head: TLS
 mod connection; // idle → head → exchange → idle
-mod client; // a client's connection, as its exchanges see it
+mod client; // a client, as its exchanges see it
+mod transport; // what an exchange asks of its client's protocol
+mod http1; // HTTP/1.1: one exchange has the connection
+mod http2; // HTTP/2: one of many streams
 mod exchange; // the life of one request, from admission to its line
 mod request; // what is kept of a head
 mod headers; // the heads that the router writes
@@ -27,6 +31,9 @@ mod lingers; // which there are
 mod reply; // the router's own answers, in one table
 mod access_log; // one line per request
 mod metrics; // request counters
+mod client_stream; // a client's socket, with TLS or without
+mod security; // how a connection is secured
+mod duplex; // where bytes come from and go
 mod stream; // a socket
 mod clock; // read once per turn
 mod deadlines; // numbers, looked at once per tick
@@ -43,6 +50,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time;
 
+use crate::certs::Certs;
 use crate::config::limits;
 use crate::model::{Endpoint, ListenAddr};
 use crate::router::clock::Moment;
@@ -60,6 +68,7 @@ pub struct Router {
     workers: Vec<Arc<Mailbox>>,
     threads: Vec<JoinHandle<()>>,
     registry: Arc<Registry>,
+    certs: Arc<Certs>,
 }
 
 /// What [`Router::start`] needs.
@@ -72,6 +81,8 @@ pub struct Options {
     pub publisher: Arc<Publisher>,
     /// Where the line per request goes.
     pub access_log: Lines,
+    /// What TLS is spoken with.
+    pub certs: Arc<Certs>,
 }
 
 /// Listeners that are bound and not yet accepted on.
@@ -92,6 +103,7 @@ impl Router {
     pub fn start(options: Options) -> io::Result<Self> {
         Moment::follow_the_wall();
         let registry = Arc::new(Registry::default());
+        let tls = options.certs.server_config();
         let door = Door::new(options.connections_max, registry.clone())?;
         let mut workers = Vec::new();
         let mut threads = Vec::new();
@@ -103,13 +115,15 @@ impl Router {
                     access_log: options.access_log.clone(),
                     registry: registry.clone(),
                     door: door.clone(),
+                    certs: options.certs.clone(),
+                    tls: tls.clone(),
                 },
             )?;
             workers.push(mailbox);
             threads.push(thread);
         }
         threads.push(door.open(&workers)?);
-        Ok(Self { door, workers, threads, registry })
+        Ok(Self { door, workers, threads, registry, certs: options.certs })
     }
 
     /// Binds those of the wanted addresses that are not listened on yet, taking inherited descriptors
@@ -150,8 +164,13 @@ impl Router {
     }
 
     /// The addresses that are accepted on, with the ports the kernel chose.
-    pub fn listening(&self) -> Vec<ListenAddr> {
-        self.door.listeners().iter().map(|it| it.listener.addr.clone()).collect()
+    pub fn listening(&self) -> Vec<Endpoint> {
+        self.door.listeners().iter().map(|it| it.listener.endpoint()).collect()
+    }
+
+    /// The certificates that it serves by.
+    pub fn certs(&self) -> &Arc<Certs> {
+        &self.certs
     }
 
     /// Client connections that are open.

@@ -3,7 +3,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use crate::router::stream::Stream;
+use crate::router::duplex::Sink;
 
 /// What is still to be written to one socket.
 #[derive(Default)]
@@ -12,18 +12,20 @@ pub(crate) struct Pending {
     written: usize,
     /// What is pending is the rest of something that was begun.
     begun: bool,
+    /// Taken, and not yet with the operating system.
+    unflushed: bool,
 }
 
 impl From<Vec<u8>> for Pending {
     fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes, written: 0, begun: false }
+        Self { bytes, ..Self::default() }
     }
 }
 
 impl Pending {
     /// Whether everything was written.
     pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.bytes.is_empty() && !self.unflushed
     }
 
     /// Adds bytes without trying to write them.
@@ -35,21 +37,21 @@ impl Pending {
     /// take. Adds to `moved` whatever it takes of both.
     pub(crate) fn send(
         &mut self,
-        stream: &mut Stream,
+        sink: &mut impl Sink,
         cx: &mut Context<'_>,
         bytes: &[u8],
         moved: &mut usize,
     ) -> io::Result<()> {
         if !self.is_empty() {
             self.push(bytes);
-            return match self.poll_flush(stream, cx, moved) {
+            return match self.poll_flush(sink, cx, moved) {
                 Poll::Ready(written) => written,
                 Poll::Pending => Ok(()),
             };
         }
         let mut taken = 0;
         while taken < bytes.len() {
-            match stream.poll_write(cx, &bytes[taken..]) {
+            match sink.poll_write(cx, &bytes[taken..]) {
                 Poll::Ready(Ok(count)) => taken += count,
                 Poll::Ready(Err(error)) if taken == 0 => return Err(error),
                 // The error comes again with the next write.
@@ -61,21 +63,28 @@ impl Pending {
             }
         }
         *moved += taken;
+        if self.bytes.is_empty() {
+            match sink.poll_flush(cx) {
+                Poll::Ready(flushed) => flushed?,
+                Poll::Pending => self.unflushed = true,
+            }
+        }
         Ok(())
     }
 
     /// Writes what is pending. Adds to `moved` whatever the socket takes, also when there is more.
     pub(crate) fn poll_flush(
         &mut self,
-        stream: &mut Stream,
+        sink: &mut impl Sink,
         cx: &mut Context<'_>,
         moved: &mut usize,
     ) -> Poll<io::Result<()>> {
         while self.written < self.bytes.len() {
-            let count = ready!(stream.poll_write(cx, &self.bytes[self.written..]))?;
+            let count = ready!(sink.poll_write(cx, &self.bytes[self.written..]))?;
             self.written += count;
             *moved += count;
         }
+        ready!(sink.poll_flush(cx))?;
         *self = Self::default();
         Poll::Ready(Ok(()))
     }

@@ -10,6 +10,7 @@ use crate::router::headers::{self, Framing};
 use crate::router::relay::{Answer, End, Held, Relay, Sending};
 use crate::router::reply::Refusal;
 use crate::router::request::Request;
+use crate::router::transport::{AnswerKind, FieldSink, Transport};
 use crate::table::App;
 use crate::wire::{self, ChunkedDecoder, FieldSlots, HeadScan, Piece, ResponseBody, ResponseHead};
 
@@ -18,14 +19,14 @@ impl Relay {
     pub(crate) fn receive(
         &mut self,
         request: &Request,
-        client: &mut Client,
+        client: &mut Client<impl Transport>,
         app: &App,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
         let start = self.moved;
         loop {
             if !self.to_client.is_empty() {
-                match self.to_client.poll_flush(&mut client.stream, cx, &mut self.moved) {
+                match self.to_client.poll_flush(&mut client.transport, cx, &mut self.moved) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(_)) => return Err(End::ClientGone),
                     // The dyno waits with the client.
@@ -40,12 +41,10 @@ impl Relay {
                     return Ok(());
                 }
                 let to_client = std::mem::take(to_client);
-                return Err(End::Switched {
-                    to_client,
-                    to_dyno: std::mem::take(&mut client.input),
-                });
+                return Err(End::Switched { to_client });
             }
             if matches!(self.answer, Answer::Done) {
+                client.transport.finish();
                 return Err(End::Answered);
             }
             let Some(held) = &mut self.held else { return Ok(()) };
@@ -73,7 +72,7 @@ impl Relay {
         &mut self,
         bytes: &[u8],
         request: &Request,
-        client: &mut Client,
+        client: &mut Client<impl Transport>,
         app: &App,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
@@ -110,7 +109,7 @@ impl Relay {
     fn pass_back(
         &mut self,
         bytes: &[u8],
-        client: &mut Client,
+        client: &mut Client<impl Transport>,
         app: &App,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
@@ -139,10 +138,11 @@ impl Relay {
             self.keep_dyno &= rest.is_empty();
             // Before the client is written to: the slot is free when the last byte has been read.
             self.give_back(client, app);
+            client.transport.ends(&self.trailers);
         }
         self.head_out = self.status.is_some() && !matches!(self.answer, Answer::Switching { .. });
         let bytes = if direct { bytes } else { out };
-        let sent = self.to_client.send(&mut client.stream, cx, bytes, &mut self.moved);
+        let sent = self.to_client.send(&mut client.transport, cx, bytes, &mut self.moved);
         sent.map_err(|_| End::ClientGone)
     }
 
@@ -186,6 +186,8 @@ impl Relay {
                     Ok(Piece::End) => {
                         if self.chunk_answer {
                             wire::write_last_chunk(out, decoder.trailers());
+                        } else {
+                            self.trailers = decoder.trailers().to_vec();
                         }
                         self.answer = Answer::Done;
                         break;
@@ -208,7 +210,7 @@ impl Relay {
         &mut self,
         bytes: &'a [u8],
         request: &Request,
-        client: &Client,
+        client: &mut Client<impl Transport>,
         out: &mut Vec<u8>,
     ) -> Result<&'a [u8], End> {
         let mut rest = bytes;
@@ -227,7 +229,7 @@ impl Relay {
             let head = ResponseHead::parse(head, &mut slots, request.is_head)
                 .map_err(|bad| End::Refused(bad.into()))?;
             if head.is_interim() {
-                self.take_interim(&head, request, out)?;
+                self.take_interim(&head, request, client, out)?;
             } else {
                 self.take_final(&head, request, client, out)?;
             }
@@ -241,6 +243,7 @@ impl Relay {
         &mut self,
         head: &ResponseHead<'_, '_>,
         request: &Request,
+        client: &mut Client<impl Transport>,
         out: &mut Vec<u8>,
     ) -> Result<(), End> {
         self.interims += 1;
@@ -249,23 +252,25 @@ impl Relay {
         }
         let unwanted = head.status == 100 && (self.continued || !request.expect_continue);
         if request.is_http11() && !unwanted {
-            headers::write_interim(out, head);
+            let compose = |to: &mut dyn FieldSink| headers::compose_interim(to, head);
+            client.transport.answer(out, AnswerKind::Interim, compose);
         }
         Ok(())
     }
 
-    fn take_final(
+    fn take_final<T: Transport>(
         &mut self,
         head: &ResponseHead<'_, '_>,
         request: &Request,
-        client: &Client,
+        client: &mut Client<T>,
         out: &mut Vec<u8>,
     ) -> Result<(), End> {
         if head.status == 101 {
             let tokens = head.upgrade_tokens().filter(|_| request.upgrade);
             let tokens = tokens.ok_or(End::Refused(Refusal::BadResponse("unasked 101")))?;
             let mut to_client = Vec::new();
-            headers::write_switching(&mut to_client, head, tokens);
+            let compose = |to: &mut dyn FieldSink| headers::compose_switching(to, head, tokens);
+            client.transport.answer(&mut to_client, AnswerKind::Switching, compose);
             self.answer = Answer::Switching { to_client };
             return Ok(());
         }
@@ -273,6 +278,7 @@ impl Relay {
         let framing = match head.body {
             ResponseBody::None => head.content_length().map_or(Framing::None, Framing::Length),
             ResponseBody::Length(length) => Framing::Length(length),
+            ResponseBody::Chunked | ResponseBody::UntilClose if !T::FRAMED => Framing::None,
             ResponseBody::Chunked | ResponseBody::UntilClose if request.is_http11() => {
                 Framing::Chunked
             }
@@ -284,25 +290,23 @@ impl Relay {
         self.dyno_timeout = head.keep_alive_timeout;
         self.status = Some(head.status);
         let connection = match (self.keep_client, request.is_http11()) {
+            _ if !T::FRAMED => None,
             (true, true) => None,
             (true, false) => Some("keep-alive"),
             (false, _) => Some("close"),
         };
-        let now = client.worker.now();
-        headers::compose_response(
-            out,
-            head,
-            framing,
-            connection,
-            &mut client.worker.date.borrow_mut(),
-            now,
-        );
         self.answer = match head.body {
             ResponseBody::None | ResponseBody::Length(0) => Answer::Done,
             ResponseBody::Length(length) => Answer::Length(length),
             ResponseBody::Chunked => Answer::Chunked(ChunkedDecoder::new()),
             ResponseBody::UntilClose => Answer::UntilClose,
         };
+        let kind = AnswerKind::Final { whole: matches!(self.answer, Answer::Done) };
+        let worker = client.worker.clone();
+        let date = &mut worker.date.borrow_mut();
+        client.transport.answer(out, kind, |to| {
+            headers::compose_response(to, head, framing, connection, date, worker.now());
+        });
         Ok(())
     }
 
@@ -310,7 +314,7 @@ impl Relay {
     fn dyno_closed(
         &mut self,
         request: &Request,
-        client: &mut Client,
+        client: &mut Client<impl Transport>,
         cx: &mut Context<'_>,
         how: io::Result<()>,
     ) -> Result<(), End> {
@@ -322,7 +326,7 @@ impl Relay {
                 self.moved += 1;
                 if self.chunk_answer {
                     let end = b"0\r\n\r\n";
-                    let sent = self.to_client.send(&mut client.stream, cx, end, &mut self.moved);
+                    let sent = self.to_client.send(&mut client.transport, cx, end, &mut self.moved);
                     sent.map_err(|_| End::ClientGone)?;
                 }
                 Ok(())
@@ -332,7 +336,7 @@ impl Relay {
     }
 
     /// The answer has been read to its end: the slot is free, and the connection may carry another request.
-    fn give_back(&mut self, client: &Client, app: &App) {
+    fn give_back(&mut self, client: &Client<impl Transport>, app: &App) {
         let Some(Held { lease, stream }) = self.held.take() else { return };
         if self.keep_dyno && self.is_request_whole() {
             let own = app.policy.timeouts.dyno_keepalive;

@@ -15,6 +15,7 @@ use crate::router::reply::Refusal;
 use crate::router::request::Request;
 use crate::router::retry::{self, Failure, Retry};
 use crate::router::stream::Stream;
+use crate::router::transport::{AnswerKind, FieldSink, Transport};
 use crate::router::worker::Worker;
 use crate::table::{App, Dyno, Lease};
 use crate::wire::{ChunkedDecoder, HeadScan};
@@ -28,7 +29,7 @@ pub(crate) enum End {
     /// `repeats`: some of the request was with its socket already.
     Again { retry: Retry, cause: Refusal, repeats: bool },
     /// Both sockets are a pipe from now on; these bytes go first.
-    Switched { to_client: Vec<u8>, to_dyno: Vec<u8> },
+    Switched { to_client: Vec<u8> },
     /// The client hung up.
     ClientGone,
     /// It cannot go on, and this is why.
@@ -67,6 +68,8 @@ pub(crate) struct Relay {
     /// The dyno's own `Keep-Alive: timeout`, in seconds.
     pub(crate) dyno_timeout: Option<u32>,
     pub(crate) body_bytes: u64,
+    /// The answer's trailer fields, for a client that has them apart from the body.
+    pub(crate) trailers: Vec<u8>,
     pub(crate) read_size: usize,
 }
 
@@ -83,10 +86,19 @@ pub(crate) enum Sending {
     /// This much of the body is to come from the client.
     Length(u64),
     Chunked(ChunkedDecoder),
+    /// The body's own bytes are to come, to its end.
+    Unframed,
     /// Every byte is with the dyno's socket, or pending for it.
     Done,
     /// The dyno takes no more; what it said before may be its answer.
     Broken,
+}
+
+impl Sending {
+    /// Whether some of the body is to come from the client.
+    pub(crate) fn is_body(&self) -> bool {
+        matches!(self, Self::Length(_) | Self::Chunked(_) | Self::Unframed)
+    }
 }
 
 /// How far the answer is.
@@ -110,7 +122,7 @@ pub(crate) enum Answer {
 impl Relay {
     pub(crate) fn new(
         request: &Request,
-        client: &mut Client,
+        client: &mut Client<impl Transport>,
         app: &App,
         lease: Lease,
         upstream: Upstream,
@@ -139,15 +151,19 @@ impl Relay {
             keep_dyno: false,
             dyno_timeout: None,
             body_bytes: 0,
+            trailers: Vec::new(),
             read_size: limits::READ_FIRST,
         };
         if request.expect_continue
             && request.has_body()
             && app.policy.expect == Expect::Router
-            && client.input.is_empty()
+            && !client.transport.has_input()
         {
             // Only now that there is a connection: a request that is refused must not start its upload.
-            relay.to_client.push(b"HTTP/1.1 100 Continue\r\n\r\n");
+            let mut head = Vec::new();
+            let compose = |to: &mut dyn FieldSink| to.status(100, "");
+            client.transport.answer(&mut head, AnswerKind::Interim, compose);
+            relay.to_client.push(&head);
             relay.continued = true;
         }
         relay.arm(client, app);
@@ -206,7 +222,7 @@ impl Relay {
     pub(crate) fn poll(
         &mut self,
         request: &Request,
-        client: &mut Client,
+        client: &mut Client<impl Transport>,
         app: &App,
         cx: &mut Context<'_>,
     ) -> Poll<End> {
@@ -225,7 +241,7 @@ impl Relay {
     fn turn(
         &mut self,
         request: &Request,
-        client: &mut Client,
+        client: &mut Client<impl Transport>,
         app: &App,
         cx: &mut Context<'_>,
     ) -> Result<bool, End> {
@@ -254,7 +270,7 @@ impl Relay {
     }
 
     /// Sets the timer of the present state.
-    fn arm(&self, client: &Client, app: &App) {
+    fn arm(&self, client: &Client<impl Transport>, app: &App) {
         let timeouts = &app.policy.timeouts;
         let after = if self.is_waiting() { timeouts.first_byte } else { timeouts.rolling };
         client.deadline.set(client.worker.now().deadline(after));
@@ -267,9 +283,7 @@ impl Relay {
             Refusal::ClientIdle
         } else if answer_begun {
             Refusal::IdleConnection
-        } else if self.to_dyno.is_empty()
-            && matches!(self.sending, Sending::Length(_) | Sending::Chunked(_))
-        {
+        } else if self.to_dyno.is_empty() && self.sending.is_body() {
             Refusal::ClientIdle
         } else {
             Refusal::RequestTimeout
@@ -280,11 +294,11 @@ impl Relay {
     fn watch(
         &mut self,
         request: &Request,
-        client: &Client,
+        client: &mut Client<impl Transport>,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
-        let silent = !matches!(self.sending, Sending::Length(_) | Sending::Chunked(_));
-        if self.watching && silent && client.input.is_empty() {
+        let silent = !self.sending.is_body();
+        if self.watching && silent && !client.transport.has_input() {
             match client.poll_gone(cx, request.said_close) {
                 Some(true) => return Err(End::ClientGone),
                 Some(false) => self.watching = false,

@@ -1,11 +1,9 @@
 //! The router's own answers: each reason for one, in one enum and one table.
 
-use std::io::Write;
-
 use crate::model::AppPolicy;
 use crate::router::clock::Moment;
 use crate::router::http_date::HttpDate;
-use crate::wire;
+use crate::router::transport::{AnswerKind, FieldSink, Transport};
 
 /// Why a request did not end with its dyno's whole answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +44,12 @@ pub(crate) enum Refusal {
     Restriction(&'static str),
     /// The request cannot be read, or not be served.
     BadRequest { status: u16, cause: &'static str },
+    /// The connection was made for another app's name.
+    Misdirected,
+    /// It is an ACME server's question, and here is the answer.
+    AcmeChallenge,
+    /// The app is for HTTPS only.
+    HttpsOnly,
     /// The client went away.
     ClientInterrupted,
     /// The client neither sent nor took anything for too long.
@@ -91,6 +95,9 @@ impl Refusal {
             Self::BadRequest { status, .. } => row("H26", "Request Error",                   "error",   status, ""),
             Self::ClientInterrupted      => row("H27", "Client Request Interrupted",         "warning", 499, "client"),
             Self::ClientIdle             => row("H28", "Client Connection Idle",             "warning", 499, ""),
+            Self::Misdirected            => row("H31", "Misdirected Request",                "error",   421, ""),
+            Self::AcmeChallenge          => row("",    "ACME challenge",                     "info",    200, ""),
+            Self::HttpsOnly              => row("",    "HTTPS only",                         "info",    308, ""),
             Self::AllQuarantined         => row("H34", "All up dynos are quarantined",       "error",   503, ""),
             Self::Maintenance            => row("H80", "Maintenance mode",                   "info",    503, ""),
             Self::BlankApp               => row("H81", "Blank app",                          "info",    502, ""),
@@ -109,9 +116,9 @@ impl Refusal {
     }
 
     /// Every code there is, for the counters.
-    pub(crate) const CODES: [&str; 20] = [
+    pub(crate) const CODES: [&str; 21] = [
         "H10", "H11", "H12", "H13", "H14", "H15", "H17", "H18", "H19", "H20", "H21", "H24", "H25",
-        "H26", "H27", "H28", "H34", "H80", "H81", "H99",
+        "H26", "H27", "H28", "H31", "H34", "H80", "H81", "H99",
     ];
 }
 
@@ -121,49 +128,68 @@ pub(crate) struct Reply<'a> {
     pub(crate) request_id: &'a [u8],
     pub(crate) wants_json: bool,
     pub(crate) is_head: bool,
-    pub(crate) keep_alive: bool,
+    /// What the client is told of its connection, where that is a field.
+    pub(crate) connection: Option<&'static str>,
     /// The app's own pages, where an app is known.
     pub(crate) policy: Option<&'a AppPolicy>,
+    /// Where to go instead, or what an ACME server wants to read.
+    pub(crate) note: &'a str,
 }
 
 impl Reply<'_> {
-    /// Appends the whole answer, and returns the bytes of its body.
-    pub(crate) fn write(&self, out: &mut Vec<u8>, date: &mut HttpDate, now: Moment) -> usize {
+    /// The whole answer: its head as fields, and its body, which HEAD does not get.
+    pub(crate) fn write(
+        &self,
+        transport: &mut impl Transport,
+        out: &mut Vec<u8>,
+        date: &mut HttpDate,
+        now: Moment,
+    ) -> usize {
         let row = self.refusal.row();
         let (content_type, body) = self.body(&row);
-        wire::write_status_line(out, row.status, "");
-        wire::write_field(out, "Date", date.text(now.wall()));
-        wire::write_field(out, "Content-Type", content_type.as_bytes());
-        // Writing to a Vec does not fail.
-        let _ = write!(out, "Content-Length: {}\r\n", body.len());
-        wire::write_field(out, "Cache-Control", b"no-store");
-        if row.status == 503 {
-            wire::write_field(out, "Retry-After", b"5");
-        }
-        if row.status == 405 {
-            wire::write_field(out, "Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
-        }
-        if !self.request_id.is_empty() {
-            wire::write_field(out, "X-Request-Id", self.request_id);
-        }
-        if !row.code.is_empty() {
-            wire::write_field(out, "X-Dynomesh-Error", row.code.as_bytes());
-        }
-        wire::write_field(
-            out,
-            "Connection",
-            if self.keep_alive { b"keep-alive" } else { b"close" },
-        );
-        out.extend_from_slice(b"\r\n");
+        let kind = AnswerKind::Final { whole: self.is_head || body.is_empty() };
+        transport.answer(out, kind, |to| {
+            to.status(row.status, "");
+            to.field("Date", date.text(now.wall()));
+            to.field("Content-Type", content_type.as_bytes());
+            to.field("Content-Length", body.len().to_string().as_bytes());
+            self.compose(to, &row);
+        });
         if self.is_head {
             return 0;
         }
+        transport.ends(&[]);
         out.extend_from_slice(body.as_bytes());
         body.len()
     }
 
+    fn compose(&self, to: &mut dyn FieldSink, row: &Row) {
+        to.field("Cache-Control", b"no-store");
+        if row.status == 503 {
+            to.field("Retry-After", b"5");
+        }
+        if self.refusal == Refusal::HttpsOnly {
+            to.field("Location", self.note.as_bytes());
+        }
+        if row.status == 405 {
+            to.field("Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
+        }
+        if !self.request_id.is_empty() {
+            to.field("X-Request-Id", self.request_id);
+        }
+        if !row.code.is_empty() {
+            to.field("X-Dynomesh-Error", row.code.as_bytes());
+        }
+        if let Some(connection) = self.connection {
+            to.field("Connection", connection.as_bytes());
+        }
+    }
+
     fn body(&self, row: &Row) -> (&'static str, std::borrow::Cow<'_, str>) {
         const HTML: &str = "text/html; charset=utf-8";
+        if self.refusal == Refusal::AcmeChallenge {
+            return ("application/octet-stream", self.note.into());
+        }
         if self.wants_json {
             return ("application/json", json(row, self.refusal.cause(), self.request_id).into());
         }
@@ -195,6 +221,11 @@ fn html(refusal: Refusal, row: &Row) -> String {
             ("Offline for maintenance", "This app is being worked on and will be back soon.")
         }
         Refusal::BlankApp => ("Nothing here yet", "Nothing has been deployed to this app so far."),
+        Refusal::Misdirected => (
+            "Misdirected request",
+            "This connection was made for another name. Open one for the name that you want.",
+        ),
+        Refusal::HttpsOnly => ("HTTPS only", "This app answers over HTTPS."),
         Refusal::BadRequest { .. } => ("Bad request", "The request could not be understood."),
         _ => (
             "Application error",
@@ -274,6 +305,7 @@ mod tests {
             Refusal::BadRequest { status: 400, cause: "" },
             Refusal::ClientInterrupted,
             Refusal::ClientIdle,
+            Refusal::Misdirected,
             Refusal::AllQuarantined,
             Refusal::Maintenance,
             Refusal::BlankApp,

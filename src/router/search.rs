@@ -22,9 +22,9 @@ use crate::router::reply::Refusal;
 use crate::router::request::Request;
 use crate::router::retry::{ConnectError, Retry, blame};
 use crate::router::stream::Stream;
+use crate::router::transport::Transport;
 use crate::router::worker::Worker;
 use crate::table::{App, Dyno, Lease, Roster, Standing};
-use crate::wire::RequestBody;
 
 /// The search of one request, kept over its retries: one budget, and no dyno twice.
 pub(crate) struct Search {
@@ -47,7 +47,7 @@ pub(crate) struct Search {
 }
 
 impl Search {
-    pub(crate) fn new(client: &Client, app: &App) -> Self {
+    pub(crate) fn new(client: &Client<impl Transport>, app: &App) -> Self {
         let since = client.worker.now();
         Self {
             since,
@@ -91,7 +91,7 @@ impl Search {
     pub(crate) fn find_now(
         &self,
         request: &Request,
-        client: &Client,
+        client: &Client<impl Transport>,
         app: &App,
     ) -> Option<(Lease, Upstream)> {
         let Ok(Pick::Leased(lease)) = self.pick(client, app) else { return None };
@@ -104,7 +104,7 @@ impl Search {
     pub(crate) async fn find(
         &mut self,
         request: &Request,
-        client: &mut Client,
+        client: &mut Client<impl Transport>,
         app: &Arc<App>,
     ) -> Result<(Lease, Upstream), Refusal> {
         let mut held = None;
@@ -116,7 +116,7 @@ impl Search {
     async fn look(
         &mut self,
         request: &Request,
-        client: &mut Client,
+        client: &mut Client<impl Transport>,
         app: &Arc<App>,
         held: &mut Option<Held>,
     ) -> Result<(Lease, Upstream), Refusal> {
@@ -146,7 +146,7 @@ impl Search {
     }
 
     /// Chooses; an error where waiting would not help (Heroku: Error Codes).
-    fn pick(&self, client: &Client, app: &App) -> Result<Pick, Refusal> {
+    fn pick(&self, client: &Client<impl Transport>, app: &App) -> Result<Pick, Refusal> {
         let worker = &client.worker;
         let lineup = app.roster.lineup();
         if lineup.dynos.is_empty() {
@@ -182,7 +182,7 @@ impl Search {
     async fn hold(
         &mut self,
         request: &Request,
-        client: &mut Client,
+        client: &mut Client<impl Transport>,
         app: &Arc<App>,
         changes: u64,
         until: Tick,
@@ -211,7 +211,7 @@ impl Search {
     }
 
     /// Whether the search may go on now that a deadline has passed.
-    fn in_budget(&self, client: &Client, app: &App) -> Result<(), Refusal> {
+    fn in_budget(&self, client: &Client<impl Transport>, app: &App) -> Result<(), Refusal> {
         if client.worker.read_clock().tick() < self.budget {
             return Ok(());
         }
@@ -223,7 +223,7 @@ impl Search {
     async fn connect(
         &mut self,
         request: &Request,
-        client: &mut Client,
+        client: &mut Client<impl Transport>,
         app: &Arc<App>,
         lease: &Lease,
         held: &mut Option<Held>,
@@ -276,7 +276,12 @@ impl Search {
     }
 
     /// One connect.
-    async fn attempt(&mut self, request: &Request, client: &mut Client, place: Place) -> Attempt {
+    async fn attempt(
+        &mut self,
+        request: &Request,
+        client: &mut Client<impl Transport>,
+        place: Place,
+    ) -> Attempt {
         let mut connecting = Box::pin(connect_patiently(&place.dyno));
         poll_fn(|cx| {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
@@ -295,7 +300,7 @@ impl Search {
     async fn await_place(
         &mut self,
         request: &Request,
-        client: &mut Client,
+        client: &mut Client<impl Transport>,
         mut queued: Queued,
     ) -> Attempt {
         poll_fn(|cx| {
@@ -312,7 +317,7 @@ impl Search {
     fn poll_attempt(
         &mut self,
         request: &Request,
-        client: &Client,
+        client: &mut Client<impl Transport>,
         dyno: &Arc<Dyno>,
         late: Failed,
         cx: &mut Context<'_>,
@@ -331,13 +336,13 @@ impl Search {
     fn poll_interrupted(
         &mut self,
         request: &Request,
-        client: &Client,
+        client: &mut Client<impl Transport>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Refusal>> {
         if client.worker.is_stopping() {
             return Poll::Ready(Some(Refusal::ForcedClose));
         }
-        if self.watching && !is_followed(request, &client.input) {
+        if self.watching && !client.transport.is_followed(request.body) {
             match client.poll_gone(cx, request.said_close) {
                 Some(true) => return Poll::Ready(Some(Refusal::ClientInterrupted)),
                 Some(false) => self.watching = false,
@@ -365,15 +370,6 @@ impl Search {
         }
         self.cause = Some(cause);
         if out_of_time { Err(cause) } else { Ok(()) }
-    }
-}
-
-/// Whether another request has come behind this one: a client that ends its side after several has not gone.
-fn is_followed(request: &Request, input: &[u8]) -> bool {
-    match request.body {
-        RequestBody::None => !input.is_empty(),
-        RequestBody::Length(length) => input.len() as u64 > length,
-        RequestBody::Chunked => false,
     }
 }
 
@@ -449,7 +445,11 @@ struct Held(Arc<Roster>);
 
 impl Held {
     /// Joins those who wait, unless there are too many (H11) or this request is among them already.
-    fn enter(held: &mut Option<Self>, client: &Client, app: &App) -> Result<(), Refusal> {
+    fn enter(
+        held: &mut Option<Self>,
+        client: &Client<impl Transport>,
+        app: &App,
+    ) -> Result<(), Refusal> {
         if held.is_none() {
             client.deadline.wait_for_changes(true);
             let dynos = app.roster.lineup().dynos.len().max(1) as u32;

@@ -8,14 +8,15 @@ use crate::router::client::Client;
 use crate::router::relay::{End, Relay, Sending};
 use crate::router::reply::Refusal;
 use crate::router::request::Request;
+use crate::router::transport::Transport;
 use crate::wire::{self, ChunkedDecoder, Piece, RequestBody};
 
 impl Relay {
     /// Passes on what there is of the request, as far as the dyno takes it.
-    pub(crate) fn send(
+    pub(crate) fn send<T: Transport>(
         &mut self,
         request: &Request,
-        client: &mut Client,
+        client: &mut Client<T>,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
         let Some(held) = &mut self.held else { return Ok(()) };
@@ -28,15 +29,17 @@ impl Relay {
         }
         match &mut self.sending {
             Sending::Head(_) => self.send_head(request, client, cx),
-            Sending::Length(_) | Sending::Chunked(_) => self.send_body(client, cx),
+            Sending::Length(_) | Sending::Chunked(_) | Sending::Unframed => {
+                self.send_body(client, cx)
+            }
             Sending::Done | Sending::Broken => Ok(()),
         }
     }
 
-    fn send_head(
+    fn send_head<T: Transport>(
         &mut self,
         request: &Request,
-        client: &mut Client,
+        client: &mut Client<T>,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
         let (Sending::Head(written), Some(held)) = (&mut self.sending, &mut self.held) else {
@@ -60,33 +63,37 @@ impl Relay {
         self.sending = match request.body {
             RequestBody::None | RequestBody::Length(0) => Sending::Done,
             RequestBody::Length(length) => Sending::Length(length),
-            RequestBody::Chunked => Sending::Chunked(ChunkedDecoder::new()),
+            RequestBody::Chunked if T::FRAMED => Sending::Chunked(ChunkedDecoder::new()),
+            RequestBody::Chunked => Sending::Unframed,
         };
         self.send_body(client, cx)
     }
 
     /// Passes on what the client has sent of its body. Stops reading while the dyno does not take it.
-    fn send_body(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<(), End> {
+    fn send_body<T: Transport>(
+        &mut self,
+        client: &mut Client<T>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
         let worker = client.worker.clone();
         let start = self.moved;
-        while self.to_dyno.is_empty()
-            && matches!(self.sending, Sending::Length(_) | Sending::Chunked(_))
-        {
-            if !client.input.is_empty() {
-                let input = std::mem::take(&mut client.input);
-                let used = self.pass_on(&input, &worker.out, cx)?;
-                client.input = input[used..].to_vec();
-                continue;
-            }
+        while self.to_dyno.is_empty() && self.sending.is_body() {
             let scratch = &mut worker.scratch.borrow_mut()[..self.read_size];
-            match client.stream.poll_read(cx, scratch) {
+            match client.transport.poll_read(cx, scratch) {
                 Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(0)) if matches!(self.sending, Sending::Unframed) => {
+                    let trailers = client.transport.trailers();
+                    let bad = Refusal::BadRequest { status: 400, cause: "bad trailer" };
+                    self.end_body(&trailers.map_err(|_| End::Refused(bad))?, cx);
+                }
                 // A body that is cut must not look whole: the dyno's connection is dropped with the relay.
                 Poll::Ready(Ok(0) | Err(_)) => return Err(End::ClientGone),
                 Poll::Ready(Ok(count)) => {
                     self.moved += count;
                     let used = self.pass_on(&scratch[..count], &worker.out, cx)?;
-                    client.input = scratch[used..count].to_vec();
+                    if used < count {
+                        client.transport.unread(&scratch[used..count]);
+                    }
                     self.adapt_reads(&worker, count, self.to_dyno.is_empty());
                 }
             }
@@ -95,6 +102,18 @@ impl Relay {
             }
         }
         Ok(())
+    }
+
+    /// The body has come to its end.
+    fn end_body(&mut self, trailers: &[u8], cx: &mut Context<'_>) {
+        self.sending = Sending::Done;
+        self.moved += 1;
+        let Some(held) = &mut self.held else { return };
+        let mut end = Vec::new();
+        wire::write_last_chunk(&mut end, trailers);
+        if self.to_dyno.send(&mut held.stream, cx, &end, &mut self.moved).is_err() {
+            self.sending = Sending::Broken;
+        }
     }
 
     /// Re-frames bytes of the body for the dyno. Returns how many belong to it; the rest is another request.
@@ -147,6 +166,13 @@ impl Relay {
                     }));
                 }
                 written
+            }
+            Sending::Unframed => {
+                let out = &mut *out.borrow_mut();
+                out.clear();
+                wire::write_chunk(out, bytes);
+                rest = &[];
+                self.to_dyno.send(&mut held.stream, cx, out, &mut self.moved)
             }
             Sending::Head(_) | Sending::Done | Sending::Broken => return Ok(0),
         };

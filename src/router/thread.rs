@@ -14,7 +14,9 @@ use tokio::time::{self, MissedTickBehavior};
 
 use crate::config::limits;
 use crate::router::client::Client;
+use crate::router::client_stream::ClientStream;
 use crate::router::connection::Live;
+use crate::router::http1::Http1;
 use crate::router::listener::{Listener, Peer};
 use crate::router::mailbox::{Mailbox, Message};
 use crate::router::stream::Stream;
@@ -86,7 +88,8 @@ fn receive(worker: &Rc<Worker>, message: Message) {
 fn welcome(worker: &Rc<Worker>, socket: OwnedFd, peer: Peer, listener: Arc<Listener>) {
     match Stream::accepted(socket, listener.is_tcp()) {
         Ok(stream) => {
-            let client = Client::new(stream, peer, listener, worker.clone());
+            let transport = Http1 { stream: ClientStream::Plain(stream), input: Vec::new() };
+            let client = Client::new(transport, peer, listener, worker.clone());
             // Not awaited: the worker's end waits for the count of connections instead, which costs nothing
             // per connection.
             drop(task::spawn_local(Live::new(client)));

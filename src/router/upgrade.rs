@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use crate::config::limits;
 use crate::router::client::Client;
+use crate::router::duplex::{Sink, Source};
 use crate::router::pending::Pending;
 use crate::router::reply::Refusal;
 use crate::router::stream::Stream;
+use crate::router::transport::Transport;
 use crate::router::worker::Worker;
 
 /// How a pipe ended.
@@ -20,26 +22,25 @@ pub(crate) struct Piped {
     pub(crate) refusal: Option<Refusal>,
 }
 
-/// Carries bytes both ways until one side ends, or both are silent for `rolling`. What has been read ahead
-/// on both sides goes first.
+/// Carries bytes both ways until one side ends, or both are silent for `rolling`. What the dyno sent behind
+/// its 101 goes first.
 pub(crate) async fn pipe(
-    client: &mut Client,
+    client: &mut Client<impl Transport>,
     mut dyno: Stream,
     to_client: Vec<u8>,
-    to_dyno: Vec<u8>,
     rolling: Duration,
 ) -> Piped {
     // `to_client` begins with the head of the 101 itself, which is no part of what is counted.
     let mut down = Direction::new(to_client);
-    let mut up = Direction::new(to_dyno);
+    let mut up = Direction::new(Vec::new());
     client.deadline.set(client.worker.read_clock().deadline(rolling));
     let refusal = poll_fn(|cx| {
         if client.worker.is_stopping() {
             return Poll::Ready(Some(Refusal::ForcedClose));
         }
         let before = down.moved + up.moved;
-        let upward = up.poll(&client.worker, &mut client.stream, &mut dyno, cx);
-        let downward = down.poll(&client.worker, &mut dyno, &mut client.stream, cx);
+        let upward = up.poll(&client.worker, &mut client.transport, &mut dyno, cx);
+        let downward = down.poll(&client.worker, &mut dyno, &mut client.transport, cx);
         let moved = down.moved + up.moved - before;
         if moved > 0 {
             client.deadline.set(client.worker.read_clock().deadline(rolling));
@@ -80,8 +81,8 @@ impl Direction {
     fn poll(
         &mut self,
         worker: &Worker,
-        from: &mut Stream,
-        to: &mut Stream,
+        from: &mut impl Source,
+        to: &mut impl Sink,
         cx: &mut Context<'_>,
     ) -> io::Result<()> {
         let start = self.moved;

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rustc_hash::{FxHashMap, FxHashSet};
+use rustls::ServerConfig;
 
+use crate::certs::Certs;
 use crate::config::limits;
 use crate::model::AppName;
 use crate::router::access_log::AccessLog;
@@ -17,7 +19,7 @@ use crate::router::deadlines::Deadlines;
 use crate::router::door::Door;
 use crate::router::http_date::HttpDate;
 use crate::router::lingers::Lingers;
-use crate::router::listener::Listener;
+use crate::router::listener::{Listener, Listening};
 use crate::router::mailbox::Mailbox;
 use crate::router::metrics::{AppCounters, Registry};
 use crate::router::pool::Pools;
@@ -31,6 +33,8 @@ pub(crate) struct Start {
     pub(crate) access_log: Lines,
     pub(crate) registry: Arc<Registry>,
     pub(crate) door: Arc<Door>,
+    pub(crate) certs: Arc<Certs>,
+    pub(crate) tls: Arc<ServerConfig>,
 }
 
 /// All that the connections of one thread share. Each `RefCell` is borrowed within one synchronous turn.
@@ -45,6 +49,10 @@ pub(crate) struct Worker {
     pub(crate) random: Random,
     pub(crate) date: RefCell<HttpDate>,
     pub(crate) access_log: RefCell<AccessLog>,
+    /// TLS handshakes that are under way.
+    pub(crate) handshakes: Cell<usize>,
+    pub(crate) certs: Arc<Certs>,
+    tls: Arc<ServerConfig>,
     table: RefCell<Arc<Table>>,
     counters: RefCell<FxHashMap<Option<AppId>, Arc<AppCounters>>>,
     /// How often dynos have changed.
@@ -74,6 +82,17 @@ impl Worker {
     /// The table as of now, for the length of a turn.
     pub(crate) fn table(&self) -> Ref<'_, Arc<Table>> {
         self.table.borrow()
+    }
+
+    /// How TLS is spoken; all workers share it, so that each resumes what another began.
+    pub(crate) fn tls(&self) -> &Arc<ServerConfig> {
+        &self.tls
+    }
+
+    /// The port where HTTPS is accepted, the first one of the file.
+    pub(crate) fn https_port(&self) -> Option<u16> {
+        let tls = |it: &&Arc<Listening>| it.listener.is_tls();
+        self.door.listeners().iter().find(tls).map(|it| it.listener.port())
     }
 
     /// Whether answers close their connection.
@@ -106,6 +125,8 @@ impl Worker {
     /// Answers every request with its connection's last answer from now on.
     pub(crate) fn drain(&self) {
         self.draining.set(true);
+        // HTTP/2 says so at once (GOAWAY).
+        self.deadlines.wake_all();
     }
 
     /// Cuts everything that is left.
@@ -148,6 +169,9 @@ impl Worker {
             random: Random::from_system(),
             date: RefCell::default(),
             access_log: RefCell::new(AccessLog::new(start.access_log)),
+            handshakes: Cell::default(),
+            certs: start.certs,
+            tls: start.tls,
             table,
             counters: RefCell::default(),
             changes: Cell::default(),

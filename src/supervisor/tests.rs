@@ -75,6 +75,7 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
     };
     let app = |source: &AppSource| AppConfig {
         domains: vec![],
+        acme: true,
         policy: policy.clone(),
         source: source.clone(),
     };
@@ -96,6 +97,8 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
         },
         admin: AdminConfig { http: None, socket: "/dynomesh.sock".into() },
         state_dir: "/".into(),
+        certs: vec![],
+        acme: None,
         apps: apps.iter().map(|(name, source)| (app_name(name), app(source))).collect(),
         notes: Notes::default(),
     }

@@ -183,8 +183,8 @@ impl ChunkedDecoder {
     }
 }
 
-/// Parses a whole trailer section, and prints what of it may go on.
-fn passable_trailers(section: &[u8]) -> Result<Vec<u8>, BadChunk> {
+/// Parses a whole trailer section, blank line included, and prints what of it may go on.
+pub fn passable_trailers(section: &[u8]) -> Result<Vec<u8>, BadChunk> {
     let mut slots = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(section, &mut slots)
     else {

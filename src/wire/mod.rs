@@ -11,7 +11,9 @@ mod print;
 #[cfg(test)]
 mod smuggling;
 
-pub use chunked::{BadChunk, ChunkedDecoder, Piece, write_chunk, write_last_chunk};
+pub use chunked::{
+    BadChunk, ChunkedDecoder, Piece, passable_trailers, write_chunk, write_last_chunk,
+};
 pub use head::{BadHead, Field, FieldSlots, HeadScan, Version, blank_lines};
 pub use print::{write_field, write_name, write_number, write_status_line};
 pub use request_head::{BadRequest, RequestBody, RequestHead, Target};

@@ -58,9 +58,9 @@ class Mesh:
     def write(self, apps):
         """Writes the configuration. It is in force after the start, or after `reload`."""
         default_app = f'default_app = "{self.default_app}"\n' if self.default_app else ""
-        https = f'https = ["127.0.0.1:{self.https_port}"]\n' if self.https else ""
+        https = f'"127.0.0.1:{self.https_port}"' if self.https else ""
         self.config.write_text(
-            f'[router]\nhttp = ["127.0.0.1:{self.port}"]\n{https}domain = "localhost"\n{default_app}'
+            f'[router]\nhttp = ["127.0.0.1:{self.port}"]\nhttps = [{https}]\ndomain = "localhost"\n{default_app}'
             f'access_log = "{self.access_log}"\n'
             f'[admin]\nhttp = "127.0.0.1:{self.admin_port}"\n'
             f'[state]\ndir = "{self.dir}/state"\n\n{apps}'

@@ -47,7 +47,8 @@ async fn an_inherited_socket_is_used_and_the_manager_hears_of_each_state() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let manager = UnixDatagram::bind(setup.dir().join("notify")).unwrap();
-    let text = format!("[router]\nhttp = [\"{addr}\"]\n[admin]\nhttp = \"127.0.0.1:0\"\n");
+    let text =
+        format!("[router]\nhttp = [\"{addr}\"]\nhttps = []\n[admin]\nhttp = \"127.0.0.1:0\"\n");
     fs::write(setup.file(), text).unwrap();
     let (mut daemon, pid) = handed(&setup, listener.into());
 
@@ -73,14 +74,17 @@ async fn the_file_of_an_inherited_unix_socket_stays() {
         let listener = UnixListener::bind(&door).unwrap();
         let manager = UnixDatagram::bind(setup.dir().join("notify")).unwrap();
         let admin = "[admin]\nhttp = \"127.0.0.1:0\"\n";
-        let text = format!("[router]\nhttp = [\"unix:{}\"]\n{admin}", door.display());
+        let text = format!("[router]\nhttp = [\"unix:{}\"]\nhttps = []\n{admin}", door.display());
         fs::write(setup.file(), text).unwrap();
         let (mut daemon, pid) = handed(&setup, listener.into());
         assert_eq!(told(&manager).await, "READY=1");
         assert_eq!(Client::connect_unix(&door).await.get("/").await.status, 404);
         if by_reload {
-            fs::write(setup.file(), format!("[router]\nhttp = [\"127.0.0.1:0\"]\n{admin}"))
-                .unwrap();
+            fs::write(
+                setup.file(),
+                format!("[router]\nhttp = [\"127.0.0.1:0\"]\nhttps = []\n{admin}"),
+            )
+            .unwrap();
             kill_process(pid, Signal::HUP).unwrap();
             assert!(told(&manager).await.starts_with("RELOADING=1"));
             assert_eq!(told(&manager).await, "READY=1");

@@ -120,7 +120,7 @@ impl Setup {
     pub(crate) fn text(&self) -> String {
         let Self { http, router, timeouts, apps, .. } = self;
         format!(
-            "[router]\nhttp = {http:?}\ndomain = \"localhost\"\nworkers = 2\n{router}\
+            "[router]\nhttp = {http:?}\nhttps = []\ndomain = \"localhost\"\nworkers = 2\n{router}\
              [router.timeouts]\n{timeouts}[admin]\nhttp = \"127.0.0.1:0\"\n{apps}"
         )
     }

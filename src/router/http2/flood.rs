@@ -1,0 +1,209 @@
+//! Counts frames that cost the router something and carry no request: a client may send any number of them,
+//! and the protocol alone does not stop it.
+//!
+//! Walks the frame headers of what is read (RFC 9113 §4.1) before the h2 crate sees it. Two buckets: resets of
+//! streams (CVE-2023-44487), and everything else that is neither HEADERS nor a DATA frame with data.
+
+use std::time::Duration;
+
+use crate::config::limits;
+use crate::router::clock::Moment;
+
+/// Bytes of the client's preface (RFC 9113 §3.4).
+const PREFACE: usize = 24;
+const HEADER: usize = 9;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
+
+/// What is known of a connection's frames so far.
+pub(super) struct Frames {
+    /// The frame header that is being read.
+    header: [u8; HEADER],
+    have: usize,
+    /// Bytes until the next frame header.
+    skip: usize,
+    /// When the header list began that is not at its end.
+    head_since: Option<Moment>,
+    resets: Bucket,
+    idle: Bucket,
+}
+
+impl Frames {
+    pub(super) fn new(now: Moment) -> Self {
+        Self {
+            header: [0; HEADER],
+            have: 0,
+            skip: PREFACE,
+            head_since: None,
+            resets: Bucket::new(limits::RESETS_BURST, limits::RESETS_PER_SECOND, now),
+            idle: Bucket::new(limits::IDLE_FRAMES_BURST, limits::IDLE_FRAMES_PER_SECOND, now),
+        }
+    }
+
+    /// Takes note of bytes that have been read.
+    pub(super) fn read(&mut self, mut bytes: &[u8], now: Moment) {
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let count = self.skip.min(bytes.len());
+                self.skip -= count;
+                bytes = &bytes[count..];
+                continue;
+            }
+            let count = (HEADER - self.have).min(bytes.len());
+            self.header[self.have..self.have + count].copy_from_slice(&bytes[..count]);
+            self.have += count;
+            bytes = &bytes[count..];
+            if self.have == HEADER {
+                self.have = 0;
+                self.frame(now);
+            }
+        }
+    }
+
+    fn frame(&mut self, now: Moment) {
+        let [high, middle, low, kind, flags, ..] = self.header;
+        let length = u32::from_be_bytes([0, high, middle, low]) as usize;
+        self.skip = length;
+        let ends_head = flags & END_HEADERS != 0;
+        match kind {
+            HEADERS if ends_head => {}
+            HEADERS => self.head_since = Some(now),
+            CONTINUATION => {
+                if ends_head {
+                    self.head_since = None;
+                }
+                self.idle.take(now);
+            }
+            DATA if length > 0 => self.idle.give(length),
+            RST_STREAM => self.resets.take(now),
+            _ => self.idle.take(now),
+        }
+    }
+
+    /// Takes note of bytes that have been written: whoever receives much may send many window updates.
+    pub(super) fn wrote(&mut self, count: usize) {
+        self.idle.give(count);
+    }
+
+    /// Whether there were too many.
+    pub(super) fn is_flood(&self) -> bool {
+        self.resets.is_empty() || self.idle.is_empty()
+    }
+
+    /// Whether a header list has been on its way for longer than this.
+    pub(super) fn is_head_late(&self, now: Moment, head: Duration) -> bool {
+        self.head_since.is_some_and(|since| now.since(since) > head)
+    }
+}
+
+/// A bucket of frames: filled over time, emptied by one each.
+struct Bucket {
+    /// In thousandths of a frame, so that refilling loses nothing.
+    level: u64,
+    burst: u64,
+    per_second: u64,
+    filled: Moment,
+}
+
+impl Bucket {
+    fn new(burst: u64, per_second: u64, now: Moment) -> Self {
+        Self { level: burst * 1000, burst: burst * 1000, per_second, filled: now }
+    }
+
+    fn take(&mut self, now: Moment) {
+        let millis = now.since(self.filled).as_millis() as u64;
+        if millis > 0 {
+            self.level = (self.level + millis * self.per_second).min(self.burst);
+            self.filled = now;
+        }
+        self.level = self.level.saturating_sub(1000);
+    }
+
+    /// Bytes that were worth something: a frame for each KiB.
+    fn give(&mut self, bytes: usize) {
+        self.level = (self.level + bytes as u64).min(self.burst);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.level == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
+        let size = (length as u32).to_be_bytes();
+        let mut bytes = vec![size[1], size[2], size[3], kind, flags, 0, 0, 0, 1];
+        bytes.resize(HEADER + length, 0);
+        bytes
+    }
+
+    fn start() -> (Frames, Moment) {
+        let now = Moment::now();
+        let mut frames = Frames::new(now);
+        frames.read(&[0; PREFACE], now);
+        (frames, now)
+    }
+
+    #[test]
+    fn resets_are_counted_wherever_the_bytes_are_split() {
+        for split in [1, 7, 13, 1000] {
+            let (mut frames, now) = start();
+            let reset = [frame(HEADERS, END_HEADERS, 20), frame(RST_STREAM, 0, 4)].concat();
+            let bytes = reset.repeat(limits::RESETS_BURST as usize - 1);
+            bytes.chunks(split).for_each(|bytes| frames.read(bytes, now));
+            assert!(!frames.is_flood(), "split by {split}");
+            frames.read(&reset, now);
+            assert!(frames.is_flood(), "split by {split}");
+        }
+    }
+
+    #[test]
+    fn requests_and_data_are_no_flood() {
+        let (mut frames, now) = start();
+        for _ in 0..10_000 {
+            frames.read(&frame(HEADERS, END_HEADERS, 30), now);
+            frames.read(&frame(DATA, 0, 1), now);
+        }
+        assert!(!frames.is_flood());
+    }
+
+    #[test]
+    fn pings_settings_and_empty_data_are_a_flood_when_there_are_too_many() {
+        for kind in [DATA, 2, 4, 6, 8, CONTINUATION, 0xfe] {
+            let (mut frames, now) = start();
+            for _ in 0..limits::IDLE_FRAMES_BURST {
+                assert!(!frames.is_flood());
+                frames.read(&frame(kind, 0, 0), now);
+            }
+            assert!(frames.is_flood(), "frame type {kind}");
+        }
+    }
+
+    #[test]
+    fn whoever_receives_may_open_windows() {
+        let (mut frames, now) = start();
+        for _ in 0..10 * limits::IDLE_FRAMES_BURST {
+            frames.wrote(16 * 1024);
+            frames.read(&frame(8, 0, 4), now);
+        }
+        assert!(!frames.is_flood());
+    }
+
+    #[test]
+    fn a_header_list_that_never_ends_is_late() {
+        let (mut frames, now) = start();
+        let head = Duration::ZERO;
+        frames.read(&frame(HEADERS, 0, 10), now);
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(frames.is_head_late(Moment::now(), head));
+        frames.read(&frame(CONTINUATION, END_HEADERS, 10), now);
+        assert!(!frames.is_head_late(Moment::now(), head));
+    }
+}
