@@ -100,7 +100,7 @@ def tls_is_of_version_1_2_at_least(target):
     context.minimum_version = ssl.TLSVersion.TLSv1
     context.maximum_version = ssl.TLSVersion.TLSv1_1
     try:
-        target.connect(context).close()
+        target.connect(target.authority, context).close()
     except (ssl.SSLError, ConnectionError):
         return
     raise Failed("a handshake of TLS 1.1 succeeded")

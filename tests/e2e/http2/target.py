@@ -31,15 +31,18 @@ class Target:
     def scheme(self):
         return "https" if self.tls else "http"
 
-    def connect(self, context=None):
-        """A connection on which HTTP/2 is agreed upon: by ALPN, or by knowing it (RFC 9113 §3.2, §3.3)."""
+    def connect(self, authority, context=None):
+        """A connection on which HTTP/2 is agreed upon: by ALPN, or by knowing it (RFC 9113 §3.2, §3.3).
+
+        Over TLS it is for one authority, and others may be refused there (§9.1.2, 421).
+        """
         plain = socket.create_connection((self.host, self.port), self.patience_s)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not self.tls:
             return plain
         context = context or tls_context()
         context.set_alpn_protocols(["h2"])
-        secured = context.wrap_socket(plain, server_hostname=self.authority.split(":")[0])
+        secured = context.wrap_socket(plain, server_hostname=authority.split(":")[0])
         if secured.selected_alpn_protocol() != "h2":
             secured.close()
             raise Failed(f"ALPN chose {secured.selected_alpn_protocol()} where only h2 was offered")

@@ -193,8 +193,8 @@ def an_upload_that_nobody_takes(target):
     FLOW_CONTROL_ERROR, of the stream or the connection."""
     if target.deaf_authority is None:
         raise Skipped("no server there that does not read")
-    with Client(target) as client:
-        stream = client.request("POST", "/", end=False, authority=target.deaf_authority)
+    with Client(target, authority=target.deaf_authority) as client:
+        stream = client.request("POST", end=False)
         client.deadline = time.monotonic() + 60
         state, sent = client.streams[stream], 0
         room = lambda: min(state.send_window, client.send_window)
@@ -207,7 +207,7 @@ def an_upload_that_nobody_takes(target):
             if room() <= 0:
                 settle(client)
         client.data(stream, b"!")
-        client.expect_stream_error(stream, Code.FLOW_CONTROL_ERROR)
+        client.expect_refusal(stream, Code.FLOW_CONTROL_ERROR)
 
 
 def settle(client):
