@@ -26,11 +26,12 @@ PATIENCE_S = 60
 class Mesh:
     """One `dynomesh serve` with a directory, ports and log files of its own."""
 
-    def __init__(self, home, apps, default_app=None, https=False):
-        """`https`: it also listens with TLS, on `https_port`."""
+    def __init__(self, home, apps, default_app=None, https=False, router=""):
+        """`https`: it also listens with TLS, on `https_port`. `router`: more keys of that section."""
         self.dir = home
         self.port, self.https_port, self.admin_port = free_ports(3)
         self.https = https
+        self.router = router
         self.default_app = default_app
         self.config = self.dir / "dynomesh.toml"
         self.access_log = self.dir / "access.log"
@@ -61,7 +62,7 @@ class Mesh:
         https = f'"127.0.0.1:{self.https_port}"' if self.https else ""
         self.config.write_text(
             f'[router]\nhttp = ["127.0.0.1:{self.port}"]\nhttps = [{https}]\ndomain = "localhost"\n{default_app}'
-            f'access_log = "{self.access_log}"\n'
+            f'access_log = "{self.access_log}"\n{self.router}\n'
             f'[admin]\nhttp = "127.0.0.1:{self.admin_port}"\n'
             f'[state]\ndir = "{self.dir}/state"\n\n{apps}'
         )
@@ -71,6 +72,15 @@ class Mesh:
         before = self.total("dynomesh_reloads_total")
         self.process.send_signal(signal.SIGHUP)
         wait_until("the reload is counted", lambda: self.total("dynomesh_reloads_total") > before)
+
+    def ca(self):
+        """The file with the local CA's certificate, as `dynomesh ca` prints it."""
+        command = [BINARY, "ca", "--config", self.config]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S)
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
+        path = self.dir / "ca.pem"
+        path.write_bytes(done.stdout)
+        return path
 
     def is_ready(self):
         if self.process.poll() is not None:
@@ -221,7 +231,7 @@ def processes_in(directory):
 
 
 # What the checks need of PyPI.
-PACKAGES = ["gunicorn==23.0.0", "websockets==15.0.1", "hpack==4.1.0"]
+PACKAGES = ["gunicorn==23.0.0", "websockets==15.0.1", "hpack==4.2.0", "h2==4.4.1", "httpx==0.28.1"]
 
 
 def venv():
