@@ -6,6 +6,7 @@
 mod store; // what is served, shared by all
 mod resolve; // which certificate a handshake gets
 mod load; // the configuration's certificates, read and judged
+mod files; // which files they are in, and whether they changed
 mod certificate; // a chain with its key, judged
 mod local; // the mesh's own names, signed on demand
 mod ca; // the local CA
@@ -15,6 +16,7 @@ mod fixture; // for tests: a directory of certificates, and a client
 
 pub use ca::{Ca, CaError};
 pub use certificate::{Certificate, Flaw};
+pub use files::Seen;
 pub use load::{Loaded, load};
 pub use report::{Report, Source};
 pub use resolve::ACME_TLS;

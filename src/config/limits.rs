@@ -28,6 +28,9 @@ pub const BLANK_LINES_MAX: usize = 5;
 pub const CHUNK_LINE_MAX: usize = 256;
 /// Bytes of chunk extensions in one body: a byte of data per chunk with 250 of extension is an attack.
 pub const CHUNK_EXTENSIONS_MAX: usize = 16 * 1024;
+/// Bytes of a PROXY header after its addresses. A proxy that passes on what it knows of TLS needs some
+/// hundreds; beyond it the connection is closed.
+pub const PROXY_EXTENSIONS_MAX: usize = 4096;
 /// Interim (1xx) answers in one exchange; a dyno that sends more is broken (H17).
 pub const INTERIM_MAX: u32 = 64;
 
@@ -154,6 +157,9 @@ pub const CLOCK_SKEW: Duration = Duration::from_secs(86_400);
 /// How long before the end of a certificate of the file it is warned of: two weeks, as whoever forgot about it
 /// may be on holiday in one of them.
 pub const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 86_400);
+/// How often the files of certificates are looked at: a renewal comes weeks before it is needed, and a look
+/// is a `stat` per file.
+pub const CERTIFICATES_LOOK: Duration = Duration::from_secs(5);
 
 // ---- dynos ---------------------------------------------------------------------------------------------
 

@@ -12,12 +12,12 @@ use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use crate::certs::{self, Certs, CertsError, Loaded};
-use crate::config::{self, Config, ConfigError};
+use crate::certs::{Certs, CertsError, Loaded};
+use crate::config::{Config, ConfigError};
 use crate::control::{ControlError, Doors, Phase, Running};
 use crate::daemon::access_log::AccessLogError;
 use crate::daemon::notify::Notifier;
-use crate::daemon::reload::Reloader;
+use crate::daemon::reload::{Reloader, load};
 use crate::daemon::signals::{self, Ends};
 use crate::daemon::url::Url;
 use crate::daemon::watch::watch;
@@ -71,8 +71,7 @@ pub enum ServeError {
 pub fn serve(path: &Path) -> Result<(), ServeError> {
     // Before any dyno is started, which must inherit none of them.
     let inherited = inherited::take();
-    let config = Arc::new(config::load(path)?);
-    let loaded = certs::load(&config)?;
+    let (config, loaded) = load(path)?;
     let log = AppLog::new(Lines::start(Target::Stdout)?);
     telemetry::install(log.clone());
     let access_log = Lines::start(access_log::open(&config.router.access_log)?)?;

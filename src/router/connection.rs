@@ -129,6 +129,7 @@ fn poll_wind_down(client: &mut Client<Http1>, left: &mut u32, cx: &mut Context<'
 }
 
 /// What comes after waiting.
+#[expect(clippy::large_enum_variant, reason = "made and taken apart within one turn")]
 enum Next {
     Exchange(Exchange),
     /// The client speaks HTTP/2 without having asked (RFC 9113 §3.3).

@@ -13,6 +13,7 @@ use crate::model::{Expect, Host};
 use crate::router::access_log::{self, Outcome};
 use crate::router::client::Client;
 use crate::router::clock::Moment;
+use crate::router::duplex::Sink;
 use crate::router::headers::{self, Forwarding, RequestId};
 use crate::router::linger::{self, Linger};
 use crate::router::pending::Pending;
@@ -293,7 +294,7 @@ impl Exchange {
         relay: Relay,
         client_gone: bool,
     ) {
-        let Some((lease, stream)) = relay.into_parts() else { return };
+        let Some((lease, mut stream)) = relay.into_parts() else { return };
         if client_gone {
             stream.shut_write();
         }

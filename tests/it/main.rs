@@ -19,5 +19,6 @@ mod log; // the line per request, and the counters
 mod commands; // what people ask the running daemon
 mod service_manager; // systemd: sockets that it opens, states that it hears of
 mod reload; // one configuration for another
+mod certs; // certificates by name
 mod dynos; // dynos that dynomesh runs, and their faults
 mod operator; // start, check, stop
