@@ -28,12 +28,14 @@ CLIENTS = Path(edge_clients.__file__)
 
 
 def start_mesh(home, extra="", router="workers = 2"):
-    """Three apps behind TLS, on two workers whatever the machine has."""
+    """Four apps behind TLS, on two workers whatever the machine has."""
     (home / "echo/Procfile").write_text("web: node server.js\n")
     (home / "static/Procfile").write_text("web: ./start\n")
     (home / "ws/Procfile").write_text(f"web: {venv()}/python server.py\n")
-    names = ["echo", "static", "ws"]
+    (home / "grpc/Procfile").write_text(f"web: {venv()}/python server.py\n")
+    names = ["echo", "static", "ws", "grpc"]
     apps = "".join(f'[apps.{name}]\ndir = "{home / name}"\nformation = {{ web = 2 }}\n' for name in names)
+    apps += "http2_to_dyno = true\n"  # the last one's
     mesh = Mesh(home, apps + extra, default_app="echo", https=True, router=router)
     try:
         for name in names:
@@ -45,7 +47,7 @@ def start_mesh(home, extra="", router="workers = 2"):
 
 
 def edge_home():
-    return home_with({"echo": "echo", "static": "static", "ws": "websocket"})
+    return home_with({"echo": "echo", "static": "static", "ws": "websocket", "grpc": "grpc"})
 
 
 def run_client(*arguments):
@@ -152,7 +154,7 @@ class Edge(SlowClients, unittest.TestCase):
         wait_until("its line is written", line)
         self.assertRegex(line()[0], r" protocol=http2\.0 tls=true ")
 
-    # ---- nghttp2's, httpx --------------------------------------------------------------------------------
+    # ---- nghttp2's, httpx, grpc --------------------------------------------------------------------------
 
     def test_nghttp_gets_a_whole_answer(self):
         for url in [self.bare_url, f"http://127.0.0.1:{self.mesh.port}"]:
@@ -181,6 +183,9 @@ class Edge(SlowClients, unittest.TestCase):
     def test_httpx_over_http_2(self):
         # It asks the system for addresses, which may not know the names below localhost.
         run_client("httpx", f"https://localhost:{self.port}", self.ca)
+
+    def test_grpc_goes_through_to_a_dyno_that_speaks_http_2(self):
+        run_client("grpc", self.port, self.ca)
 
     # ---- openssl -----------------------------------------------------------------------------------------
 

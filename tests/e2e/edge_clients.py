@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Clients of the edge in Python, each a command: they run in the virtual environment, where their libraries are.
 
-usage: edge_clients.py httpx URL CA | websockets PORT CA | converse {direct|plain|tls|http2} PORT [CA]
+usage: edge_clients.py httpx URL CA | websockets PORT CA | grpc PORT CA | converse {direct|plain|tls|http2} PORT [CA]
 """
 
 import asyncio
 import hashlib
 import json
 import os
+import queue
 import socket
 import ssl
 import sys
@@ -22,6 +23,8 @@ def main():
         asyncio.run(httpx_client(*arguments))
     elif kind == "websockets":
         asyncio.run(websockets_client(int(arguments[0]), trust(arguments[1])))
+    elif kind == "grpc":
+        grpc_client(*arguments)
     elif kind == "converse":
         json.dump(converse(open_websocket(*arguments)), sys.stdout)
     else:
@@ -83,6 +86,40 @@ async def websockets_client(port, context):
         await connection.send("close 4001 as asked")
         await connection.wait_closed()
         assert (connection.close_code, connection.close_reason) == (4001, "as asked"), connection.close_code
+
+
+# ---- gRPC --------------------------------------------------------------------------------------------------
+
+
+def grpc_client(port, ca):
+    """Each kind of call, large messages, metadata in trailers, a failure with its words."""
+    import grpc
+
+    with open(ca, "rb") as file:
+        credentials = grpc.ssl_channel_credentials(file.read())
+    options = [("grpc.ssl_target_name_override", "grpc.localhost"), ("grpc.max_receive_message_length", 8 * MIB)]
+    with grpc.secure_channel(f"127.0.0.1:{port}", credentials, options) as channel:
+        method = lambda kind, name: getattr(channel, kind)(f"/e2e.Bytes/{name}")
+        message = os.urandom(4 * MIB - 100)
+        answer, call = method("unary_unary", "Echo").with_call(message, PATIENCE_S, [("x-asked", "this")])
+        assert answer == message
+        assert ("x-seen", "this") in [tuple(it) for it in call.trailing_metadata()], call.trailing_metadata()
+        counted = list(method("unary_stream", "Count")(b"1000", PATIENCE_S))
+        assert counted == [b"%d" % number for number in range(1000)], len(counted)
+        assert method("stream_unary", "Add")((b"%d" % number for number in range(1000)), PATIENCE_S) == b"499500"
+        asked = queue.SimpleQueue()
+        answers = method("stream_stream", "Converse")(iter(asked.get, None), PATIENCE_S)
+        for turn in range(100):
+            # The answer before the next question: both ways are open at once.
+            asked.put(b"turn %d" % turn)
+            assert next(answers) == b"TURN %d" % turn
+        asked.put(None)
+        assert list(answers) == []
+        try:
+            said = method("unary_unary", "Fail")(b"", PATIENCE_S)
+        except grpc.RpcError as error:
+            said = error.code(), error.details()
+        assert said == (grpc.StatusCode.FAILED_PRECONDITION, "as asked: żółw"), said
 
 
 # ---- the same conversation, byte for byte, on whatever carries it ------------------------------------------

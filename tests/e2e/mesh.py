@@ -231,7 +231,9 @@ def processes_in(directory):
 
 
 # What the checks need of PyPI.
-PACKAGES = ["gunicorn==23.0.0", "websockets==15.0.1", "hpack==4.2.0", "h2==4.4.1", "httpx==0.28.1"]
+PACKAGES = [
+    "gunicorn==23.0.0", "websockets==15.0.1", "hpack==4.2.0", "h2==4.4.1", "httpx==0.28.1", "grpcio==1.85.1",
+]
 
 
 def venv():

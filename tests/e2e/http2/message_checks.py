@@ -234,8 +234,8 @@ def values_with_white_space_around(target):
 def unusual_fields_that_are_right(target):
     """Empty values, bytes above 0x7f in them, and every character that a name may have."""
     with Client(target) as client:
-        extra = [("x-empty", ""), ("x-bytes", "\xc5\xbc\xc3\xb3\xc5\x82w"), ("!#$%&'*+-.^`|~0a", "1"), ("x-tab", "a\tb")]
-        client.expect_answer(client.request(extra=extra))
+        extra = [("x-empty", ""), ("x-bytes", "\xc5\xbc\xc3\xb3\xc5\x82w"), ("x-tab", "a\tb")]
+        client.expect_answer(client.request(extra=[*extra, ("!#$%&'*+-.^`|~0a", "1")]))
 
 
 @check("9113 §8.2.2")
