@@ -112,6 +112,16 @@ impl Certs {
         });
     }
 
+    /// Serves what ACME obtained for these names, and no more what it obtained for others.
+    pub(in crate::certs) fn keep_obtained(&self, wanted: impl Fn(&str) -> bool) {
+        self.change(|now| Arc::make_mut(&mut now.obtained).retain(|name, _| wanted(name)));
+    }
+
+    /// Whether a certificate of the configuration is served for this name.
+    pub(in crate::certs) fn has_own(&self, name: &str) -> bool {
+        self.resolver.snapshot.load().own.find(name).is_some()
+    }
+
     /// What is shown to clients that offer only `acme-tls/1` and ask for this name (RFC 8737); `None`: no
     /// more.
     pub fn challenge_alpn(&self, name: &str, key: Option<Arc<CertifiedKey>>) {

@@ -161,6 +161,38 @@ pub const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 86_400);
 /// is a `stat` per file.
 pub const CERTIFICATES_LOOK: Duration = Duration::from_secs(5);
 
+// ---- automatic certificates ----------------------------------------------------------------------------
+
+/// Orders under way at one time. Each is a dozen requests and a few seconds; a thousand names at once would be
+/// taken for an attack by any certificate authority.
+pub const ACME_ORDERS: usize = 4;
+/// How long an order may take in all. Validation takes seconds, issuing rarely minutes.
+pub const ACME_ORDER: Duration = Duration::from_secs(10 * 60);
+/// How long a validation, and then the issuing, is asked after.
+pub const ACME_POLL: Duration = Duration::from_secs(3 * 60);
+/// How soon the server is first asked how a validation went; doubles from there.
+pub const ACME_POLL_FIRST: Duration = Duration::from_millis(250);
+/// How long one request to the server may take in all.
+pub const ACME_REQUEST: Duration = Duration::from_secs(30);
+/// How long one address of the server may take to accept: there may be another one.
+pub const ACME_CONNECT: Duration = Duration::from_secs(5);
+/// Bytes of an answer of the server; a chain of certificates is some 5 KiB.
+pub const ACME_ANSWER_MAX: usize = 256 * 1024;
+/// Bytes of a reason that the server gives, as it is shown: a few sentences.
+pub const ACME_REASON_MAX: usize = 600;
+/// The wait after the first order of a name that failed; doubles from there. Let's Encrypt allows five failed
+/// validations of a name an hour.
+pub const ACME_BACK_OFF_FIRST: Duration = Duration::from_secs(60);
+/// The longest wait after an order that failed, unless the server asks for more.
+pub const ACME_BACK_OFF_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest Retry-After that is heeded: the longest window of Let's Encrypt's rate limits is a week.
+pub const ACME_RETRY_AFTER_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Over how long renewals that are due when the daemon starts are spread.
+pub const ACME_SPREAD: Duration = Duration::from_secs(60 * 60);
+/// How often the wall clock is asked whether a renewal is due: a machine that was suspended, or whose clock
+/// was set, knows of it by no timer.
+pub const ACME_LOOK: Duration = Duration::from_secs(60 * 60);
+
 // ---- dynos ---------------------------------------------------------------------------------------------
 
 /// The ports that are lent to web dynos: below the kernel's own range for outgoing connections (32768 on),

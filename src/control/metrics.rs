@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::certs::{Report, Source};
+use crate::certs::{AcmeState, AcmeStatus, Report, Source};
 use crate::control::Running;
 use crate::control::exposition::{Family, merge};
 use crate::table::{Dyno, Table};
@@ -21,6 +21,7 @@ pub(in crate::control) fn render(running: &Running) -> String {
     render_table(&running.publisher.table(), &mut present);
     render_certificates(&running.router.certs().report(), SystemTime::now(), &mut present);
     render_daemon(running, &mut present);
+    render_acme(&running.acme.states(), &mut present);
     merge(&[&counted, &running.recorded.render(), &present])
 }
 
@@ -112,6 +113,18 @@ fn render_daemon(running: &Running, out: &mut String) {
     .sample(&[("app", &"-")], running.access_log.dropped());
 }
 
+fn render_acme(states: &[AcmeStatus], out: &mut String) {
+    let mut family = Family::gauge(
+        out,
+        "dynomesh_acme_domains",
+        "Domains with automatic certificates, by how they stand.",
+    );
+    for word in AcmeState::WORDS {
+        let count = states.iter().filter(|status| status.state == word).count();
+        family.sample(&[("state", &word)], count);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -139,6 +152,23 @@ mod tests {
                 "dynomesh_held_requests{app=\"shop\"} 0",
                 "dynomesh_in_flight{app=\"shop\",dyno=\"web.1\"} 2",
                 "dynomesh_lingering_requests{app=\"shop\",dyno=\"web.1\"} 1",
+            ]
+        );
+    }
+
+    #[test]
+    fn domains_with_automatic_certificates_are_counted_by_state() {
+        let status = |state| AcmeStatus { name: "a".into(), state, reason: None, expires: None };
+        let mut out = String::new();
+        render_acme(&[status("OK"), status("Failing"), status("OK")], &mut out);
+        let samples: Vec<_> = out.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            samples,
+            [
+                "dynomesh_acme_domains{state=\"Waiting\"} 0",
+                "dynomesh_acme_domains{state=\"Verified\"} 0",
+                "dynomesh_acme_domains{state=\"OK\"} 2",
+                "dynomesh_acme_domains{state=\"Failing\"} 1",
             ]
         );
     }

@@ -102,10 +102,12 @@ impl Reloader {
         if config.certs.is_empty() {
             return;
         }
-        let certs = self.running.router.certs().clone();
-        match spawn_blocking(move || certs.refresh(&config)).await {
+        let (certs, read) = (self.running.router.certs().clone(), config.clone());
+        match spawn_blocking(move || certs.refresh(&read)).await {
             Ok(None) => {}
             Ok(Some(Ok(warnings))) => {
+                // A name that has a certificate now needs no automatic one.
+                self.running.acme.apply(&config);
                 tracing::info!("certificates: read again, for their files have changed");
                 warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             }
@@ -158,6 +160,7 @@ impl Reloader {
         let before = running.config.swap(config.clone());
         // Before the routes: a new name has its certificate when it leads somewhere.
         running.router.certs().swap(certs);
+        running.acme.apply(&config);
         running.supervisor.apply(&config);
         let listening = running.router.listening();
         running.router.apply(listeners);

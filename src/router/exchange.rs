@@ -73,14 +73,13 @@ impl Exchange {
         let app = table.find(&head.lookup).cloned();
         let expect_dyno = app.as_ref().is_some_and(|app| app.policy.expect == Expect::Dyno);
         let peer = client.peer.ip();
-        let trusted = peer
-            .is_none_or(|ip| table.listener().trusted_proxies.iter().any(|net| net.contains(&ip)));
+        let trusted = table.listener().trusts(peer);
         let security = client.transport.security();
         let with = Forwarding {
             peer,
             trusted,
             secure: security.is_some(),
-            port: client.listener.port(),
+            port: client.port,
             now: worker.now(),
             random: &worker.random,
             keep: app.as_ref().is_none_or(|app| !app.policy.timeouts.dyno_keepalive.is_zero()),

@@ -83,7 +83,8 @@ impl Setup {
 
     /// Listens for TLS, too.
     pub(crate) fn listen_tls(mut self) -> Self {
-        self.https.push("127.0.0.1:0".into());
+        // Another address than that of `http`: a reload knows listeners by the address as written.
+        self.https.push("127.0.0.2:0".into());
         self
     }
 
@@ -110,7 +111,13 @@ impl Setup {
         self
     }
 
-    /// Forgets the apps: for the next configuration of the same daemon.
+    /// A table of its own with these lines.
+    pub(crate) fn table(mut self, name: &str, lines: &str) -> Self {
+        writeln!(self.apps, "[{name}]\n{lines}").unwrap();
+        self
+    }
+
+    /// Forgets the apps and tables: for the next configuration of the same daemon.
     pub(crate) fn clear_apps(&mut self) {
         self.apps.clear();
     }
