@@ -9,9 +9,10 @@ import select
 import ssl
 import time
 
-from .check import Failed, check
+from .check import Failed, Skipped, check
 from .client import Client
 from .frames import Code, Flag, Kind, Setting, block, frame, indexed, remembered, settings_payload, u32
+from .window_checks import upload_until_stuck
 
 CALMING = (Code.ENHANCE_YOUR_CALM, Code.PROTOCOL_ERROR)
 FRAMES_AT_MOST = 100_000
@@ -300,3 +301,16 @@ def an_eager_client_is_no_flood(target):
             client.expect_answer(stream)
         if len(client.expect_answer(client.request("GET", "/download/10000000")).body) != 10_000_000:
             raise Failed("the answer is not whole")
+
+
+@check("9113 §10.5")
+def small_pieces_that_a_dyno_is_slow_to_take_are_no_flood(target):
+    """A thousand DATA frames of ten bytes are within every window, also while nobody takes them: no error."""
+    if target.deaf_authority is None:
+        raise Skipped("no server there that does not read")
+    with Client(target, authority=target.deaf_authority) as client:
+        stream = client.request("POST", end=False)
+        upload_until_stuck(client, stream, keep=20_000)
+        for _ in range(1000):
+            client.data(stream, b"ten bytes!")
+        client.expect_nothing_else()

@@ -195,19 +195,24 @@ def an_upload_that_nobody_takes(target):
         raise Skipped("no server there that does not read")
     with Client(target, authority=target.deaf_authority) as client:
         stream = client.request("POST", end=False)
-        client.deadline = time.monotonic() + 60
-        state, sent = client.streams[stream], 0
-        room = lambda: min(state.send_window, client.send_window)
-        while room() > 0:
-            sent += room()
-            if sent > HELD_AT_MOST:
-                raise Failed(f"{sent} bytes were taken that nobody reads")
-            upload(client, stream, room())
-            client.expect_nothing_else()
-            if room() <= 0:
-                settle(client)
+        upload_until_stuck(client, stream, keep=0)
         client.data(stream, b"!")
         client.expect_refusal(stream, Code.FLOW_CONTROL_ERROR)
+
+
+def upload_until_stuck(client, stream, keep):
+    """Sends to somebody who does not read until the server gives no more room, but for the last `keep` bytes."""
+    client.deadline = time.monotonic() + 60
+    state, sent = client.streams[stream], 0
+    room = lambda: min(state.send_window, client.send_window) - keep
+    while room() > 0:
+        sent += room()
+        if sent > HELD_AT_MOST:
+            raise Failed(f"{sent} bytes were taken that nobody reads")
+        upload(client, stream, room())
+        client.expect_nothing_else()
+        if room() <= 0:
+            settle(client)
 
 
 def settle(client):
