@@ -277,6 +277,10 @@ impl Relay {
             self.answer = Answer::Switching { to_client };
             return Ok(());
         }
+        if !T::FRAMED && request.upgrade && (200..300).contains(&head.status) {
+            // To HTTP/2 it would say that the WebSocket is there (RFC 8441 §5).
+            return Err(End::Refused(Refusal::BadResponse("no 101 to a WebSocket")));
+        }
         let whole = self.is_request_whole() && self.to_dyno.is_empty();
         let framing = match head.body {
             ResponseBody::None => head.content_length().map_or(Framing::None, Framing::Length),
