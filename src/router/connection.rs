@@ -64,7 +64,10 @@ impl Future for Live {
                     },
                 },
                 Stage::Waiting(waiting) => match ready!(waiting.poll_head(cx)) {
-                    Next::Over => Stage::Over,
+                    Next::Over => {
+                        waiting.client.transport.stream.say_goodbye();
+                        Stage::Over
+                    }
                     Next::Exchange(exchange) => match mem::replace(&mut self.0, Stage::Over) {
                         Stage::Waiting(it) => Stage::Running(Box::pin(exchange.run(it.client))),
                         other => other,
