@@ -56,6 +56,8 @@ fn builder() -> server::Builder {
         .initial_connection_window_size(limits::STREAMS_MAX * limits::STREAM_WINDOW)
         .max_send_buffer_size(limits::STREAM_UNSENT_MAX)
         .max_header_list_size(limits::HEADER_LIST_MAX)
+        // The crate's own bound counts those that come at once, for which a page that is left is enough.
+        .max_pending_accept_reset_streams(limits::RESETS_BURST as usize)
         .enable_connect_protocol();
     builder
 }
@@ -87,7 +89,13 @@ impl Driver {
                 match accepted {
                     Some(Ok((request, answer))) => begin(&self.connection, request, answer),
                     // Whoever has broken the protocol has been told so.
-                    Some(Err(_)) | None => return Poll::Ready(()),
+                    Some(Err(error)) => {
+                        if is_flood(&error) && self.phase != Phase::Cut {
+                            self.connection.count_flood();
+                        }
+                        return Poll::Ready(());
+                    }
+                    None => return Poll::Ready(()),
                 }
             }
             let before = self.phase;
@@ -108,7 +116,7 @@ impl Driver {
         let busy = connection.streams.get() > 0;
         match self.phase {
             Phase::Serving if connection.is_misused(now) => {
-                worker.registry().http2_floods.fetch_add(1, Ordering::Relaxed);
+                connection.count_flood();
                 self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 self.deadline.set(now.deadline(limits::WIND_DOWN));
                 self.phase = Phase::Cut;
@@ -124,7 +132,7 @@ impl Driver {
                     self.deadline.set(now.deadline(limits::WIND_DOWN));
                     self.phase = Phase::Leaving;
                 } else {
-                    self.deadline.set(idle);
+                    self.deadline.set(connection.head_deadline().map_or(idle, |it| it.min(idle)));
                 }
             }
             // Its exchanges end by themselves, also when the worker stops.
@@ -133,6 +141,11 @@ impl Driver {
         }
         false
     }
+}
+
+/// Whether the h2 crate has met one of its own bounds on frames that only cost.
+fn is_flood(error: &h2::Error) -> bool {
+    error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
 }
 
 /// Begins a stream's exchange, as a task of its own.

@@ -3,9 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::router::client::Client;
-use crate::router::clock::Moment;
+use crate::router::clock::{Moment, Tick};
 use crate::router::http1::Http1;
 use crate::router::http2::flood::Frames;
 use crate::router::listener::{Listener, Peer};
@@ -62,7 +63,17 @@ impl Shared {
 
     /// Whether the client sends what only costs, or is too slow with a header list.
     pub(super) fn is_misused(&self, now: Moment) -> bool {
-        let frames = self.frames.borrow();
-        frames.is_flood() || frames.is_head_late(now, self.worker.table().listener().head)
+        let late = self.head_deadline().is_some_and(|deadline| now.tick() >= deadline);
+        late || self.frames.borrow().is_flood()
+    }
+
+    /// When a header list that is on its way has taken too long.
+    pub(super) fn head_deadline(&self) -> Option<Tick> {
+        self.frames.borrow().head_deadline(self.worker.table().listener().head)
+    }
+
+    /// Counts a flood, for which the connection ends.
+    pub(super) fn count_flood(&self) {
+        self.worker.registry().http2_floods.fetch_add(1, Ordering::Relaxed);
     }
 }
