@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream};
-use http::Request;
+use http::{Request, request};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task;
 
@@ -25,6 +25,7 @@ use crate::router::http2::head;
 use crate::router::http2::shared::Shared;
 use crate::router::http2::stream::Stream;
 use crate::router::reply::Refusal;
+use crate::wire::HeadScan;
 
 /// Speaks HTTP/2 on a connection until it ends. Its preface may have been read already.
 pub(crate) async fn serve(client: Client<Http1>) {
@@ -161,19 +162,29 @@ fn begin(connection: &Rc<Shared>, request: Request<RecvStream>, answer: SendResp
         connection.worker.clone(),
     );
     client.port = connection.port;
-    let exchange =
-        if parts.extensions.get::<h2::ext::Protocol>().is_some() && !head::is_websocket(&parts) {
-            // RFC 8441 §4 names no status; RFC 9220 §3 says 501.
-            let refusal = Refusal::BadRequest { status: 501, cause: "unknown :protocol" };
-            Exchange::unreadable(&client, &text, refusal)
-        } else {
-            Exchange::admit(&client, &text)
-        };
+    let exchange = match refusal(&parts, &text) {
+        Some(refusal) => Exchange::unreadable(&client, &text, refusal),
+        None => Exchange::admit(&client, &text),
+    };
     drop(text);
     // Not awaited: it ends with its exchange, which the worker's deadlines bound.
     drop(task::spawn_local(async move {
         exchange.run(client).await;
     }));
+}
+
+/// What is refused before the head, printed as `text`, is read as one.
+fn refusal(parts: &request::Parts, text: &[u8]) -> Option<Refusal> {
+    if parts.extensions.get::<h2::ext::Protocol>().is_some() && !head::is_websocket(parts) {
+        // RFC 8441 §4 names no status; RFC 9220 §3 says 501.
+        return Some(Refusal::BadRequest { status: 501, cause: "unknown :protocol" });
+    }
+    // HTTP/1.1's bounds, and its idea of where a head ends, whatever a header list may hold.
+    match HeadScan::default().find_end(text, limits::REQUEST_HEAD_MAX) {
+        Ok(Some(length)) if length == text.len() => None,
+        Ok(_) => Some(Refusal::BadRequest { status: 400, cause: "bad field" }),
+        Err(bad) => Some(bad.into()),
+    }
 }
 
 /// The socket as the h2 crate sees it.
