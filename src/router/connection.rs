@@ -7,6 +7,7 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use crate::config::limits;
 use crate::router::client::Client;
@@ -30,7 +31,7 @@ enum Stage {
     /// The exchange has the connection, and gives it back.
     Running(Pin<Box<dyn Future<Output = (After, Client<Http1>)>>>),
     /// Another protocol has it, to its end.
-    Http2(Pin<Box<dyn Future<Output = ()>>>),
+    Http2(Pin<Box<dyn Future<Output = Option<http2::Remains>>>>),
     /// It is over, but the client may still be sending: this many bytes more are discarded.
     WindingDown(Client<Http1>, u32),
     Over,
@@ -77,10 +78,10 @@ impl Future for Live {
                         other => other,
                     },
                 },
-                Stage::Http2(connection) => {
-                    ready!(connection.as_mut().poll(cx));
-                    Stage::Over
-                }
+                Stage::Http2(connection) => match ready!(connection.as_mut().poll(cx)) {
+                    Some(it) => Stage::wind_down(it.client, it.patience),
+                    None => Stage::Over,
+                },
                 Stage::Running(exchange) => {
                     let (after, client) = ready!(exchange.as_mut().poll(cx));
                     Stage::after(after, client)
@@ -108,16 +109,18 @@ impl Stage {
                 client.fresh = false;
                 Self::Waiting(Waiting::new(client))
             }
-            After::WindDown => {
-                // Closing with unread input would send a reset, which can destroy the answer that was just
-                // written: so our side ends, and the client's is read for a moment longer.
-                client.transport.input = Vec::new();
-                client.transport.stream.shut_write();
-                client.deadline.set(client.worker.read_clock().deadline(limits::WIND_DOWN));
-                Self::WindingDown(client, limits::WIND_DOWN_BYTES)
-            }
+            After::WindDown => Self::wind_down(client, limits::WIND_DOWN),
             After::Close => Self::Over,
         }
+    }
+
+    /// Closing with unread input would send a reset, which can destroy what was written last: so our side ends,
+    /// and the client's is read for a while longer.
+    fn wind_down(mut client: Client<Http1>, patience: Duration) -> Self {
+        client.transport.input = Vec::new();
+        client.transport.stream.shut_write();
+        client.deadline.set(client.worker.read_clock().deadline(patience));
+        Self::WindingDown(client, limits::WIND_DOWN_BYTES)
     }
 }
 

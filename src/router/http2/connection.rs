@@ -1,11 +1,13 @@
 //! One client's HTTP/2 connection: drives its frames, begins a task for each stream, and ends it by GOAWAY.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{self, SendResponse};
@@ -27,12 +29,14 @@ use crate::router::http2::stream::Stream;
 use crate::router::reply::Refusal;
 use crate::wire::HeadScan;
 
-/// Speaks HTTP/2 on a connection until it ends. Its preface may have been read already.
-pub(crate) async fn serve(client: Client<Http1>) {
+/// Speaks HTTP/2 on a connection until it ends. Its preface may have been read already. The socket comes back
+/// where the client may still be sending, or taking what was said last.
+pub(crate) async fn serve(client: Client<Http1>) -> Option<Remains> {
     let connection = Rc::new(Shared::new(&client));
     let deadline = client.worker.deadlines.slot();
     let worker = client.worker.clone();
-    let io = Io { client, connection: connection.clone() };
+    let client = Rc::new(RefCell::new(client));
+    let io = Io { client: client.clone(), connection: connection.clone() };
     let mut handshake = Box::pin(builder().handshake::<_, Bytes>(io));
     deadline.set(worker.now().deadline(worker.table().listener().handshake));
     let greeted = poll_fn(|cx| {
@@ -43,9 +47,37 @@ pub(crate) async fn serve(client: Client<Http1>) {
             Poll::Pending => Poll::Pending,
         }
     });
-    let Some(greeted) = greeted.await else { return };
+    let greeted = greeted.await?;
     let mut driver = Driver { h2: greeted, connection, deadline, phase: Phase::Serving };
-    poll_fn(|cx| driver.poll(cx)).await;
+    let end = poll_fn(|cx| driver.poll(cx)).await;
+    drop(driver);
+    let client = Rc::into_inner(client)?.into_inner();
+    let patience = match end {
+        // It may take long for what is with the kernel, and lets us know how far it is: a close at which that
+        // is unread would be a reset.
+        End::Good => limits::REPLY,
+        End::Broken => limits::WIND_DOWN,
+        End::Late => return None,
+    };
+    Some(Remains { client, patience })
+}
+
+/// A socket on which HTTP/2 is over.
+pub(crate) struct Remains {
+    pub(crate) client: Client<Http1>,
+    /// How long its client may take for what was said last.
+    pub(crate) patience: Duration,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Both sides have said so.
+    Good,
+    /// The protocol was broken, or the socket.
+    Broken,
+    /// It took too long.
+    Late,
 }
 
 /// What the h2 crate is told; the reasons are with the limits.
@@ -76,14 +108,14 @@ struct Driver {
 enum Phase {
     Serving,
     /// GOAWAY has been said: the streams there are go on, and no others begin.
-    Leaving,
+    Leaving(Moment),
     /// GOAWAY has been said with an error: nothing goes on.
     Cut,
 }
 
 impl Driver {
     /// Ready when the connection is over.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let now = self.connection.worker.read_clock();
         loop {
             while let Poll::Ready(accepted) = self.h2.poll_accept(cx) {
@@ -94,14 +126,14 @@ impl Driver {
                         if is_flood(&error) && self.phase != Phase::Cut {
                             self.connection.count_flood();
                         }
-                        return Poll::Ready(());
+                        return Poll::Ready(End::Broken);
                     }
-                    None => return Poll::Ready(()),
+                    None => return Poll::Ready(End::Good),
                 }
             }
             let before = self.phase;
             if self.proceed(now) {
-                return Poll::Ready(());
+                return Poll::Ready(End::Late);
             }
             // What has been decided must be said.
             if self.phase == before {
@@ -110,7 +142,7 @@ impl Driver {
         }
     }
 
-    /// Decides whether the connection goes on. `true`: it is over.
+    /// Decides whether the connection goes on. `true`: its time is over.
     fn proceed(&mut self, now: Moment) -> bool {
         let connection = &self.connection;
         let worker = &connection.worker;
@@ -130,15 +162,19 @@ impl Driver {
                     worker.is_draining() || connection.listener.closing.load(Ordering::Relaxed);
                 if unwanted || now.tick() >= idle {
                     self.h2.graceful_shutdown();
-                    self.deadline.set(now.deadline(limits::WIND_DOWN));
-                    self.phase = Phase::Leaving;
+                    self.phase = Phase::Leaving(now);
                 } else {
                     self.deadline.set(connection.head_deadline().map_or(idle, |it| it.min(idle)));
                 }
             }
             // Its exchanges end by themselves, also when the worker stops.
-            Phase::Leaving if busy => {}
-            Phase::Leaving | Phase::Cut => return self.deadline.is_due() || worker.is_stopping(),
+            Phase::Leaving(_) if busy => {}
+            Phase::Leaving(since) => {
+                let end = connection.end_of_leaving(since);
+                self.deadline.set(end);
+                return now.tick() >= end || worker.is_stopping();
+            }
+            Phase::Cut => return self.deadline.is_due() || worker.is_stopping(),
         }
         false
     }
@@ -189,18 +225,19 @@ fn refusal(parts: &request::Parts, text: &[u8]) -> Option<Refusal> {
 
 /// The socket as the h2 crate sees it.
 struct Io {
-    client: Client<Http1>,
+    client: Rc<RefCell<Client<Http1>>>,
     connection: Rc<Shared>,
 }
 
 impl AsyncRead for Io {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { client, connection } = &mut *self;
-        let count = ready!(client.transport.poll_read(cx, buffer.initialize_unfilled()))?;
+        let Self { client, connection } = &*self;
+        let transport = &mut client.borrow_mut().transport;
+        let count = ready!(transport.poll_read(cx, buffer.initialize_unfilled()))?;
         buffer.advance(count);
         let read = &buffer.filled()[buffer.filled().len() - count..];
         connection.frames.borrow_mut().read(read, connection.worker.now());
@@ -210,21 +247,28 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let count = ready!(self.client.transport.poll_write(cx, bytes))?;
-        self.connection.frames.borrow_mut().wrote(count);
+        let Self { client, connection } = &*self;
+        let written = client.borrow_mut().transport.poll_write(cx, bytes);
+        connection.blocked.set(written.is_pending());
+        let count = ready!(written)?;
+        connection.written.set(connection.worker.now());
+        connection.frames.borrow_mut().wrote(count);
         Poll::Ready(Ok(count))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.client.transport.poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.client.borrow_mut().transport.poll_flush(cx);
+        // TLS takes more than its socket.
+        self.connection.blocked.set(flushed.is_pending());
+        flushed
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.client.transport.shut_write();
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.client.borrow_mut().transport.shut_write();
         Poll::Ready(Ok(()))
     }
 }

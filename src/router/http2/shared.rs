@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::config::limits;
 use crate::router::client::Client;
 use crate::router::clock::{Moment, Tick};
 use crate::router::http1::Http1;
@@ -26,6 +27,10 @@ pub(crate) struct Shared {
     pub(super) streams: Cell<usize>,
     /// When the last stream ended.
     pub(super) idle_since: Cell<Moment>,
+    /// When the socket last took anything.
+    pub(super) written: Cell<Moment>,
+    /// It takes no more at present.
+    pub(super) blocked: Cell<bool>,
 }
 
 impl Shared {
@@ -41,6 +46,8 @@ impl Shared {
             frames: RefCell::new(Frames::new(now)),
             streams: Cell::new(0),
             idle_since: Cell::new(now),
+            written: Cell::new(now),
+            blocked: Cell::new(false),
         }
     }
 
@@ -75,5 +82,12 @@ impl Shared {
     /// Counts a flood, for which the connection ends.
     pub(super) fn count_flood(&self) {
         self.worker.registry().http2_floods.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Until when a connection without streams may take to end after GOAWAY, which was said at `since`. The
+    /// last answers may still wait in it: as long as a client takes of them what it can, they are not cut.
+    pub(super) fn end_of_leaving(&self, since: Moment) -> Tick {
+        let since = since.max(self.idle_since.get()).max(self.written.get());
+        since.deadline(if self.blocked.get() { limits::REPLY } else { limits::WIND_DOWN })
     }
 }
