@@ -277,6 +277,10 @@ impl Relay {
             self.answer = Answer::Switching { to_client };
             return Ok(());
         }
+        if request.upgrade && !T::FRAMED && (200..300).contains(&head.status) {
+            // To extended CONNECT it would say that the tunnel is open (RFC 8441 §5).
+            return Err(End::Refused(Refusal::BadResponse("upgrade ignored")));
+        }
         let whole = self.is_request_whole() && self.to_dyno.is_empty();
         let framing = match head.body {
             ResponseBody::None => head.content_length().map_or(Framing::None, Framing::Length),

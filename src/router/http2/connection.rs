@@ -106,10 +106,11 @@ impl Driver {
         let connection = &self.connection;
         let worker = &connection.worker;
         let busy = connection.streams.get() > 0;
+        let misuse = connection.misuse(now).filter(|_| self.phase == Phase::Serving);
         match self.phase {
-            Phase::Serving if connection.is_misused(now) => {
+            Phase::Serving if let Some(reason) = misuse => {
                 worker.registry().http2_floods.fetch_add(1, Ordering::Relaxed);
-                self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                self.h2.abrupt_shutdown(reason);
                 self.deadline.set(now.deadline(limits::WIND_DOWN));
                 self.phase = Phase::Cut;
             }
@@ -136,8 +137,11 @@ impl Driver {
 }
 
 /// Begins a stream's exchange, as a task of its own.
-fn begin(connection: &Rc<Shared>, request: Request<RecvStream>, answer: SendResponse<Bytes>) {
+fn begin(connection: &Rc<Shared>, request: Request<RecvStream>, mut answer: SendResponse<Bytes>) {
     let (parts, body) = request.into_parts();
+    if head::is_malformed(&parts) {
+        return answer.send_reset(Reason::PROTOCOL_ERROR);
+    }
     let mut text = connection.worker.out.borrow_mut();
     text.clear();
     head::print(&mut text, &parts, body.is_end_stream(), &connection.worker.random);

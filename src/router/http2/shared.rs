@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use h2::Reason;
+
 use crate::router::client::Client;
 use crate::router::clock::Moment;
 use crate::router::http1::Http1;
@@ -58,9 +60,17 @@ impl Shared {
         self.idle_since.set(self.worker.now());
     }
 
-    /// Whether the client sends what only costs, or is too slow with a header list.
-    pub(super) fn is_misused(&self, now: Moment) -> bool {
+    /// Why the connection must end, where the client sends what only costs, is too slow with a header list, or
+    /// did not begin as it must.
+    pub(super) fn misuse(&self, now: Moment) -> Option<Reason> {
         let frames = self.frames.borrow();
-        frames.is_flood() || frames.is_head_late(now, self.worker.table().listener().head)
+        if frames.is_rude() {
+            Some(Reason::PROTOCOL_ERROR)
+        } else if frames.is_flood() || frames.is_head_late(now, self.worker.table().listener().head)
+        {
+            Some(Reason::ENHANCE_YOUR_CALM)
+        } else {
+            None
+        }
     }
 }
