@@ -73,6 +73,9 @@ pub const STREAMS_MAX: u32 = 100;
 pub const STREAM_WINDOW: u32 = 64 * 1024;
 /// Bytes of an answer that wait in its HTTP/2 connection to be written.
 pub const STREAM_UNSENT_MAX: usize = 64 * 1024;
+/// What the h2 crate may spend on the frames of a dyno's answer that wait to be read. A window full of
+/// messages of a few bytes, as gRPC streams them, is no attack of one's own dyno's.
+pub const DYNO_FRAMES_BUDGET: usize = 16 * 1024 * 1024;
 /// Bytes of a header list that HTTP/2 reads (RFC 9113 §6.5.2): more than a head may have, so that it is our own
 /// answer and our own line that refuse it.
 pub const HEADER_LIST_MAX: u32 = 2 * REQUEST_HEAD_MAX as u32;

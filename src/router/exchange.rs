@@ -79,7 +79,7 @@ impl Exchange {
             peer,
             trusted,
             secure: security.is_some(),
-            port: client.port,
+            port: client.listener.port(),
             now: worker.now(),
             random: &worker.random,
             keep: app.as_ref().is_none_or(|app| !app.policy.timeouts.dyno_keepalive.is_zero()),

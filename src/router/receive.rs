@@ -277,9 +277,9 @@ impl Relay {
             self.answer = Answer::Switching { to_client };
             return Ok(());
         }
-        if !T::FRAMED && request.upgrade && (200..300).contains(&head.status) {
-            // To HTTP/2 it would say that the WebSocket is there (RFC 8441 §5).
-            return Err(End::Refused(Refusal::BadResponse("no 101 to a WebSocket")));
+        if request.upgrade && !T::FRAMED && (200..300).contains(&head.status) {
+            // To extended CONNECT it would say that the tunnel is open (RFC 8441 §5).
+            return Err(End::Refused(Refusal::BadResponse("upgrade ignored")));
         }
         let whole = self.is_request_whole() && self.to_dyno.is_empty();
         let framing = match head.body {

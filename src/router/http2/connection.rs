@@ -147,10 +147,13 @@ impl Driver {
         let connection = &self.connection;
         let worker = &connection.worker;
         let busy = connection.streams.get() > 0;
+        let misuse = connection.misuse(now).filter(|_| self.phase == Phase::Serving);
         match self.phase {
-            Phase::Serving if connection.is_misused(now) => {
-                connection.count_flood();
-                self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            Phase::Serving if let Some(reason) = misuse => {
+                if reason == Reason::ENHANCE_YOUR_CALM {
+                    connection.count_flood();
+                }
+                self.h2.abrupt_shutdown(reason);
                 self.deadline.set(now.deadline(limits::WIND_DOWN));
                 self.phase = Phase::Cut;
             }
@@ -186,18 +189,20 @@ fn is_flood(error: &h2::Error) -> bool {
 }
 
 /// Begins a stream's exchange, as a task of its own.
-fn begin(connection: &Rc<Shared>, request: Request<RecvStream>, answer: SendResponse<Bytes>) {
+fn begin(connection: &Rc<Shared>, request: Request<RecvStream>, mut answer: SendResponse<Bytes>) {
     let (parts, body) = request.into_parts();
+    if head::is_malformed(&parts) {
+        return answer.send_reset(Reason::PROTOCOL_ERROR);
+    }
     let mut text = connection.worker.out.borrow_mut();
     text.clear();
     head::print(&mut text, &parts, body.is_end_stream(), &connection.worker.random);
-    let mut client = Client::new(
+    let client = Client::new(
         Stream::new(connection.clone(), body, answer),
         connection.peer,
         connection.listener.clone(),
         connection.worker.clone(),
     );
-    client.port = connection.port;
     let exchange = match refusal(&parts, &text) {
         Some(refusal) => Exchange::unreadable(&client, &text, refusal),
         None => Exchange::admit(&client, &text),

@@ -54,6 +54,7 @@ impl DynoConnection {
             .enable_push(false)
             .initial_window_size(limits::STREAM_WINDOW)
             .max_send_buffer_size(limits::STREAM_UNSENT_MAX)
+            .data_frame_budget(limits::DYNO_FRAMES_BUDGET)
             .max_header_list_size(limits::RESPONSE_HEAD_MAX as u32);
         let (requests, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
         Ok(Self { connection, requests, exchange: None, over: false })

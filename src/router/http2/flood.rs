@@ -16,6 +16,7 @@ const HEADER: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
@@ -31,6 +32,10 @@ pub(super) struct Frames {
     skip: usize,
     /// When the header list began that is not at its end.
     head_since: Option<Moment>,
+    /// Its first frame has come.
+    greeted: bool,
+    /// It was no SETTINGS (RFC 9113 §3.4); the h2 crate takes any.
+    is_rude: bool,
     resets: Bucket,
     idle: Bucket,
 }
@@ -42,6 +47,8 @@ impl Frames {
             have: 0,
             skip: PREFACE,
             head_since: None,
+            greeted: false,
+            is_rude: false,
             resets: Bucket::new(limits::RESETS_BURST, limits::RESETS_PER_SECOND, now),
             idle: Bucket::new(limits::IDLE_FRAMES_BURST, limits::IDLE_FRAMES_PER_SECOND, now),
         }
@@ -71,6 +78,8 @@ impl Frames {
         let [high, middle, low, kind, flags, ..] = self.header;
         let length = u32::from_be_bytes([0, high, middle, low]) as usize;
         self.skip = length;
+        self.is_rude |= !self.greeted && kind != SETTINGS;
+        self.greeted = true;
         let ends_head = flags & END_HEADERS != 0;
         match kind {
             HEADERS if ends_head => {}
@@ -98,6 +107,11 @@ impl Frames {
     /// Whether there were too many.
     pub(super) fn is_flood(&self) -> bool {
         self.resets.has_run_dry() || self.idle.has_run_dry()
+    }
+
+    /// Whether they did not begin as they must.
+    pub(super) fn is_rude(&self) -> bool {
+        self.is_rude
     }
 
     /// When a header list that is on its way has taken too long.
@@ -158,6 +172,8 @@ mod tests {
         let now = Moment::now();
         let mut frames = Frames::new(now);
         frames.read(&[0; PREFACE], now);
+        frames.read(&frame(SETTINGS, 0, 0), now);
+        frames.idle = Bucket::new(limits::IDLE_FRAMES_BURST, limits::IDLE_FRAMES_PER_SECOND, now);
         (frames, now)
     }
 
@@ -222,6 +238,17 @@ mod tests {
             frames.read(&frame(8, 0, 4), now);
         }
         assert!(!frames.is_flood());
+    }
+
+    #[test]
+    fn settings_come_first() {
+        let now = Moment::now();
+        for (kind, rude) in [(SETTINGS, false), (HEADERS, true), (6, true)] {
+            let mut frames = Frames::new(now);
+            frames.read(&[&[0; PREFACE][..], &frame(kind, END_HEADERS, 0)].concat(), now);
+            frames.read(&frame(HEADERS, END_HEADERS, 0), now);
+            assert_eq!(frames.is_rude(), rude, "frame type {kind}");
+        }
     }
 
     #[test]

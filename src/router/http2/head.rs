@@ -49,6 +49,20 @@ pub(super) fn print(out: &mut Vec<u8>, parts: &request::Parts, bodiless: bool, r
     out.extend_from_slice(b"\r\n");
 }
 
+/// Whether a request is malformed in a way that the h2 crate lets pass: a value with space around it
+/// (RFC 9113 §8.2.1), or a scheme that is not of the web (§8.3.1). A CONNECT that opens no tunnel of ours has no
+/// scheme.
+pub(super) fn is_malformed(parts: &request::Parts) -> bool {
+    let padded = |value: &HeaderValue| {
+        let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+        is_space(value.as_bytes().first()) || is_space(value.as_bytes().last())
+    };
+    let plain_connect =
+        parts.method == Method::CONNECT && parts.extensions.get::<Protocol>().is_none();
+    let of_the_web = matches!(parts.uri.scheme_str(), Some("http" | "https"));
+    parts.headers.values().any(padded) || !of_the_web && !plain_connect
+}
+
 /// Whether it asks for a WebSocket by extended CONNECT.
 pub(super) fn is_websocket(parts: &request::Parts) -> bool {
     let protocol = parts.extensions.get::<Protocol>();

@@ -5,6 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use h2::Reason;
+
 use crate::config::limits;
 use crate::router::client::Client;
 use crate::router::clock::{Moment, Tick};
@@ -20,7 +22,6 @@ pub(crate) struct Shared {
     pub(super) worker: Rc<Worker>,
     pub(super) listener: Arc<Listener>,
     pub(super) peer: Peer,
-    pub(super) port: u16,
     tls: Option<(TlsVersion, Option<Box<str>>)>,
     pub(super) frames: RefCell<Frames>,
     /// Streams whose exchange has not ended.
@@ -41,7 +42,6 @@ impl Shared {
             worker: client.worker.clone(),
             listener: client.listener.clone(),
             peer: client.peer,
-            port: client.port,
             tls: security.map(|it| (it.version, it.server_name.map(Into::into))),
             frames: RefCell::new(Frames::new(now)),
             streams: Cell::new(0),
@@ -68,10 +68,18 @@ impl Shared {
         self.idle_since.set(self.worker.now());
     }
 
-    /// Whether the client sends what only costs, or is too slow with a header list.
-    pub(super) fn is_misused(&self, now: Moment) -> bool {
+    /// Why the connection must end, where the client sends what only costs, is too slow with a header list, or
+    /// did not begin as it must.
+    pub(super) fn misuse(&self, now: Moment) -> Option<Reason> {
         let late = self.head_deadline().is_some_and(|deadline| now.tick() >= deadline);
-        late || self.frames.borrow().is_flood()
+        let frames = self.frames.borrow();
+        if frames.is_rude() {
+            Some(Reason::PROTOCOL_ERROR)
+        } else if late || frames.is_flood() {
+            Some(Reason::ENHANCE_YOUR_CALM)
+        } else {
+            None
+        }
     }
 
     /// When a header list that is on its way has taken too long.
