@@ -17,6 +17,8 @@ mod http2; // HTTP/2: one of many streams
 mod exchange; // the life of one request, from admission to its line
 mod request; // what is kept of a head
 mod headers; // the heads that the router writes
+mod origin; // whose request it is
+mod traffic; // what an app and a client may ask
 mod search; // hold, pick, connect
 mod pick; // two choices
 mod pool; // connections to dynos

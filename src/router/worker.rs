@@ -24,6 +24,7 @@ use crate::router::mailbox::Mailbox;
 use crate::router::metrics::{AppCounters, Registry};
 use crate::router::pool::Pools;
 use crate::router::random::Random;
+use crate::router::traffic::Seats;
 use crate::table::{App, AppId, Notice, Publisher, Table};
 use crate::telemetry::Lines;
 
@@ -47,6 +48,7 @@ pub(crate) struct Worker {
     pub(crate) pools: Pools,
     pub(crate) lingers: Lingers,
     pub(crate) random: Random,
+    pub(crate) seats: Seats,
     pub(crate) date: RefCell<HttpDate>,
     pub(crate) access_log: RefCell<AccessLog>,
     /// TLS handshakes that are under way.
@@ -167,6 +169,7 @@ impl Worker {
             pools: Pools::default(),
             lingers: Lingers::default(),
             random: Random::from_system(),
+            seats: Seats::default(),
             date: RefCell::default(),
             access_log: RefCell::new(AccessLog::new(start.access_log)),
             handshakes: Cell::default(),

@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::time;
 
 use crate::config::{AppSource, Config};
-use crate::model::{AppName, DynoAddr, DynoName, ProcessType};
+use crate::model::{AppName, AppPolicy, DynoAddr, DynoName, ProcessType};
 use crate::shutdown::Shutdown;
 use crate::table::{
-    App, AppId, Dyno, Lineup, Publisher, Roster, Routes as TableRoutes, Standing, Table,
+    App, AppId, Dyno, Lineup, Publisher, Roster, Routes as TableRoutes, Standing, Table, Traffic,
 };
 
 /// Owns what the table is made from.
@@ -39,6 +39,8 @@ struct KnownApp {
     entries: BTreeMap<u64, Standpoint>,
     /// Dynos that somebody else runs.
     external: Vec<Arc<Dyno>>,
+    /// Its limits, where it has any.
+    traffic: Option<Arc<Traffic>>,
     /// How long one of those may finish what it holds once it has gone from the configuration.
     drain: Duration,
 }
@@ -157,16 +159,23 @@ impl Routes {
 impl Known {
     fn table(&mut self, config: &Config) -> Table {
         self.version += 1;
+        for (_, gone) in self.apps.iter_mut().filter(|(name, _)| !config.apps.contains_key(name)) {
+            gone.traffic = None;
+        }
         let apps = config.apps.iter().map(|(name, app)| {
             let known = self
                 .apps
                 .entry(name.clone())
                 .or_insert_with(|| KnownApp::new(wanted(Some(&app.source))));
+            let AppPolicy { limits, client_limits, .. } = &app.policy;
+            known.traffic =
+                Traffic::of(limits, client_limits, known.traffic.as_deref()).map(Arc::new);
             let routed = App {
                 id: known.id,
                 name: name.clone(),
                 policy: app.policy.clone(),
                 roster: known.roster.clone(),
+                traffic: known.traffic.clone(),
             };
             (Arc::new(routed), app.domains.clone())
         });
@@ -188,6 +197,7 @@ impl KnownApp {
             wanted,
             entries: BTreeMap::new(),
             external: Vec::new(),
+            traffic: None,
             drain: Duration::ZERO,
         };
         app.roster = Roster::new(app.lineup().standing);
@@ -202,8 +212,7 @@ impl KnownApp {
         for addr in addresses {
             if !kept.iter().any(|dyno| dyno.addr() == addr) {
                 let number = lowest_free(&kept);
-                let name = DynoName { process_type: ProcessType::web(), number };
-                kept.push(Dyno::new(name, addr.clone(), false));
+                kept.push(Dyno::new(web(number), addr.clone(), false));
             }
         }
         self.external = kept;
@@ -248,6 +257,11 @@ fn wanted(source: Option<&AppSource>) -> Wanted {
         Some(AppSource::Managed(_)) | None => Wanted::None,
         Some(AppSource::Blank) => Wanted::Release,
     }
+}
+
+/// `web.NUMBER`
+fn web(number: u32) -> DynoName {
+    DynoName { process_type: ProcessType::web(), number }
 }
 
 fn lowest_free(dynos: &[Arc<Dyno>]) -> u32 {

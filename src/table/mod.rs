@@ -7,6 +7,7 @@
 pub mod lease; // one request's slot on one dyno; the word behind the drain
 pub mod atomic; // the atomics of `lease`, replaced by loom's in its test
 mod dyno; // the record of one process start
+mod traffic; // what an app is asked, counted against its limits
 mod roster; // an app's dynos, as routable now
 mod snapshot; // domain → app
 mod publish; // swap, tell the workers, bury the old
@@ -15,3 +16,4 @@ pub use dyno::{Dyno, Lease};
 pub use publish::{Acknowledged, Notice, Publisher, Subscriber};
 pub use roster::{Lineup, Roster, Standing};
 pub use snapshot::{App, AppId, Routes, Table};
+pub use traffic::{ClientSlot, Limited, Slot, Traffic};
