@@ -42,7 +42,7 @@ impl Scene {
         let app = table.apps().iter().find(|it| it.name.as_str() == app).unwrap();
         let name = DynoName { process_type: ProcessType::web(), number: 1 };
         let dyno = Dyno::new(name, DynoAddr::parse("127.0.0.1:1").unwrap(), true);
-        let lineup = Lineup { dynos: vec![dyno.clone()], standing: Standing::Up };
+        let lineup = Lineup { dynos: vec![dyno.clone()], ring: None, standing: Standing::Up };
         self.publisher.publish_lineup(&app.roster, lineup);
         dyno
     }

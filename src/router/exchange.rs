@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::config::limits;
 use crate::model::{ClientNet, Expect, Host};
 use crate::router::access_log::{self, Outcome};
+use crate::router::affinity::Wish;
 use crate::router::client::Client;
 use crate::router::clock::Moment;
 use crate::router::headers::{self, Forwarding, RequestId};
@@ -120,7 +121,9 @@ impl Exchange {
             _ => Ok(None),
         };
         let refusal = refusal.or(counted.as_ref().err().copied());
-        let request = Request::of(&head, text, head_length, composed.wants_json);
+        let wish = |app: &Arc<App>| Wish::of(app, &head, composed.is_secure, origin);
+        let wish = app.as_ref().map_or(Wish::Any, wish);
+        let request = Request::of(&head, text, head_length, composed.wants_json, wish);
         Self {
             note,
             in_flight: counted.unwrap_or_default(),

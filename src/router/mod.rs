@@ -21,6 +21,7 @@ mod origin; // whose request it is
 mod traffic; // what an app and a client may ask
 mod search; // hold, pick, connect
 mod pick; // two choices
+mod affinity; // or the client's own dyno
 mod pool; // connections to dynos
 mod relay; // request and answer on their way, both at once
 mod send; // the request's way
@@ -55,6 +56,7 @@ use tokio::time;
 use crate::certs::Certs;
 use crate::config::limits;
 use crate::model::{Endpoint, ListenAddr};
+use crate::router::affinity::Seal;
 use crate::router::clock::Moment;
 use crate::router::door::Door;
 use crate::router::listener::{Listening, bound_address};
@@ -85,6 +87,8 @@ pub struct Options {
     pub access_log: Lines,
     /// What TLS is spoken with.
     pub certs: Arc<Certs>,
+    /// Signs the cookies of session affinity: secret, and the same after a restart.
+    pub affinity_key: [u8; 32],
 }
 
 /// Listeners that are bound and not yet accepted on.
@@ -115,6 +119,7 @@ impl Router {
                 Start {
                     publisher: options.publisher.clone(),
                     access_log: options.access_log.clone(),
+                    seal: Seal::new(&options.affinity_key),
                     registry: registry.clone(),
                     door: door.clone(),
                     certs: options.certs.clone(),

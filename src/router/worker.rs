@@ -14,6 +14,7 @@ use crate::certs::Certs;
 use crate::config::limits;
 use crate::model::AppName;
 use crate::router::access_log::AccessLog;
+use crate::router::affinity::Seal;
 use crate::router::clock::Moment;
 use crate::router::deadlines::Deadlines;
 use crate::router::door::Door;
@@ -32,6 +33,7 @@ use crate::telemetry::Lines;
 pub(crate) struct Start {
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) access_log: Lines,
+    pub(crate) seal: Seal,
     pub(crate) registry: Arc<Registry>,
     pub(crate) door: Arc<Door>,
     pub(crate) certs: Arc<Certs>,
@@ -49,6 +51,7 @@ pub(crate) struct Worker {
     pub(crate) lingers: Lingers,
     pub(crate) random: Random,
     pub(crate) seats: Seats,
+    pub(crate) seal: Seal,
     pub(crate) date: RefCell<HttpDate>,
     pub(crate) access_log: RefCell<AccessLog>,
     /// TLS handshakes that are under way.
@@ -170,6 +173,7 @@ impl Worker {
             lingers: Lingers::default(),
             random: Random::from_system(),
             seats: Seats::default(),
+            seal: start.seal,
             date: RefCell::default(),
             access_log: RefCell::new(AccessLog::new(start.access_log)),
             handshakes: Cell::default(),
@@ -201,6 +205,7 @@ impl Worker {
             Notice::Lineup => {}
             Notice::Gone(dyno, acknowledgement) => {
                 self.pools.purge(&dyno);
+                self.seal.forget(&dyno);
                 self.lingers.close(dyno.id(), "drain");
                 drop(acknowledgement);
             }
