@@ -6,15 +6,19 @@
 mod store; // what is served, shared by all
 mod resolve; // which certificate a handshake gets
 mod load; // the configuration's certificates, read and judged
+mod files; // which files they are in, and whether they changed
 mod certificate; // a chain with its key, judged
 mod local; // the mesh's own names, signed on demand
 mod ca; // the local CA
 mod report; // what is said of a certificate
+mod acme; // automatic certificates for the apps' own domains
 #[cfg(test)]
 mod fixture; // for tests: a directory of certificates, and a client
 
+pub use acme::{Acme, AcmeState, AcmeStatus};
 pub use ca::{Ca, CaError};
 pub use certificate::{Certificate, Flaw};
+pub use files::Seen;
 pub use load::{Loaded, load};
 pub use report::{Report, Source};
 pub use resolve::ACME_TLS;

@@ -14,6 +14,7 @@ use crate::router::access_log::{self, Outcome};
 use crate::router::affinity::Wish;
 use crate::router::client::Client;
 use crate::router::clock::Moment;
+use crate::router::duplex::Sink;
 use crate::router::headers::{self, Forwarding, RequestId};
 use crate::router::linger::{self, Linger};
 use crate::router::origin::origin;
@@ -77,14 +78,13 @@ impl Exchange {
         let app = table.find(&head.lookup).cloned();
         let expect_dyno = app.as_ref().is_some_and(|app| app.policy.expect == Expect::Dyno);
         let peer = client.peer.ip();
-        let trusted = peer
-            .is_none_or(|ip| table.listener().trusted_proxies.iter().any(|net| net.contains(&ip)));
+        let trusted = table.listener().trusts(peer);
         let security = client.transport.security();
         let with = Forwarding {
             peer,
             trusted,
             secure: security.is_some(),
-            port: client.listener.port(),
+            port: client.port,
             now: worker.now(),
             random: &worker.random,
             keep: app.as_ref().is_none_or(|app| !app.policy.timeouts.dyno_keepalive.is_zero()),
@@ -311,7 +311,7 @@ impl Exchange {
         relay: Relay,
         client_gone: bool,
     ) {
-        let Some((lease, stream)) = relay.into_parts() else { return };
+        let Some((lease, mut stream)) = relay.into_parts() else { return };
         if client_gone {
             stream.shut_write();
         }

@@ -37,6 +37,7 @@ mod metrics; // request counters
 mod client_stream; // a client's socket, with TLS or without
 mod security; // how a connection is secured
 mod duplex; // where bytes come from and go
+mod dyno_stream; // a connection to a dyno, whichever protocol it speaks
 mod stream; // a socket
 mod clock; // read once per turn
 mod deadlines; // numbers, looked at once per tick

@@ -10,7 +10,6 @@ use crate::router::client::Client;
 use crate::router::duplex::{Sink, Source};
 use crate::router::pending::Pending;
 use crate::router::reply::Refusal;
-use crate::router::stream::Stream;
 use crate::router::transport::Transport;
 use crate::router::worker::Worker;
 
@@ -26,7 +25,7 @@ pub(crate) struct Piped {
 /// its 101 goes first.
 pub(crate) async fn pipe(
     client: &mut Client<impl Transport>,
-    mut dyno: Stream,
+    mut dyno: impl Source + Sink,
     to_client: Vec<u8>,
     rolling: Duration,
 ) -> Piped {

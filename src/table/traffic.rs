@@ -293,8 +293,11 @@ mod tests {
         assert!(of(0, 0, Some(&second)).is_none());
     }
 
-    /// The same instants for both kinds of rate: `take(now)` for a limit.
-    fn rates(max: u32) -> [(&'static str, Box<dyn Fn(Duration) -> bool>); 2] {
+    /// Takes one at this moment.
+    type Take = Box<dyn Fn(Duration) -> bool>;
+
+    /// Both kinds of rate with this limit.
+    fn rates(max: u32) -> [(&'static str, Take); 2] {
         let (app, clients) = (limit::<Rate>(max), limit::<ClientRate>(max));
         [
             ("app", Box::new(move |now| app.take(now))),

@@ -20,6 +20,7 @@ pub(crate) struct Shared {
     pub(super) peer: Peer,
     /// The connection's number among the worker's open ones.
     pub(super) number: u32,
+    pub(super) port: u16,
     tls: Option<(TlsVersion, Option<Box<str>>)>,
     pub(super) frames: RefCell<Frames>,
     /// Streams whose exchange has not ended.
@@ -37,6 +38,7 @@ impl Shared {
             listener: client.listener.clone(),
             peer: client.peer,
             number: client.connection(),
+            port: client.port,
             tls: security.map(|it| (it.version, it.server_name.map(Into::into))),
             frames: RefCell::new(Frames::new(now)),
             streams: Cell::new(0),
