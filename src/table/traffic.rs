@@ -151,8 +151,8 @@ impl Limited<Rate> {
     pub fn take(&self, now: Duration) -> bool {
         let second = now.as_secs() as u32;
         let words = &self.counter.0;
-        let before =
-            count_in(words[at(second.wrapping_sub(1))].load(Ordering::Relaxed), second - 1);
+        let last = second.wrapping_sub(1);
+        let before = count_in(words[at(last)].load(Ordering::Relaxed), last);
         let more = |word: u64| {
             // A worker may have read its clock before others wrote: the word's second is never turned back.
             let second = second.max((word >> 32) as u32);
