@@ -1,5 +1,6 @@
 //! A client's connection, as its exchanges see it.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,6 +37,16 @@ impl<T: Transport> Client<T> {
         let deadline = worker.deadlines.slot();
         let port = listener.port();
         Self { transport, deadline, worker, listener, peer, port, fresh: true }
+    }
+
+    /// Begins a task of its own: its deadline wakes that, and its first turn reads the clock.
+    pub(crate) async fn enter(&self) {
+        poll_fn(|cx| {
+            self.deadline.attach(cx.waker());
+            self.worker.read_clock();
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Whether the client has gone, seen without reading: bytes that it sends ahead stay in the kernel.

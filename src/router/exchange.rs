@@ -173,12 +173,15 @@ impl Exchange {
 
     /// Lives from admission to the line. Has the client's connection until then.
     ///
-    /// A block and no async function, which would hold what it is given twice.
+    #[expect(clippy::manual_async_fn, reason = "it would hold what it is given twice")]
     pub(crate) fn run<T: Transport>(
         mut self,
         mut client: Client<T>,
     ) -> impl Future<Output = (After, Client<T>)> {
         async move {
+            if !T::IS_CONNECTION {
+                client.enter().await;
+            }
             let after = self.live(&mut client).await;
             (after, client)
         }

@@ -159,12 +159,6 @@ fn begin(connection: &Rc<Shared>, request: Request<RecvStream>, answer: SendResp
     drop(text);
     // Not awaited: it ends with its exchange, which the worker's deadlines bound.
     drop(task::spawn_local(async move {
-        poll_fn(|cx| {
-            client.deadline.attach(cx.waker());
-            client.worker.read_clock();
-            Poll::Ready(())
-        })
-        .await;
         exchange.run(client).await;
     }));
 }
