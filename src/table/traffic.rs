@@ -347,10 +347,13 @@ mod tests {
     }
 
     proptest! {
+        // Each case makes two sketches.
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
         #[test]
         fn a_second_never_has_twice_the_limit_and_a_quiet_one_is_not_refused(
             max in 1_u32..20,
-            gaps in prop::collection::vec(prop_oneof![0_u64..50, 0_u64..2500], 1..400),
+            gaps in prop::collection::vec(prop_oneof![0_u64..50, 0_u64..2500], 1..200),
         ) {
             for (kind, take) in rates(max) {
                 let mut now = Duration::from_secs(3);
