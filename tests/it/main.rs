@@ -15,6 +15,8 @@ mod bodies; // every framing, both ways
 mod interim; // 1xx and Expect
 mod connections; // kept, pipelined, half-closed, given up
 mod upgrade; // pipes
+mod affinity; // the same dyno again
+mod traffic_limits; // how much may be asked
 mod refusals; // the answers of the router itself
 mod log; // the line per request, and the counters
 mod commands; // what people ask the running daemon
