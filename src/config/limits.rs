@@ -111,6 +111,17 @@ pub const VIA_MAX: usize = 3;
 pub const BACKLOG: u32 = 200;
 /// Dynos that `least` compares, from a random start: choosing must not be linear in a thousand.
 pub const LEAST_MAX: usize = 64;
+/// Places on an app's ring (`affinity = "address"`): the ring numbers them in 16 bits. Clients of a larger app
+/// go to any dyno.
+pub const RING_PLACES_MAX: usize = 65_536;
+/// Points of the ring that are looked at for one request before any dyno will do: each dyno has 160 of them, so
+/// that this finds the one that is up among ten that are down.
+pub const RING_STEPS_MAX: usize = 1024;
+/// Rows of the sketches that count by client address, and counters of a row. A client is taken for busier than
+/// it is only if others share its counter in every row: with 1,000 clients a second, one in 400 times.
+pub const SKETCH_ROWS: usize = 4;
+/// See [`SKETCH_ROWS`]; 128 KiB a sketch.
+pub const SKETCH_COUNTERS: usize = 4096;
 /// The listen backlog; the kernel lowers it to net.core.somaxconn.
 pub const LISTEN_BACKLOG: i32 = 4096;
 /// Bytes of an access log block that a worker hands over before its tick.

@@ -24,7 +24,7 @@ impl Scene {
         let app = |(name, app): (_, &config::AppConfig)| {
             let (name, policy) = (Clone::clone(name), app.policy.clone());
             let roster = Roster::new(Standing::Starting);
-            (Arc::new(App { id: AppId::fresh(), name, policy, roster }), Vec::new())
+            (Arc::new(App { id: AppId::fresh(), name, policy, roster, traffic: None }), Vec::new())
         };
         let publisher = Publisher::new(Table::new(Routes {
             version: 1,
@@ -42,7 +42,7 @@ impl Scene {
         let app = table.apps().iter().find(|it| it.name.as_str() == app).unwrap();
         let name = DynoName { process_type: ProcessType::web(), number: 1 };
         let dyno = Dyno::new(name, DynoAddr::parse("127.0.0.1:1").unwrap(), true);
-        let lineup = Lineup { dynos: vec![dyno.clone()], standing: Standing::Up };
+        let lineup = Lineup { dynos: vec![dyno.clone()], ring: None, standing: Standing::Up };
         self.publisher.publish_lineup(&app.roster, lineup);
         dyno
     }

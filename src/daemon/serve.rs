@@ -21,7 +21,7 @@ use crate::daemon::reload::{Reloader, load};
 use crate::daemon::signals::{self, Ends};
 use crate::daemon::url::Url;
 use crate::daemon::watch::watch;
-use crate::daemon::{access_log, descriptors, inherited};
+use crate::daemon::{access_log, affinity_key, descriptors, inherited};
 use crate::model::Endpoint;
 use crate::router::{self, BindError, Router};
 use crate::shutdown::Shutdown;
@@ -154,6 +154,7 @@ async fn build(
         publisher: publisher.clone(),
         access_log: access_log.clone(),
         certs,
+        affinity_key: affinity_key::load_or_make(&config.state_dir),
     };
     let router = match start_router(options, &config.router.endpoints, inherited) {
         Ok(router) => router,

@@ -9,7 +9,7 @@ mod dyno;
 mod policy;
 mod address;
 
-pub use address::{DynoAddr, Endpoint, ListenAddr};
+pub use address::{ClientNet, DynoAddr, Endpoint, ListenAddr};
 pub use app::AppName;
 pub use domain::{Domain, Host};
 pub use dyno::{DynoName, DynoState, Exit};

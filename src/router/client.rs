@@ -58,6 +58,11 @@ impl<T: Transport> Client<T> {
         }
     }
 
+    /// The number of its connection among the open ones of its worker.
+    pub(crate) fn connection(&self) -> u32 {
+        self.transport.connection().unwrap_or_else(|| self.deadline.number())
+    }
+
     /// Whether the connection may carry another request after this one.
     pub(crate) fn may_keep(&self, request: &Request) -> bool {
         let closing = self.listener.closing.load(Ordering::Relaxed);
@@ -72,6 +77,7 @@ impl<T: Transport> Drop for Client<T> {
             tracing::error!("a request ended by a panic");
         }
         if T::IS_CONNECTION {
+            self.worker.seats.leave(self.connection());
             self.worker.connection_closed(&self.listener);
         }
     }

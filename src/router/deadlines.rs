@@ -84,6 +84,11 @@ impl Deadline {
         slots.wakers[self.slot as usize].get_or_insert_with(|| waker.clone());
     }
 
+    /// Its number among the worker's, until it is dropped.
+    pub(crate) fn number(&self) -> u32 {
+        self.slot
+    }
+
     /// Replaces the deadline.
     pub(crate) fn set(&self, at: Tick) {
         self.list.slots.borrow_mut().at[self.slot as usize] = at.max(DUE + 1);

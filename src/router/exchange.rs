@@ -9,19 +9,22 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::config::limits;
-use crate::model::{Expect, Host};
+use crate::model::{ClientNet, Expect, Host};
 use crate::router::access_log::{self, Outcome};
+use crate::router::affinity::Wish;
 use crate::router::client::Client;
 use crate::router::clock::Moment;
 use crate::router::duplex::Sink;
 use crate::router::headers::{self, Forwarding, RequestId};
 use crate::router::linger::{self, Linger};
+use crate::router::origin::origin;
 use crate::router::pending::Pending;
 use crate::router::relay::{End, Relay};
 use crate::router::reply::{Refusal, Reply};
 use crate::router::request::Request;
 use crate::router::search::Search;
 use crate::router::security::{Security, TlsVersion};
+use crate::router::traffic::{self, Asking, InFlight};
 use crate::router::transport::Transport;
 use crate::router::upgrade;
 use crate::router::worker::Worker;
@@ -37,6 +40,8 @@ pub(crate) struct Exchange {
     refusal: Option<Refusal>,
     /// What that answer says beside it.
     note: Option<Box<str>>,
+    /// What it counts against until its end.
+    in_flight: Option<Box<InFlight>>,
     tls: Option<TlsVersion>,
     began: Moment,
     /// When a connection was in hand, and since when connecting counts.
@@ -110,8 +115,20 @@ impl Exchange {
         } else {
             refusal(app.as_deref())
         };
-        let request = Request::of(&head, text, head_length, composed.wants_json);
-        Self { note, ..Self::new(client, app, request, composed.request_id, refusal) }
+        let origin = || origin(&composed.fwd, &table.listener().trusted_proxies);
+        let counted = match (refusal, app.as_deref()) {
+            (None, Some(app)) => count(client, app, trusted, origin),
+            _ => Ok(None),
+        };
+        let refusal = refusal.or(counted.as_ref().err().copied());
+        let wish = |app: &Arc<App>| Wish::of(app, &head, composed.is_secure, origin);
+        let wish = app.as_ref().map_or(Wish::Any, wish);
+        let request = Request::of(&head, text, head_length, composed.wants_json, wish);
+        Self {
+            note,
+            in_flight: counted.unwrap_or_default(),
+            ..Self::new(client, app, request, composed.request_id, refusal)
+        }
     }
 
     /// The exchange of a head that cannot be read: it will be refused. What can be made out of its first line is
@@ -143,6 +160,7 @@ impl Exchange {
             request_id,
             refusal,
             note: None,
+            in_flight: None,
             tls: client.transport.security().map(|security| security.version),
             began: client.worker.now(),
             connected: None,
@@ -297,7 +315,7 @@ impl Exchange {
 
     /// Leaves the dyno's half to itself.
     fn linger(
-        &self,
+        &mut self,
         client: &Client<impl Transport>,
         app: &Arc<App>,
         relay: Relay,
@@ -315,6 +333,7 @@ impl Exchange {
                 is_head: self.request.is_head,
                 since: self.connected.unwrap_or(self.began),
                 lease,
+                slot: self.in_flight.as_mut().and_then(|in_flight| in_flight.app.take()),
                 stream,
             },
         );
@@ -502,6 +521,24 @@ fn refusal(app: Option<&App>) -> Option<Refusal> {
         Some(app) if app.policy.maintenance => Some(Refusal::Maintenance),
         Some(_) => None,
     }
+}
+
+/// Counts a request against the limits of its app, or refuses it.
+fn count(
+    client: &Client<impl Transport>,
+    app: &App,
+    trusted: bool,
+    origin: impl FnOnce() -> Option<ClientNet>,
+) -> Result<Option<Box<InFlight>>, Refusal> {
+    let Some(traffic) = app.traffic.as_deref() else { return Ok(None) };
+    let asking = Asking {
+        connection: client.connection(),
+        owner: client.peer.ip().filter(|_| !trusted).map(ClientNet::from),
+        client: origin(),
+        now: client.worker.now(),
+    };
+    let in_flight = traffic::admit(traffic, &client.worker.seats, &asking);
+    in_flight.map(Box::new).map(Some).map_err(Refusal::TooManyRequests)
 }
 
 /// Method and path of a head that cannot be read, as far as they can be made out.

@@ -272,6 +272,14 @@ pub(crate) fn compose_response(
     }
 }
 
+/// Composes a cookie of the router's own, beside the app's: fields of this name are never joined
+/// (RFC 6265 §3).
+pub(crate) fn compose_cookie(to: &mut dyn FieldSink, cookie: Option<&str>) {
+    if let Some(cookie) = cookie {
+        to.field("Set-Cookie", cookie.as_bytes());
+    }
+}
+
 /// Composes the head of the answer that turns the connection into a pipe.
 pub(crate) fn compose_switching(
     to: &mut dyn FieldSink,

@@ -64,6 +64,10 @@ impl Transport for Http1 {
         self.input.splice(..0, rest.iter().copied());
     }
 
+    fn connection(&self) -> Option<u32> {
+        None
+    }
+
     fn is_followed(&self, body: RequestBody) -> bool {
         match body {
             RequestBody::None => self.has_input(),

@@ -18,7 +18,7 @@ use crate::router::dyno_stream::DynoStream;
 use crate::router::headers::RequestId;
 use crate::router::lingers::Ticket;
 use crate::router::worker::Worker;
-use crate::table::{App, Lease};
+use crate::table::{App, Lease, Slot};
 use crate::wire::{ChunkedDecoder, FieldSlots, HeadScan, Piece, ResponseBody, ResponseHead};
 
 /// What is left of an exchange without its client.
@@ -29,6 +29,8 @@ pub(crate) struct Linger {
     /// When the dyno was given the request.
     pub(crate) since: Moment,
     pub(crate) lease: Lease,
+    /// What the request counts against, while the dyno works on it.
+    pub(crate) slot: Option<Slot>,
     pub(crate) stream: DynoStream,
 }
 
@@ -44,7 +46,8 @@ pub(crate) fn spawn(worker: &Rc<Worker>, linger: Linger) {
     }
     let deadline = worker.deadlines.slot();
     deadline.set(worker.now().deadline(linger.app.policy.timeouts.linger));
-    let guard = Guard { worker: worker.clone(), ticket, lease: linger.lease };
+    let Linger { lease, slot, .. } = linger;
+    let guard = Guard { worker: worker.clone(), ticket, lease, slot };
     let answer = Reading {
         stream: linger.stream,
         is_head: linger.is_head,
@@ -62,6 +65,8 @@ struct Guard {
     worker: Rc<Worker>,
     ticket: Rc<Ticket>,
     lease: Lease,
+    #[expect(dead_code, reason = "its drop is what counts")]
+    slot: Option<Slot>,
 }
 
 impl Drop for Guard {

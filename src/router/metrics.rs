@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::router::reply::Refusal;
+use crate::router::traffic::Limit;
 
 /// Upper bounds of the histogram's buckets: up to the 30 s of H12 and beyond.
 const BUCKETS: [Duration; 14] = {
@@ -34,7 +35,7 @@ const BUCKETS: [Duration; 14] = {
     ]
 };
 
-const FAMILIES: [(&str, &str, &str); 5] = [
+const FAMILIES: [(&str, &str, &str); 6] = [
     (
         "dynomesh_requests_total",
         "counter",
@@ -60,6 +61,11 @@ const FAMILIES: [(&str, &str, &str); 5] = [
         "counter",
         "Answers that came after their client was answered 503, or had left.",
     ),
+    (
+        "dynomesh_limited_requests_total",
+        "counter",
+        "Requests that were refused (H22), by the limit that they met.",
+    ),
 ];
 
 /// The counters of one app on one worker.
@@ -72,6 +78,7 @@ pub(crate) struct AppCounters {
     micros: AtomicU64,
     retries: AtomicU64,
     late: AtomicU64,
+    limited: [AtomicU64; Limit::ALL.len()],
 }
 
 impl AppCounters {
@@ -94,6 +101,9 @@ impl AppCounters {
             if let Some(index) = Refusal::CODES.iter().position(|it| *it == code) {
                 add(&self.errors[index], 1);
             }
+        }
+        if let Some(Refusal::TooManyRequests(limit)) = refusal {
+            add(&self.limited[limit as usize], 1);
         }
         if retries > 0 {
             add(&self.retries, retries.into());
@@ -172,6 +182,7 @@ impl Registry {
             micros: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             late: AtomicU64::new(0),
+            limited: [const { AtomicU64::new(0) }; Limit::ALL.len()],
         });
         self.counters.lock().unwrap_or_else(PoisonError::into_inner).push(counters.clone());
         counters
@@ -242,6 +253,7 @@ struct Total {
     micros: u64,
     retries: u64,
     late: u64,
+    limited: [u64; Limit::ALL.len()],
 }
 
 impl Total {
@@ -266,6 +278,9 @@ impl Total {
         self.micros += read(&counters.micros);
         self.retries += read(&counters.retries);
         self.late += read(&counters.late);
+        for (total, counter) in self.limited.iter_mut().zip(&counters.limited) {
+            *total += read(counter);
+        }
     }
 
     /// App names are labels of DNS, or `-`: they need no escaping.
@@ -284,6 +299,13 @@ impl Total {
                 }
             }
             "dynomesh_request_duration_seconds" => self.render_histogram(out, family, app),
+            "dynomesh_limited_requests_total" => {
+                let counts = Limit::ALL.iter().zip(self.limited).filter(|(_, count)| *count > 0);
+                for (limit, count) in counts {
+                    let limit = limit.key();
+                    let _ = writeln!(out, "{family}{{app=\"{app}\",limit=\"{limit}\"}} {count}");
+                }
+            }
             "dynomesh_retries_total" => {
                 let _ = writeln!(out, "{family}{{app=\"{app}\"}} {}", self.retries);
             }
@@ -322,6 +344,7 @@ mod tests {
         one.request(200, None, Duration::from_millis(1), 0);
         two.request(200, None, Duration::from_millis(30), 1);
         two.request(503, Some(Refusal::RequestTimeout), Duration::from_secs(90), 0);
+        one.request(429, Some(Refusal::TooManyRequests(Limit::ClientInFlight)), Duration::ZERO, 0);
         gone.request(200, None, Duration::ZERO, 0);
         drop(gone);
         let mut text = String::new();
@@ -330,11 +353,13 @@ mod tests {
             "dynomesh_requests_total{app=\"shop\",status=\"200\"} 2",
             "dynomesh_requests_total{app=\"shop\",status=\"503\"} 1",
             "dynomesh_errors_total{app=\"shop\",code=\"H12\"} 1",
-            "dynomesh_request_duration_seconds_bucket{app=\"shop\",le=\"0.001\"} 1",
-            "dynomesh_request_duration_seconds_bucket{app=\"shop\",le=\"60\"} 2",
-            "dynomesh_request_duration_seconds_bucket{app=\"shop\",le=\"+Inf\"} 3",
+            "dynomesh_request_duration_seconds_bucket{app=\"shop\",le=\"0.001\"} 2",
+            "dynomesh_request_duration_seconds_bucket{app=\"shop\",le=\"60\"} 3",
+            "dynomesh_request_duration_seconds_bucket{app=\"shop\",le=\"+Inf\"} 4",
             "dynomesh_request_duration_seconds_sum{app=\"shop\"} 90.031",
             "dynomesh_retries_total{app=\"shop\"} 1",
+            "dynomesh_errors_total{app=\"shop\",code=\"H22\"} 1",
+            "dynomesh_limited_requests_total{app=\"shop\",limit=\"client_limits.in_flight\"} 1",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} in\n{text}");
         }

@@ -17,8 +17,11 @@ mod http2; // HTTP/2: one of many streams
 mod exchange; // the life of one request, from admission to its line
 mod request; // what is kept of a head
 mod headers; // the heads that the router writes
+mod origin; // whose request it is
+mod traffic; // what an app and a client may ask
 mod search; // hold, pick, connect
 mod pick; // two choices
+mod affinity; // or the client's own dyno
 mod pool; // connections to dynos
 mod relay; // request and answer on their way, both at once
 mod send; // the request's way
@@ -54,6 +57,7 @@ use tokio::time;
 use crate::certs::Certs;
 use crate::config::limits;
 use crate::model::{Endpoint, ListenAddr};
+use crate::router::affinity::Seal;
 use crate::router::clock::Moment;
 use crate::router::door::Door;
 use crate::router::listener::{Listening, bound_address};
@@ -84,6 +88,8 @@ pub struct Options {
     pub access_log: Lines,
     /// What TLS is spoken with.
     pub certs: Arc<Certs>,
+    /// Signs the cookies of session affinity: secret, and the same after a restart.
+    pub affinity_key: [u8; 32],
 }
 
 /// Listeners that are bound and not yet accepted on.
@@ -114,6 +120,7 @@ impl Router {
                 Start {
                     publisher: options.publisher.clone(),
                     access_log: options.access_log.clone(),
+                    seal: Seal::new(&options.affinity_key),
                     registry: registry.clone(),
                     door: door.clone(),
                     certs: options.certs.clone(),

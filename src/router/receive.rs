@@ -272,7 +272,11 @@ impl Relay {
             let tokens = head.upgrade_tokens().filter(|_| request.upgrade);
             let tokens = tokens.ok_or(End::Refused(Refusal::BadResponse("unasked 101")))?;
             let mut to_client = Vec::new();
-            let compose = |to: &mut dyn FieldSink| headers::compose_switching(to, head, tokens);
+            let cookie = self.cookie.as_deref();
+            let compose = |to: &mut dyn FieldSink| {
+                headers::compose_switching(to, head, tokens);
+                headers::compose_cookie(to, cookie);
+            };
             client.transport.answer(&mut to_client, AnswerKind::Switching, compose);
             self.answer = Answer::Switching { to_client };
             return Ok(());
@@ -315,6 +319,7 @@ impl Relay {
         let date = &mut worker.date.borrow_mut();
         client.transport.answer(out, kind, |to| {
             headers::compose_response(to, head, framing, connection, date, worker.now());
+            headers::compose_cookie(to, self.cookie.as_deref());
         });
         Ok(())
     }

@@ -63,6 +63,8 @@ pub(crate) struct Relay {
     /// Its head has been given to the client's socket.
     pub(crate) head_out: bool,
     pub(crate) chunk_answer: bool,
+    /// For the client to come back to this dyno.
+    pub(crate) cookie: Option<Box<str>>,
     pub(crate) keep_client: bool,
     pub(crate) keep_dyno: bool,
     /// The dyno's own `Keep-Alive: timeout`, in seconds.
@@ -128,6 +130,7 @@ impl Relay {
         upstream: Upstream,
         repeated: bool,
     ) -> Self {
+        let cookie = request.wish.cookie(&client.worker.seal, app, lease.dyno());
         let mut relay = Self {
             dyno: lease.dyno().clone(),
             held: Some(Held { lease, stream: upstream.stream }),
@@ -147,6 +150,7 @@ impl Relay {
             status: None,
             head_out: false,
             chunk_answer: false,
+            cookie,
             keep_client: false,
             keep_dyno: false,
             dyno_timeout: None,

@@ -3,6 +3,7 @@
 use crate::model::AppPolicy;
 use crate::router::clock::Moment;
 use crate::router::http_date::HttpDate;
+use crate::router::traffic::Limit;
 use crate::router::transport::{AnswerKind, FieldSink, Transport};
 
 /// Why a request did not end with its dyno's whole answer.
@@ -28,6 +29,8 @@ pub(crate) enum Refusal {
     ConnectTimeout,
     /// Each dyno that was tried refused.
     ConnectRefused,
+    /// The app, or this client of it, was asked as much as it may be.
+    TooManyRequests(Limit),
     /// The router itself is out of descriptors, ports or memory.
     PlatformError,
     /// No byte of an answer in time, or the dyno does not take the request.
@@ -90,6 +93,7 @@ impl Refusal {
             Self::ConnectTimeout         => row("H19", "Backend connection timeout",         "error",   503, ""),
             Self::AppBootTimeout         => row("H20", "App boot timeout",                   "error",   503, ""),
             Self::ConnectRefused         => row("H21", "Backend connection refused",         "error",   503, ""),
+            Self::TooManyRequests(_)     => row("H22", "Connection limit reached",           "error",   429, ""),
             Self::ForcedClose            => row("H24", "Forced close",                       "error",   503, ""),
             Self::Restriction(_)         => row("H25", "HTTP restriction",                   "error",   502, ""),
             Self::BadRequest { status, .. } => row("H26", "Request Error",                   "error",   status, ""),
@@ -111,14 +115,15 @@ impl Refusal {
             Self::BadRequest { cause, .. }
             | Self::BadResponse(cause)
             | Self::Restriction(cause) => cause,
+            Self::TooManyRequests(limit) => limit.cause(),
             _ => "",
         }
     }
 
     /// Every code there is, for the counters.
-    pub(crate) const CODES: [&str; 21] = [
-        "H10", "H11", "H12", "H13", "H14", "H15", "H17", "H18", "H19", "H20", "H21", "H24", "H25",
-        "H26", "H27", "H28", "H31", "H34", "H80", "H81", "H99",
+    pub(crate) const CODES: [&str; 22] = [
+        "H10", "H11", "H12", "H13", "H14", "H15", "H17", "H18", "H19", "H20", "H21", "H22", "H24",
+        "H25", "H26", "H27", "H28", "H31", "H34", "H80", "H81", "H99",
     ];
 }
 
@@ -170,6 +175,10 @@ impl Reply<'_> {
         }
         if self.refusal == Refusal::HttpsOnly {
             to.field("Location", self.note.as_bytes());
+        }
+        if row.status == 429 {
+            // The limits are on what is under way, and on a second.
+            to.field("Retry-After", b"1");
         }
         if row.status == 405 {
             to.field("Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
@@ -226,6 +235,9 @@ fn html(refusal: Refusal, row: &Row) -> String {
             "This connection was made for another name. Open one for the name that you want.",
         ),
         Refusal::HttpsOnly => ("HTTPS only", "This app answers over HTTPS."),
+        Refusal::TooManyRequests(_) => {
+            ("Too many requests", "There is too much to do right now. Try again in a moment.")
+        }
         Refusal::BadRequest { .. } => ("Bad request", "The request could not be understood."),
         _ => (
             "Application error",
@@ -310,6 +322,7 @@ mod tests {
             Refusal::Maintenance,
             Refusal::BlankApp,
             Refusal::PlatformError,
+            Refusal::TooManyRequests(Limit::InFlight),
         ] {
             assert!(Refusal::CODES.contains(&refusal.row().code), "{refusal:?}");
         }

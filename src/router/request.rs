@@ -1,5 +1,6 @@
 //! What an exchange keeps of a request once its head has been read.
 
+use crate::router::affinity::Wish;
 use crate::wire::{RequestBody, RequestHead, Version};
 
 /// The facts, and what was composed of the head; the head as it came is gone with the turn that read it.
@@ -23,6 +24,8 @@ pub(crate) struct Request {
     /// It asks for nothing to be changed (RFC 9110 §9.2.1).
     pub(crate) is_safe: bool,
     pub(crate) wants_json: bool,
+    /// Which dyno it should go to.
+    pub(crate) wish: Wish,
 }
 
 impl Request {
@@ -32,6 +35,7 @@ impl Request {
         text: Vec<u8>,
         head_length: usize,
         wants_json: bool,
+        wish: Wish,
     ) -> Self {
         Self {
             text,
@@ -46,6 +50,7 @@ impl Request {
             is_idempotent: head.is_idempotent(),
             is_safe: head.is_safe(),
             wants_json,
+            wish,
         }
     }
 
@@ -64,6 +69,7 @@ impl Request {
             is_idempotent: false,
             is_safe: false,
             wants_json: false,
+            wish: Wish::Any,
         }
     }
 

@@ -94,7 +94,7 @@ impl Search {
         client: &Client<impl Transport>,
         app: &App,
     ) -> Option<(Lease, Upstream)> {
-        let Ok(Pick::Leased(lease)) = self.pick(client, app) else { return None };
+        let Ok(Pick::Leased(lease)) = self.pick(request, client, app) else { return None };
         let worker = &client.worker;
         let upstream = worker.pools.reuse(lease.dyno(), worker.now(), self.wanted(request))?;
         Some((lease, upstream))
@@ -122,7 +122,7 @@ impl Search {
     ) -> Result<(Lease, Upstream), Refusal> {
         loop {
             let changes = client.worker.changes();
-            match self.pick(client, app)? {
+            match self.pick(request, client, app)? {
                 Pick::Leased(lease) => {
                     self.last = Some(lease.dyno().clone());
                     if let Some(upstream) = self.connect(request, client, app, &lease, held).await?
@@ -146,7 +146,12 @@ impl Search {
     }
 
     /// Chooses; an error where waiting would not help (Heroku: Error Codes).
-    fn pick(&self, client: &Client<impl Transport>, app: &App) -> Result<Pick, Refusal> {
+    fn pick(
+        &self,
+        request: &Request,
+        client: &Client<impl Transport>,
+        app: &App,
+    ) -> Result<Pick, Refusal> {
         let worker = &client.worker;
         let lineup = app.roster.lineup();
         if lineup.dynos.is_empty() {
@@ -160,8 +165,11 @@ impl Search {
         if self.attempts >= limits::TRIES_MAX {
             return Err(self.cause.unwrap_or(Refusal::ConnectRefused));
         }
+        let now = worker.now().tick();
         let choose = |spared: &[u64]| {
-            pick(&lineup.dynos, app.policy.balance, spared, worker.now().tick(), &worker.random)
+            let wished = request.wish.lease(&worker.seal, app, &lineup, spared, now);
+            let any = || pick(&lineup.dynos, app.policy.balance, spared, now, &worker.random);
+            wished.map_or_else(any, Pick::Leased)
         };
         let pick = match self.failing {
             // Any dyno may have the request again, but the one whose connection just failed may be dying.

@@ -29,6 +29,9 @@ pub(crate) trait Transport: Source + Sink {
     /// Takes back bytes that were read and belong to the next request.
     fn unread(&mut self, rest: &[u8]);
 
+    /// The number of the connection that carries it together with others; `None` where it is one.
+    fn connection(&self) -> Option<u32>;
+
     /// Whether the beginning of another request has come behind this one's body.
     fn is_followed(&self, body: RequestBody) -> bool;
 

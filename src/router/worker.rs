@@ -14,6 +14,7 @@ use crate::certs::Certs;
 use crate::config::limits;
 use crate::model::AppName;
 use crate::router::access_log::AccessLog;
+use crate::router::affinity::Seal;
 use crate::router::clock::Moment;
 use crate::router::deadlines::Deadlines;
 use crate::router::door::Door;
@@ -24,6 +25,7 @@ use crate::router::mailbox::Mailbox;
 use crate::router::metrics::{AppCounters, Registry};
 use crate::router::pool::Pools;
 use crate::router::random::Random;
+use crate::router::traffic::Seats;
 use crate::table::{App, AppId, Notice, Publisher, Table};
 use crate::telemetry::Lines;
 
@@ -31,6 +33,7 @@ use crate::telemetry::Lines;
 pub(crate) struct Start {
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) access_log: Lines,
+    pub(crate) seal: Seal,
     pub(crate) registry: Arc<Registry>,
     pub(crate) door: Arc<Door>,
     pub(crate) certs: Arc<Certs>,
@@ -47,6 +50,8 @@ pub(crate) struct Worker {
     pub(crate) pools: Pools,
     pub(crate) lingers: Lingers,
     pub(crate) random: Random,
+    pub(crate) seats: Seats,
+    pub(crate) seal: Seal,
     pub(crate) date: RefCell<HttpDate>,
     pub(crate) access_log: RefCell<AccessLog>,
     /// Shared by the TLS handshakes that are under way, so that they can be counted.
@@ -172,6 +177,8 @@ impl Worker {
             pools: Pools::default(),
             lingers: Lingers::default(),
             random: Random::from_system(),
+            seats: Seats::default(),
+            seal: start.seal,
             date: RefCell::default(),
             access_log: RefCell::new(AccessLog::new(start.access_log)),
             handshakes: Rc::default(),
@@ -203,6 +210,7 @@ impl Worker {
             Notice::Lineup => {}
             Notice::Gone(dyno, acknowledgement) => {
                 self.pools.purge(&dyno);
+                self.seal.forget(&dyno);
                 self.lingers.close(dyno.id(), "drain");
                 drop(acknowledgement);
             }

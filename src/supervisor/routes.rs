@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time;
 
-use crate::config::{AppSource, Config};
-use crate::model::{AppName, DynoAddr, DynoName, ProcessType};
+use crate::config::{AppConfig, AppSource, Config};
+use crate::model::{Affinity, AppName, AppPolicy, DynoAddr, DynoName, ProcessType};
 use crate::shutdown::Shutdown;
 use crate::table::{
-    App, AppId, Dyno, Lineup, Publisher, Roster, Routes as TableRoutes, Standing, Table,
+    App, AppId, Dyno, Lineup, Place, Publisher, Ring, Roster, Routes as TableRoutes, Standing,
+    Table, Traffic,
 };
 
 /// Owns what the table is made from.
@@ -39,6 +41,12 @@ struct KnownApp {
     entries: BTreeMap<u64, Standpoint>,
     /// Dynos that somebody else runs.
     external: Vec<Arc<Dyno>>,
+    /// The dynos that it should have, where its clients belong to one each.
+    places: Vec<Place>,
+    /// Made of them, or of what they were a moment ago.
+    ring: Option<Arc<Ring>>,
+    /// Its limits, where it has any.
+    traffic: Option<Arc<Traffic>>,
     /// How long one of those may finish what it holds once it has gone from the configuration.
     drain: Duration,
 }
@@ -67,6 +75,7 @@ impl Routes {
         let routes = Self { publisher: publisher.clone(), known: Mutex::new(known) };
         // The first configuration takes nothing away.
         let _ = routes.follow_sources(config);
+        routes.make_rings();
         (Arc::new(routes), publisher)
     }
 
@@ -76,6 +85,32 @@ impl Routes {
         self.publisher.publish(table);
         for (dyno, drain) in self.follow_sources(config) {
             shutdown.spawn(self.clone().see_off(dyno, drain, shutdown.clone()));
+        }
+        let routes = self.clone();
+        shutdown.spawn(async move {
+            // A panic has been logged, and leaves clients with their old rings.
+            let _ = spawn_blocking(move || routes.make_rings()).await;
+        });
+    }
+
+    /// Makes those rings anew whose dynos are others than before, one after the other and without the lock: for
+    /// a thousand dynos it takes 15 ms, in which a dyno that crashes must leave the table. Meanwhile requests go
+    /// along the old one.
+    fn make_rings(&self) {
+        let outdated: Vec<_> = {
+            let known = self.known();
+            let outdated = known.apps.iter().filter(|(_, app)| app.is_ring_outdated());
+            outdated.map(|(name, app)| (name.clone(), app.places.clone())).collect()
+        };
+        for (name, places) in outdated {
+            let ring = Ring::new(places).map(Arc::new);
+            let mut known = self.known();
+            let Some(app) = known.apps.get_mut(&name) else { continue };
+            // A later configuration may have come first.
+            if ring.as_ref().is_some_and(|ring| ring.places() == app.places) {
+                app.ring = ring;
+                self.publisher.publish_lineup(&app.roster, app.lineup());
+            }
         }
     }
 
@@ -130,6 +165,7 @@ impl Routes {
                 _ => &[],
             };
             let removed = app.follow_addresses(addresses);
+            app.follow_places(wanted_app);
             self.publisher.publish_lineup(&app.roster, app.lineup());
             removed.iter().for_each(|dyno| dyno.close());
             gone.extend(removed.into_iter().map(|dyno| (dyno, app.drain)));
@@ -157,16 +193,23 @@ impl Routes {
 impl Known {
     fn table(&mut self, config: &Config) -> Table {
         self.version += 1;
+        for (_, gone) in self.apps.iter_mut().filter(|(name, _)| !config.apps.contains_key(name)) {
+            gone.traffic = None;
+        }
         let apps = config.apps.iter().map(|(name, app)| {
             let known = self
                 .apps
                 .entry(name.clone())
                 .or_insert_with(|| KnownApp::new(wanted(Some(&app.source))));
+            let AppPolicy { limits, client_limits, .. } = &app.policy;
+            known.traffic =
+                Traffic::of(limits, client_limits, known.traffic.as_deref()).map(Arc::new);
             let routed = App {
                 id: known.id,
                 name: name.clone(),
                 policy: app.policy.clone(),
                 roster: known.roster.clone(),
+                traffic: known.traffic.clone(),
             };
             (Arc::new(routed), app.domains.clone())
         });
@@ -188,6 +231,9 @@ impl KnownApp {
             wanted,
             entries: BTreeMap::new(),
             external: Vec::new(),
+            places: Vec::new(),
+            ring: None,
+            traffic: None,
             drain: Duration::ZERO,
         };
         app.roster = Roster::new(app.lineup().standing);
@@ -202,12 +248,39 @@ impl KnownApp {
         for addr in addresses {
             if !kept.iter().any(|dyno| dyno.addr() == addr) {
                 let number = lowest_free(&kept);
-                let name = DynoName { process_type: ProcessType::web(), number };
-                kept.push(Dyno::new(name, addr.clone(), false));
+                kept.push(Dyno::new(web(number), addr.clone(), false));
             }
         }
         self.external = kept;
         removed
+    }
+
+    /// Dynos that somebody else runs have their place by their address, since their number is ours alone.
+    fn follow_places(&mut self, wanted: Option<&AppConfig>) {
+        let wanted = wanted.filter(|app| app.policy.affinity == Affinity::Address);
+        self.places = match wanted.map(|app| &app.source) {
+            Some(AppSource::Managed(app)) => {
+                let count = app.formation.get(&ProcessType::web()).copied().unwrap_or(0);
+                let place = |number| Place { label: web(number).to_string(), number };
+                (1..=count).map(place).collect()
+            }
+            Some(AppSource::External(_)) => {
+                let dynos = self.external.iter();
+                let place = |dyno: &Arc<Dyno>| Place {
+                    label: dyno.addr().to_string(),
+                    number: dyno.name().number,
+                };
+                dynos.map(place).collect()
+            }
+            Some(AppSource::Blank) | None => Vec::new(),
+        };
+        if self.places.is_empty() {
+            self.ring = None;
+        }
+    }
+
+    fn is_ring_outdated(&self) -> bool {
+        self.ring.as_ref().map_or(&[][..], |ring| ring.places()) != self.places
     }
 
     fn lineup(&self) -> Lineup {
@@ -218,7 +291,7 @@ impl KnownApp {
         let mut dynos = self.external.iter().cloned().chain(up).collect::<Vec<_>>();
         dynos.sort_by(|one, other| (one.name(), one.id()).cmp(&(other.name(), other.id())));
         let standing = if dynos.is_empty() { self.standing_without_dynos() } else { Standing::Up };
-        Lineup { dynos, standing }
+        Lineup { dynos, ring: self.ring.clone(), standing }
     }
 
     fn standing_without_dynos(&self) -> Standing {
@@ -248,6 +321,11 @@ fn wanted(source: Option<&AppSource>) -> Wanted {
         Some(AppSource::Managed(_)) | None => Wanted::None,
         Some(AppSource::Blank) => Wanted::Release,
     }
+}
+
+/// `web.NUMBER`
+fn web(number: u32) -> DynoName {
+    DynoName { process_type: ProcessType::web(), number }
 }
 
 fn lowest_free(dynos: &[Arc<Dyno>]) -> u32 {

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU32;
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::table::Dyno;
+use crate::table::{Dyno, Ring};
 
 /// One app's dynos. It lives as long as the app's name is known, across reloads, so that requests that wait
 /// see the dynos that a later configuration brings up.
@@ -17,8 +17,10 @@ pub struct Roster {
 /// The dynos that requests may be sent to, and why there are none if there are none.
 #[derive(Clone, Debug)]
 pub struct Lineup {
-    /// Routable web dynos: up, and not draining.
+    /// Routable web dynos: up, and not draining. In the order of their names.
     pub dynos: Vec<Arc<Dyno>>,
+    /// Which of the dynos that there should be a client belongs to, where the app wants that.
+    pub ring: Option<Arc<Ring>>,
     /// How the app's web dynos stand; what a request is told when `dynos` is empty.
     pub standing: Standing,
 }
@@ -38,10 +40,19 @@ pub enum Standing {
     Blank,
 }
 
+impl Lineup {
+    /// The records of one web dyno: none if it is not up, two while it is being replaced.
+    pub fn numbered(&self, number: u32) -> &[Arc<Dyno>] {
+        let begin = self.dynos.partition_point(|dyno| dyno.name().number < number);
+        let count = self.dynos[begin..].partition_point(|dyno| dyno.name().number == number);
+        &self.dynos[begin..begin + count]
+    }
+}
+
 impl Roster {
     /// A roster with no dyno yet.
     pub fn new(standing: Standing) -> Arc<Self> {
-        let lineup = ArcSwap::from_pointee(Lineup { dynos: Vec::new(), standing });
+        let lineup = ArcSwap::from_pointee(Lineup { dynos: Vec::new(), ring: None, standing });
         Arc::new(Self { lineup, held: AtomicU32::new(0) })
     }
 

@@ -21,6 +21,8 @@ mod http2; // many requests on one connection
 mod http2_timeouts; // what ends when, of streams and of their connection
 mod http2_floods; // frames that only cost
 mod http2_websocket; // pipes in streams
+mod affinity; // the same dyno again
+mod traffic_limits; // how much may be asked
 mod refusals; // the answers of the router itself
 mod log; // the line per request, and the counters
 mod commands; // what people ask the running daemon

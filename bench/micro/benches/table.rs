@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use dynomesh::model::Host;
-use dynomesh::table::{Publisher, Roster, Standing, Table};
+use dynomesh::table::{Place, Publisher, Ring, Roster, Standing, Table};
 use micro::{app, domain, lineup, routes};
 
-criterion_group!(benches, find, replace);
+criterion_group!(benches, find, ring, replace);
 criterion_main!(benches);
 
 /// A request's host to its app, each time another one, so that a large table is not all in the cache.
@@ -28,6 +28,29 @@ fn find(criterion: &mut Criterion) {
                 let host = Host::parse(black_box(&hosts[next]))?;
                 table.find(&host).map(|app| app.id)
             });
+        });
+    }
+    group.finish();
+}
+
+/// A client to its dyno, and what a publisher pays for that.
+fn ring(criterion: &mut Criterion) {
+    let places = |count| {
+        let place = |number| Place { label: format!("web.{number}"), number };
+        (1..=count).map(place).collect::<Vec<_>>()
+    };
+    let mut group = criterion.benchmark_group("ring");
+    for dynos in [10, 1_000] {
+        let ring = Ring::new(places(dynos)).expect("there are dynos");
+        let mut next = 0_u32;
+        group.bench_function(BenchmarkId::new("walk", dynos), |bencher| {
+            bencher.iter(|| {
+                next = next.wrapping_add(7_919);
+                ring.walk(black_box(&next.to_be_bytes())).next()
+            });
+        });
+        group.bench_function(BenchmarkId::new("make", dynos), |bencher| {
+            bencher.iter_batched(|| places(dynos), Ring::new, BatchSize::LargeInput);
         });
     }
     group.finish();

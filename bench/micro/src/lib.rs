@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dynomesh::model::{
-    AppName, AppPolicy, AppTimeouts, Balance, Domain, DynoAddr, DynoName, Expect, ListenerPolicy,
-    ProcessType,
+    Affinity, AppName, AppPolicy, AppTimeouts, Balance, Domain, DynoAddr, DynoName, Expect,
+    ListenerPolicy, ProcessType, TrafficLimits,
 };
 use dynomesh::table::{App, AppId, Dyno, Lineup, Roster, Routes, Standing};
 
@@ -13,7 +13,8 @@ use dynomesh::table::{App, AppId, Dyno, Lineup, Roster, Routes, Standing};
 pub fn app(number: usize, roster: Arc<Roster>) -> (Arc<App>, Vec<Domain>) {
     let name = AppName::parse(&format!("shop-{number}")).expect("a good name");
     let domain = Domain::parse(&domain(number)).expect("a good domain");
-    (Arc::new(App { id: AppId::fresh(), name, policy: policy(), roster }), vec![domain])
+    let app = App { id: AppId::fresh(), name, policy: policy(), roster, traffic: None };
+    (Arc::new(app), vec![domain])
 }
 
 /// The domain of the app with this number.
@@ -24,13 +25,18 @@ pub fn domain(number: usize) -> String {
 /// What a table of these apps is made from.
 pub fn routes(apps: Vec<(Arc<App>, Vec<Domain>)>) -> Routes {
     let second = Duration::from_secs(1);
-    let listener = ListenerPolicy { head: second, keepalive: second, trusted_proxies: Vec::new() };
+    let listener = ListenerPolicy {
+        handshake: second,
+        head: second,
+        keepalive: second,
+        trusted_proxies: Vec::new(),
+    };
     Routes { version: 1, listener, apps, domain: "localhost".into(), default_app: None }
 }
 
 /// A line-up of `count` dynos that are up.
 pub fn lineup(count: u32) -> Lineup {
-    Lineup { dynos: (1..=count).map(dyno).collect(), standing: Standing::Up }
+    Lineup { dynos: (1..=count).map(dyno).collect(), ring: None, standing: Standing::Up }
 }
 
 /// `web.NUMBER`.
@@ -56,6 +62,11 @@ fn policy() -> AppPolicy {
         expect: Expect::Router,
         maintenance: false,
         backlog: 200,
+        force_https: false,
+        http2_to_dyno: false,
+        affinity: Affinity::Off,
+        limits: TrafficLimits::default(),
+        client_limits: TrafficLimits::default(),
         error_page: None,
         maintenance_page: None,
     }

@@ -22,6 +22,8 @@ pub(crate) struct Shared {
     pub(super) worker: Rc<Worker>,
     pub(super) listener: Arc<Listener>,
     pub(super) peer: Peer,
+    /// The connection's number among the worker's open ones.
+    pub(super) number: u32,
     tls: Option<(TlsVersion, Option<Box<str>>)>,
     pub(super) frames: RefCell<Frames>,
     /// Streams whose exchange has not ended.
@@ -42,6 +44,7 @@ impl Shared {
             worker: client.worker.clone(),
             listener: client.listener.clone(),
             peer: client.peer,
+            number: client.connection(),
             tls: security.map(|it| (it.version, it.server_name.map(Into::into))),
             frames: RefCell::new(Frames::new(now)),
             streams: Cell::new(0),

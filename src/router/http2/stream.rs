@@ -140,6 +140,10 @@ impl Transport for Stream {
         debug_assert!(rest.is_empty(), "a stream has one request");
     }
 
+    fn connection(&self) -> Option<u32> {
+        Some(self.connection.number)
+    }
+
     fn is_followed(&self, _: RequestBody) -> bool {
         false
     }

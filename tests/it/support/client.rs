@@ -74,6 +74,14 @@ impl Client {
         Self { stream: Stream::Tcp(stream), input: Vec::new() }
     }
 
+    /// Connects from another address of this machine.
+    pub(crate) async fn connect_from(own: std::net::IpAddr, addr: SocketAddr) -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(own, 0)).unwrap();
+        let stream = within("a connection", socket.connect(addr)).await.expect("connect");
+        Self { stream: Stream::Tcp(stream), input: Vec::new() }
+    }
+
     /// Connects with as small a receive window as the kernel gives: a reader that can be slow.
     pub(crate) async fn connect_small(addr: SocketAddr) -> Self {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
