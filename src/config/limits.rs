@@ -46,7 +46,8 @@ pub const WIND_DOWN: Duration = Duration::from_secs(2);
 /// A request that may not be repeated takes only a connection used within this time: servers close idle
 /// ones after 2 s (gunicorn) to 5 s (node).
 pub const FRESH_ENOUGH: Duration = Duration::from_secs(1);
-/// How long a client may take for an answer of the router's own where no app's `rolling` applies.
+/// How long a client may take for an answer of the router's own where no app's `rolling` applies, and for what
+/// its HTTP/2 connection still has for it after the last stream.
 pub const REPLY: Duration = Duration::from_secs(55);
 /// How long a worker may be silent before /healthz says so.
 pub const WORKER_STALL: Duration = Duration::from_secs(2);
