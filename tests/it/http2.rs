@@ -337,6 +337,21 @@ async fn the_routers_own_answers_are_the_same() {
     assert!(client.is_open(), "a refusal is a stream's business");
 }
 
+/// As whoever turns HTTP/1.1 into HTTP/2 may have it (RFC 9113 §8.3.1).
+#[tokio::test]
+async fn a_host_may_stand_in_for_the_authority() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let mut frames = Frames::connect(&mesh).await;
+    let mut fields = get_fields("/by-host");
+    // A literal with the name of :authority in the static table becomes one with that of host.
+    let authority = fields.len() - "shop.localhost".len() - 2;
+    fields.splice(authority..=authority, [0x0f, 38 - 15]);
+    let flags = Frame::END_HEADERS | Frame::END_STREAM;
+    frames.send([Frame::new(Frame::HEADERS, flags, 1, &fields)]).await;
+    mesh.request("/by-host").await.has(&["at=info", "host=shop.localhost", "status=200"]);
+}
+
 // ---- many at once -----------------------------------------------------------------------------------------
 
 #[tokio::test]

@@ -59,7 +59,11 @@ pub(super) fn is_malformed(parts: &request::Parts) -> bool {
     };
     let plain_connect =
         parts.method == Method::CONNECT && parts.extensions.get::<Protocol>().is_none();
-    let of_the_web = matches!(parts.uri.scheme_str(), Some("http" | "https"));
+    let of_the_web = match parts.uri.scheme_str() {
+        Some(scheme) => matches!(scheme, "http" | "https"),
+        // The crate has seen one, but a Uri holds none where Host stands in for `:authority`.
+        None => parts.uri.authority().is_none(),
+    };
     parts.headers.values().any(padded) || !of_the_web && !plain_connect
 }
 
