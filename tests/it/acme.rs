@@ -32,8 +32,9 @@ async fn a_custom_domain_gets_a_certificate_in_a_handshake() {
     assert_eq!(ca.contacts(), [["mailto:ops@example.com"]]);
     assert_eq!(get_by_tls(mesh.https(), NAME, &ca.root()).await, Ok(200));
     mesh.metric_becomes("dynomesh_acme_domains", &[("state", "OK")], 1.0).await;
-    // The router's own answer is gone with the order.
-    assert_eq!(mesh.get("/.well-known/acme-challenge/token-of-order-0").await.status, 200);
+    // What was shown is gone with the order.
+    let error = Client::try_connect_tls(mesh.https(), &only_acme(), NAME).await.err().unwrap();
+    assert!(error.to_string().contains("alert"), "{error}");
     let said = mesh.lines().into_iter().filter_map(|line| {
         line.message.strip_prefix("certificate of shop.example: ").map(str::to_owned)
     });
@@ -47,6 +48,9 @@ async fn without_a_listener_for_tls_the_proof_is_at_a_path() {
     ca.looks_at(mesh.http(), refusing_addr());
     expect_state(&mesh, NAME, "OK", "").await;
     assert_eq!(ca.orders(), [(NAME.into(), Some("http-01"), "valid")]);
+    // What was shown is gone with the order: the app is asked again.
+    let answer = mesh.get("/.well-known/acme-challenge/token-of-order-0").await;
+    assert!(!answer.text().contains("token-of-order-0."), "{answer:?}");
 }
 
 /// The server knows nothing of TLS-ALPN-01, and the app's plain requests are redirected.
@@ -363,6 +367,14 @@ async fn get_by_tls(addr: SocketAddr, name: &str, root: &str) -> Result<u16, Str
     let mut client = client.map_err(|error| error.to_string())?;
     client.send(format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n")).await;
     Ok(client.answer().await.status)
+}
+
+/// A client that comes as a server does that checks a name.
+fn only_acme() -> Arc<ClientConfig> {
+    let roots = RootCertStore::empty();
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"acme-tls/1".to_vec()];
+    Arc::new(config)
 }
 
 /// What the daemon keeps of its only server, in the order of names.

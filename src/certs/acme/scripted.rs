@@ -138,7 +138,7 @@ impl Authority for Scripted {
         let _running = Running(self.clone(), job.name.clone());
         match script {
             Script::Issues(days, after) => {
-                job.steps.verified().await?;
+                job.steps.verified(&job.name).await?;
                 job.steps.wait_for(sleep(after)).await?;
                 Ok(issue_from(&job.name, wall(), DAY * days))
             }
