@@ -20,6 +20,10 @@ pub(crate) struct Client<T: Transport> {
     pub(crate) worker: Rc<Worker>,
     pub(crate) listener: Arc<Listener>,
     pub(crate) peer: Peer,
+    /// The port that it connected to, as far as we are told: what X-Forwarded-Port says.
+    pub(crate) port: u16,
+    /// Nothing has been asked on its connection yet.
+    pub(crate) fresh: bool,
 }
 
 impl<T: Transport> Client<T> {
@@ -30,7 +34,8 @@ impl<T: Transport> Client<T> {
         worker: Rc<Worker>,
     ) -> Self {
         let deadline = worker.deadlines.slot();
-        Self { transport, deadline, worker, listener, peer }
+        let port = listener.port();
+        Self { transport, deadline, worker, listener, peer, port, fresh: true }
     }
 
     /// Whether the client has gone, seen without reading: bytes that it sends ahead stay in the kernel.

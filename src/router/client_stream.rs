@@ -30,18 +30,27 @@ pub(crate) enum ClientStream {
 pub(crate) struct Handshaken {
     /// The client knew a session of ours.
     pub(crate) resumed: bool,
-    /// What is spoken now.
     pub(crate) protocol: Protocol,
 }
 
-/// What ALPN chose (RFC 7301).
+/// What a handshake agreed on (ALPN).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     /// Also where the client did not ask.
     Http1,
     Http2,
-    /// Nothing: the handshake is all that an ACME server came to see (RFC 8737 §4).
-    AcmeTls,
+    /// The handshake was all that the other side came to see (RFC 8737).
+    Acme,
+}
+
+impl Protocol {
+    fn of(alpn: Option<&[u8]>) -> Self {
+        match alpn {
+            Some(b"h2") => Self::Http2,
+            Some(ACME_TLS) => Self::Acme,
+            _ => Self::Http1,
+        }
+    }
 }
 
 impl ClientStream {
@@ -68,11 +77,7 @@ impl ClientStream {
                 let (_, session) = stream.get_ref();
                 let handshaken = Handshaken {
                     resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
-                    protocol: match session.alpn_protocol() {
-                        Some(b"h2") => Protocol::Http2,
-                        Some(ACME_TLS) => Protocol::AcmeTls,
-                        _ => Protocol::Http1,
-                    },
+                    protocol: Protocol::of(session.alpn_protocol()),
                 };
                 *self = Self::Tls(Box::new(stream));
                 Poll::Ready(Ok(handshaken))

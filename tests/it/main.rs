@@ -8,6 +8,7 @@ mod support;
 
 mod routing; // which app and dyno a request goes to, and what is tried again
 mod timeouts; // what ends when
+mod proxy_protocol; // who the client is, told by a balancer
 mod headers; // the heads that dynos and clients see
 mod smuggling; // requests that no dyno may ever see
 mod bodies; // every framing, both ways

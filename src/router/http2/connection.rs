@@ -141,12 +141,13 @@ fn begin(connection: &Rc<Shared>, request: Request<RecvStream>, answer: SendResp
     let mut text = connection.worker.out.borrow_mut();
     text.clear();
     head::print(&mut text, &parts, body.is_end_stream(), &connection.worker.random);
-    let client = Client::new(
+    let mut client = Client::new(
         Stream::new(connection.clone(), body, answer),
         connection.peer,
         connection.listener.clone(),
         connection.worker.clone(),
     );
+    client.port = connection.port;
     let exchange =
         if parts.extensions.get::<h2::ext::Protocol>().is_some() && !head::is_websocket(&parts) {
             // RFC 8441 §4 names no status; RFC 9220 §3 says 501.
