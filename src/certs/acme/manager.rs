@@ -223,18 +223,17 @@ impl<A: Authority> Manager<A> {
             let first =
                 due.min_by_key(|(_, managed)| (urgency(managed).is_none(), urgency(managed)));
             let Some((name, managed)) = first else { return };
-            let stopped = CancellationToken::new();
+            let (name, stopped) = (name.clone(), CancellationToken::new());
             let steps = Steps { stopped: stopped.clone(), verified: self.verified.clone() };
             let proofs = session.wanted.preferring(managed.proof);
             let job = Job { name: name.clone(), proofs, steps };
             let (authority, store) = (session.authority.clone(), session.store.clone());
-            let now = self.means.now;
+            let wall = self.means.now;
             let task = match managed.validity {
-                Some(_) => self.orders.spawn(order(authority, store, job, now)),
-                None => self.orders.spawn(find_or_order(authority, store, job, now)),
+                Some(_) => self.orders.spawn(order(authority, store, job, wall)),
+                None => self.orders.spawn(find_or_order(authority, store, job, wall)),
             };
-            let task = task.id();
-            self.running.insert(name.clone(), Running { task, stopped });
+            self.running.insert(name, Running { task: task.id(), stopped });
         }
     }
 
@@ -251,8 +250,9 @@ impl<A: Authority> Manager<A> {
     }
 
     fn verified(&self, name: &str) {
-        let has_certificate = self.names.get(name).is_none_or(|it| it.validity.is_some());
-        if !has_certificate {
+        let running = self.running.get(name).filter(|it| !it.stopped.is_cancelled());
+        let managed = self.names.get(name).filter(|it| it.validity.is_none());
+        if running.is_some() && managed.is_some() {
             self.means.board.enter(name, AcmeState::Verified);
         }
     }

@@ -50,7 +50,7 @@ pub(crate) enum Script {
     Fails(&'static str, Option<Duration>),
     /// A certificate for another name.
     IssuesForOthers,
-    /// Nothing, and not even an end when it is told to stop, for so long.
+    /// Nothing, and not even an end when it is told to stop, for so long; then the name is verified, and it fails.
     Hangs(Duration),
     /// A defect.
     Panics,
@@ -148,7 +148,7 @@ impl Authority for Scripted {
             Script::IssuesForOthers => Ok(issue_from("others.example", wall(), DAY)),
             Script::Hangs(duration) => {
                 sleep(duration).await;
-                job.steps.go_on()?;
+                job.steps.verified(&job.name).await?;
                 Err(Failure::new("it hung").into())
             }
             Script::Panics => panic!("the test wants it so"),

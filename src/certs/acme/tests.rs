@@ -276,6 +276,18 @@ async fn a_name_that_comes_back_has_no_second_order_beside_the_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_an_order_for_an_earlier_wish_says_is_not_heard() {
+    let ca = Scripted::default();
+    ca.plan("shop.example", &[Script::Hangs(5 * MINUTE), Script::Hangs(HOUR)]);
+    let life = Life::start(&["shop.example"], &ca).await;
+    sleep(MINUTE).await;
+    life.apply(&ACME.replace("ca.example", "other.example"), &["shop.example"]);
+    sleep(5 * MINUTE).await;
+    assert_eq!(minutes(&ca.times("shop.example")), [0, 5]);
+    life.expect(&[("shop.example", "Waiting", None)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_acme_everything_stops() {
     let ca = Scripted::default();
     ca.plan("late.example", &[Script::Issues(90, 5 * MINUTE)]);
