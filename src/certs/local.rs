@@ -53,8 +53,8 @@ impl LocalNames {
         }
         for (now, before) in [(&self.exact, &before.exact), (&self.wildcard, &before.wildcard)] {
             for (name, place) in now {
-                if let Some(before) = before.get(name) {
-                    place.store(before.load_full());
+                if let Some(signed) = before.get(name).and_then(Place::load_full) {
+                    place.store(Some(signed));
                 }
             }
         }

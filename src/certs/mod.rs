@@ -1,7 +1,7 @@
 //! Certificates by name: those of the file, those that ACME obtained, and a local CA's for everything else.
 //!
-//! Invariant: a handshake reads one snapshot and takes no lock; what cannot be used is refused before it is
-//! served, and what is served stays until something better is there.
+//! Invariant: to choose, a handshake reads one snapshot and takes no lock; what cannot be used is refused
+//! before it is served, and what is served stays until something better is there.
 
 mod store; // what is served, shared by all
 mod resolve; // which certificate a handshake gets

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -19,10 +20,17 @@ use crate::router::stream::{Peek, Stream};
 pub(crate) enum ClientStream {
     Plain(Stream),
     /// The handshake is under way.
-    Handshaking(Box<Accept<Stream>>),
+    Handshaking(Box<Handshake>),
     Tls(Box<TlsStream<Stream>>),
     /// Its handshake has failed.
     Closed,
+}
+
+/// A handshake that is under way.
+pub(crate) struct Handshake {
+    accept: Accept<Stream>,
+    /// Whoever has one of these counts.
+    _counted: Rc<()>,
 }
 
 /// How a handshake went.
@@ -55,10 +63,12 @@ impl Protocol {
 
 impl ClientStream {
     /// Begins the handshake. What is allocated for it waits until here: a silent connection costs nothing.
-    pub(crate) fn start_tls(&mut self, config: &Arc<ServerConfig>) {
+    /// `counted` is let go when it has ended.
+    pub(crate) fn start_tls(&mut self, config: &Arc<ServerConfig>, counted: Rc<()>) {
         *self = match std::mem::replace(self, Self::Closed) {
             Self::Plain(stream) => {
-                Self::Handshaking(Box::new(TlsAcceptor::from(config.clone()).accept(stream)))
+                let accept = TlsAcceptor::from(config.clone()).accept(stream);
+                Self::Handshaking(Box::new(Handshake { accept, _counted: counted }))
             }
             other => other,
         };
@@ -67,7 +77,7 @@ impl ClientStream {
     /// Ready when the handshake has ended; an error has been told to the client.
     pub(crate) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Handshaken>> {
         let accepted = match self {
-            Self::Handshaking(accept) => ready!(Pin::new(&mut **accept).poll(cx)),
+            Self::Handshaking(handshake) => ready!(Pin::new(&mut handshake.accept).poll(cx)),
             Self::Plain(_) | Self::Tls(_) | Self::Closed => {
                 return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
             }
@@ -130,7 +140,7 @@ impl ClientStream {
         match self {
             Self::Plain(stream) => Some(stream),
             Self::Tls(stream) => Some(stream.get_ref().0),
-            Self::Handshaking(accept) => accept.get_ref(),
+            Self::Handshaking(handshake) => handshake.accept.get_ref(),
             Self::Closed => None,
         }
     }

@@ -26,6 +26,8 @@ pub(crate) struct Live(Stage);
 enum Stage {
     /// Nothing can be asked yet.
     Opening(Opening),
+    /// Nothing has been asked yet, and HTTP/2 may begin.
+    Fresh(Waiting),
     Waiting(Waiting),
     /// The exchange has the connection, and gives it back.
     Running(Pin<Box<dyn Future<Output = (After, Client<Http1>)>>>),
@@ -41,7 +43,7 @@ impl Live {
         client.worker.read_clock();
         Self(match Opening::new(client) {
             Ok(opening) => Stage::Opening(opening),
-            Err(client) => Stage::Waiting(Waiting::new(client)),
+            Err(client) => Stage::Fresh(Waiting::new(client)),
         })
     }
 }
@@ -59,21 +61,18 @@ impl Future for Live {
                         Stage::Opening(it) if protocol == Protocol::Http2 => {
                             Stage::http2(it.client)
                         }
-                        Stage::Opening(it) => Stage::Waiting(Waiting::new(it.client)),
+                        Stage::Opening(it) => Stage::Fresh(Waiting::new(it.client)),
                         other => other,
                     },
                 },
-                Stage::Waiting(waiting) => match ready!(waiting.poll_head(cx)) {
-                    Next::Over => Stage::Over,
-                    Next::Exchange(exchange) => match mem::replace(&mut self.0, Stage::Over) {
-                        Stage::Waiting(it) => Stage::Running(Box::pin(exchange.run(it.client))),
-                        other => other,
-                    },
-                    Next::Http2 => match mem::replace(&mut self.0, Stage::Over) {
-                        Stage::Waiting(it) => Stage::http2(it.client),
-                        other => other,
-                    },
-                },
+                Stage::Fresh(waiting) => {
+                    let next = ready!(waiting.poll_head(cx, true));
+                    mem::replace(&mut self.0, Stage::Over).go_on(next)
+                }
+                Stage::Waiting(waiting) => {
+                    let next = ready!(waiting.poll_head(cx, false));
+                    mem::replace(&mut self.0, Stage::Over).go_on(next)
+                }
                 Stage::Http2(connection) => {
                     ready!(connection.as_mut().poll(cx));
                     Stage::Over
@@ -94,6 +93,16 @@ impl Future for Live {
 }
 
 impl Stage {
+    /// What comes after waiting.
+    fn go_on(self, next: Next) -> Self {
+        let (Self::Fresh(waiting) | Self::Waiting(waiting)) = self else { return Self::Over };
+        match next {
+            Next::Exchange(exchange) => Self::Running(Box::pin(exchange.run(waiting.client))),
+            Next::Http2 => Self::http2(waiting.client),
+            Next::Over => Self::Over,
+        }
+    }
+
     fn http2(client: Client<Http1>) -> Self {
         Self::Http2(Box::pin(http2::serve(client)))
     }
@@ -101,10 +110,7 @@ impl Stage {
     /// What becomes of the connection after an exchange.
     fn after(after: After, mut client: Client<Http1>) -> Self {
         match after {
-            After::Keep => {
-                client.fresh = false;
-                Self::Waiting(Waiting::new(client))
-            }
+            After::Keep => Self::Waiting(Waiting::new(client)),
             After::WindDown => {
                 // Closing with unread input would send a reset, which can destroy the answer that was just
                 // written: so our side ends, and the client's is read for a moment longer.
@@ -161,17 +167,17 @@ impl Waiting {
         Self { client, scan: HeadScan::default() }
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+    fn poll_head(&mut self, cx: &mut Context<'_>, fresh: bool) -> Poll<Next> {
         self.client.deadline.attach(cx.waker());
         if !self.client.transport.input.is_empty() {
             // A pipelined request, or one whose first bytes came with the body before it.
             let input = mem::take(&mut self.client.transport.input);
-            if let Some(next) = self.take_head(&input) {
+            if let Some(next) = self.take_head(&input, fresh) {
                 return Poll::Ready(next);
             }
             self.client.transport.input = input;
         }
-        match self.poll_input(cx) {
+        match self.poll_input(cx, fresh) {
             Poll::Ready(Next::Over) => {
                 if !is_blank(&self.client.transport.input) {
                     self.client.worker.registry().incomplete_heads.fetch_add(1, Ordering::Relaxed);
@@ -186,7 +192,7 @@ impl Waiting {
     }
 
     /// Reads until a head is whole, or the client has ended.
-    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+    fn poll_input(&mut self, cx: &mut Context<'_>, fresh: bool) -> Poll<Next> {
         let worker = self.client.worker.clone();
         loop {
             let scratch = &mut worker.scratch.borrow_mut()[..limits::READ_FIRST];
@@ -200,14 +206,14 @@ impl Waiting {
                 self.client.deadline.set(now.deadline(worker.table().listener().head));
             }
             let next = if self.client.transport.input.is_empty() {
-                self.take_head(bytes).or_else(|| {
+                self.take_head(bytes, fresh).or_else(|| {
                     self.client.transport.input = bytes.to_vec();
                     None
                 })
             } else {
                 let mut input = mem::take(&mut self.client.transport.input);
                 input.extend_from_slice(bytes);
-                self.take_head(&input).or_else(|| {
+                self.take_head(&input, fresh).or_else(|| {
                     self.client.transport.input = input;
                     None
                 })
@@ -219,8 +225,8 @@ impl Waiting {
     }
 
     /// Makes an exchange of the head at the front of `bytes`, if it is whole or cannot become a good one,
-    /// and keeps what follows it as input.
-    fn take_head(&mut self, bytes: &[u8]) -> Option<Next> {
+    /// and keeps what follows it as input. `fresh`: nothing has been asked yet.
+    fn take_head(&mut self, bytes: &[u8], fresh: bool) -> Option<Next> {
         let begin = match wire::blank_lines(bytes) {
             Ok(begin) => begin,
             Err(bad) => return Some(self.unreadable(bytes, bad.into())),
@@ -231,7 +237,7 @@ impl Waiting {
         }
         match self.scan.find_end(rest, limits::REQUEST_HEAD_MAX) {
             Ok(None) => None,
-            Ok(Some(length)) if self.client.fresh && rest[..length] == *HTTP2_PREFACE => {
+            Ok(Some(length)) if fresh && rest[..length] == *HTTP2_PREFACE => {
                 self.client.transport.input = rest.to_vec();
                 Some(Next::Http2)
             }

@@ -79,7 +79,7 @@ impl Exchange {
             peer,
             trusted,
             secure: security.is_some(),
-            port: client.port,
+            port: client.listener.port(),
             now: worker.now(),
             random: &worker.random,
             keep: app.as_ref().is_none_or(|app| !app.policy.timeouts.dyno_keepalive.is_zero()),
@@ -155,12 +155,15 @@ impl Exchange {
 
     /// Lives from admission to the line. Has the client's connection until then.
     ///
-    /// A block and no async function, which would hold what it is given twice.
+    #[expect(clippy::manual_async_fn, reason = "it would hold what it is given twice")]
     pub(crate) fn run<T: Transport>(
         mut self,
         mut client: Client<T>,
     ) -> impl Future<Output = (After, Client<T>)> {
         async move {
+            if !T::IS_CONNECTION {
+                client.enter().await;
+            }
             let after = self.live(&mut client).await;
             (after, client)
         }

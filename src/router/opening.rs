@@ -11,7 +11,6 @@ use crate::router::client_stream::{ClientStream, Handshaken, Protocol};
 use crate::router::http1::Http1;
 use crate::router::listener::Peer;
 use crate::router::stream::Peek;
-use crate::router::worker::Worker;
 use crate::wire::ProxyHeader;
 
 /// A client's connection before anything can be asked on it: state `open`.
@@ -21,27 +20,6 @@ pub(crate) struct Opening {
     header: bool,
     /// A TLS handshake is to come, or under way.
     tls: bool,
-    shaking: Option<Shaking>,
-}
-
-/// One of the handshakes that are under way on a worker.
-struct Shaking(Rc<Worker>);
-
-impl Shaking {
-    /// `None` where there are too many.
-    fn begin(worker: &Rc<Worker>) -> Option<Self> {
-        let before = worker.handshakes.get();
-        (before < limits::HANDSHAKES_MAX).then(|| {
-            worker.handshakes.set(before + 1);
-            Self(worker.clone())
-        })
-    }
-}
-
-impl Drop for Shaking {
-    fn drop(&mut self) {
-        self.0.handshakes.set(self.0.handshakes.get() - 1);
-    }
 }
 
 impl Opening {
@@ -53,7 +31,7 @@ impl Opening {
         }
         let handshake = client.worker.table().listener().handshake;
         client.deadline.set(client.worker.now().deadline(handshake));
-        Ok(Self { client, header, tls, shaking: None })
+        Ok(Self { client, header, tls })
     }
 
     /// Ready when requests may come, and how; `None` if it is over.
@@ -119,9 +97,6 @@ impl Opening {
             }
             client.peer = Peer::new(Some(source));
         }
-        if let Some(destination) = header.destination {
-            client.port = destination.port();
-        }
         Poll::Ready(Ok(()))
     }
 
@@ -132,11 +107,11 @@ impl Opening {
             if ready!(stream.poll_peek(cx)) != Peek::Bytes {
                 return Poll::Ready(Err(()));
             }
-            self.shaking = Shaking::begin(worker);
-            if self.shaking.is_none() {
+            let handshakes = worker.handshakes().clone();
+            if Rc::strong_count(&handshakes) > limits::HANDSHAKES_MAX {
                 return Poll::Ready(Err(()));
             }
-            transport.stream.start_tls(worker.tls());
+            transport.stream.start_tls(worker.tls(), handshakes);
         }
         transport.stream.poll_handshake(cx).map_err(drop)
     }

@@ -16,7 +16,8 @@ use crate::model::DynoAddr;
 /// One socket, registered with the reactor of the worker that owns it.
 pub(crate) enum Stream {
     Tcp(TcpStream),
-    Unix(UnixStream),
+    /// Boxed, so that a connection is no larger than TCP's.
+    Unix(Box<UnixStream>),
 }
 
 /// What a look at a peer that should be silent showed.
@@ -38,7 +39,7 @@ impl Stream {
         if is_tcp {
             TcpStream::from_std(socket.into()).map(Self::Tcp)
         } else {
-            UnixStream::from_std(socket.into()).map(Self::Unix)
+            UnixStream::from_std(socket.into()).map(Box::new).map(Self::Unix)
         }
     }
 
@@ -50,7 +51,7 @@ impl Stream {
                 stream.set_nodelay(true)?;
                 Ok(Self::Tcp(stream))
             }
-            DynoAddr::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?)),
+            DynoAddr::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?.into())),
         }
     }
 

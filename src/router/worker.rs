@@ -49,8 +49,8 @@ pub(crate) struct Worker {
     pub(crate) random: Random,
     pub(crate) date: RefCell<HttpDate>,
     pub(crate) access_log: RefCell<AccessLog>,
-    /// TLS handshakes that are under way.
-    pub(crate) handshakes: Cell<usize>,
+    /// Shared by the TLS handshakes that are under way, so that they can be counted.
+    handshakes: Rc<()>,
     pub(crate) certs: Arc<Certs>,
     tls: Arc<ServerConfig>,
     table: RefCell<Arc<Table>>,
@@ -87,6 +87,11 @@ impl Worker {
     /// How TLS is spoken; all workers share it, so that each resumes what another began.
     pub(crate) fn tls(&self) -> &Arc<ServerConfig> {
         &self.tls
+    }
+
+    /// What each TLS handshake that is under way holds a share of.
+    pub(crate) fn handshakes(&self) -> &Rc<()> {
+        &self.handshakes
     }
 
     /// The port where HTTPS is accepted, the first one of the file.
@@ -169,7 +174,7 @@ impl Worker {
             random: Random::from_system(),
             date: RefCell::default(),
             access_log: RefCell::new(AccessLog::new(start.access_log)),
-            handshakes: Cell::default(),
+            handshakes: Rc::default(),
             certs: start.certs,
             tls: start.tls,
             table,

@@ -141,13 +141,12 @@ fn begin(connection: &Rc<Shared>, request: Request<RecvStream>, answer: SendResp
     let mut text = connection.worker.out.borrow_mut();
     text.clear();
     head::print(&mut text, &parts, body.is_end_stream(), &connection.worker.random);
-    let mut client = Client::new(
+    let client = Client::new(
         Stream::new(connection.clone(), body, answer),
         connection.peer,
         connection.listener.clone(),
         connection.worker.clone(),
     );
-    client.port = connection.port;
     let exchange =
         if parts.extensions.get::<h2::ext::Protocol>().is_some() && !head::is_websocket(&parts) {
             // RFC 8441 §4 names no status; RFC 9220 §3 says 501.
@@ -159,12 +158,6 @@ fn begin(connection: &Rc<Shared>, request: Request<RecvStream>, answer: SendResp
     drop(text);
     // Not awaited: it ends with its exchange, which the worker's deadlines bound.
     drop(task::spawn_local(async move {
-        poll_fn(|cx| {
-            client.deadline.attach(cx.waker());
-            client.worker.read_clock();
-            Poll::Ready(())
-        })
-        .await;
         exchange.run(client).await;
     }));
 }

@@ -18,7 +18,6 @@ pub(crate) struct Shared {
     pub(super) worker: Rc<Worker>,
     pub(super) listener: Arc<Listener>,
     pub(super) peer: Peer,
-    pub(super) port: u16,
     tls: Option<(TlsVersion, Option<Box<str>>)>,
     pub(super) frames: RefCell<Frames>,
     /// Streams whose exchange has not ended.
@@ -35,7 +34,6 @@ impl Shared {
             worker: client.worker.clone(),
             listener: client.listener.clone(),
             peer: client.peer,
-            port: client.port,
             tls: security.map(|it| (it.version, it.server_name.map(Into::into))),
             frames: RefCell::new(Frames::new(now)),
             streams: Cell::new(0),
