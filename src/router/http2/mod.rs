@@ -11,5 +11,5 @@ mod head; // heads from and to header lists
 mod flood; // frames that only cost
 mod dyno; // a connection to a dyno
 
-pub(crate) use connection::serve;
+pub(crate) use connection::{Remains, serve};
 pub(crate) use dyno::DynoConnection;
