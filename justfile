@@ -48,10 +48,12 @@ compare *ARGS:
 docker: release
     docker/check.sh target/release/dynomesh
 
-# real servers and other people's clients (needs: wrk, apache2-utils, nghttp2-client, slowhttptest, nginx, nodejs)
+# real servers and other people's clients (needs what .ci/run's packages installs)
 e2e: release
     PYTHONDONTWRITEBYTECODE=1 python3 tests/e2e/real_apps.py
     PYTHONDONTWRITEBYTECODE=1 python3 tests/e2e/outside_clients.py
+    PYTHONDONTWRITEBYTECODE=1 python3 tests/e2e/http2_conformance.py
+    PYTHONDONTWRITEBYTECODE=1 python3 tests/e2e/edge.py
 
 # all of the above that a machine can judge, as CI runs it
 ci *STAGES:

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
 use rustls::crypto::aws_lc_rs::sign::any_ecdsa_type;
 use rustls::pki_types::pem::PemObject;
@@ -162,20 +162,21 @@ impl Ca {
 fn make(state_dir: &Path, dir: &Path) -> io::Result<()> {
     let (certificate, key) = generate(&host_name()).map_err(io::Error::other)?;
     DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
-    let draft = state_dir.join(format!("{DIR}.{}", std::process::id()));
-    // What somebody of this number left who was killed here.
-    let _ = fs::remove_dir_all(&draft);
+    // Two containers that share a volume may have one process id; no two keys are the same.
+    let point = &key.public_key_raw()[1..9];
+    let draft = point.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let draft = state_dir.join(format!("{DIR}.{draft}"));
     DirBuilder::new().mode(0o700).create(&draft)?;
-    write(&draft.join(CERTIFICATE), 0o644, &certificate)?;
-    write(&draft.join(KEY), 0o600, &key)?;
+    write(&draft.join(CERTIFICATE), 0o644, &certificate.pem())?;
+    write(&draft.join(KEY), 0o600, &key.serialize_pem())?;
     File::open(&draft)?.sync_all()?;
-    match fs::rename(&draft, dir) {
+    match fs::rename(&draft, dir).map_err(|error| (error.kind(), error)) {
         Ok(()) => File::open(state_dir)?.sync_all(),
-        // Somebody else was faster; theirs is read next.
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+        // Somebody else was faster; theirs is read next. (The second is XFS's word for the first.)
+        Err((io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists, _)) => {
             fs::remove_dir_all(&draft)
         }
-        Err(error) => Err(error),
+        Err((_, error)) => Err(error),
     }
 }
 
@@ -185,8 +186,8 @@ fn write(path: &Path, mode: u32, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The PEM of a new CA's certificate and key.
-fn generate(host: &str) -> Result<(String, String), rcgen::Error> {
+/// A new CA's certificate and key.
+fn generate(host: &str) -> Result<(Certificate, KeyPair), rcgen::Error> {
     let not_before = SystemTime::now() - limits::CLOCK_SKEW;
     let mut params = CertificateParams::default();
     params.not_before = not_before.into();
@@ -197,7 +198,7 @@ fn generate(host: &str) -> Result<(String, String), rcgen::Error> {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let key = KeyPair::generate()?;
-    Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
+    Ok((params.self_signed(&key)?, key))
 }
 
 fn common_name(name: &str) -> DistinguishedName {
@@ -209,4 +210,85 @@ fn common_name(name: &str) -> DistinguishedName {
 
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn it_is_made_once_and_only_its_owner_reads_the_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("deep/state");
+        let first = Ca::open(&state).unwrap();
+        let mode = |path: &str| state.join(path).metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(
+            (mode(""), mode("ca"), mode("ca/ca.pem"), mode("ca/ca.key")),
+            (0o700, 0o700, 0o644, 0o600)
+        );
+        assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "a draft is left");
+        assert_eq!(fs::read_to_string(first.file()).unwrap(), first.pem());
+        assert_eq!(Ca::open(&state).unwrap().pem(), first.pem());
+        let years =
+            first.not_after().duration_since(SystemTime::now()).unwrap().as_secs() / 86_400 / 365;
+        assert_eq!(years, 9);
+        let der = CertificateDer::from_pem_slice(first.pem().as_bytes()).unwrap();
+        let (_, parsed) = parse_x509_certificate(&der).unwrap();
+        assert!(parsed.subject().to_string().contains(&host_name()), "{}", parsed.subject());
+        assert!(parsed.key_usage().unwrap().unwrap().value.key_cert_sign());
+    }
+
+    #[test]
+    fn those_who_make_it_at_once_have_one_and_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Ca::open(dir.path()).unwrap().pem().to_owned();
+        let pems = thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert!(pems.iter().all(|pem| *pem == pems[0]));
+    }
+
+    #[test]
+    fn what_is_broken_is_refused_and_left_as_it_is() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        Ca::open(dir.path()).unwrap();
+        Ca::open(other.path()).unwrap();
+        let at = |name: &str| dir.path().join("ca").join(name);
+        let read = |name: &str| fs::read_to_string(at(name)).unwrap();
+        let (certificate, key) = (read(CERTIFICATE), read(KEY));
+        let check = |name: &str, text: Option<&str>, expected: &str| {
+            match text {
+                Some(text) => fs::write(at(name), text).unwrap(),
+                None => fs::remove_file(at(name)).unwrap(),
+            }
+            let error = Ca::open(dir.path()).err().unwrap().to_string();
+            let error = error.replace(&format!("{}/", dir.path().display()), "");
+            assert!(error.starts_with(expected), "{error:?} does not begin with {expected:?}");
+            assert_eq!(fs::read_to_string(at(name)).ok().as_deref(), text, "{name} was changed");
+            fs::write(at(CERTIFICATE), &certificate).unwrap();
+            fs::write(at(KEY), &key).unwrap();
+        };
+        check(KEY, None, "read ca/ca.key: ");
+        check(CERTIFICATE, None, "read ca/ca.pem: ");
+        check(
+            KEY,
+            Some(""),
+            "ca/ca.key: is not a private key in PEM; put back what was there, or remove ",
+        );
+        check(CERTIFICATE, Some("-"), "ca/ca.pem: is not a certificate in PEM; ");
+        let other = |name: &str| fs::read_to_string(other.path().join("ca").join(name)).unwrap();
+        check(KEY, Some(&other(KEY)), "ca/ca.key: is not the key of the certificate beside it; ");
+        check(
+            CERTIFICATE,
+            Some(&other(CERTIFICATE)),
+            "ca/ca.key: is not the key of the certificate beside it; ",
+        );
+        let key_pair = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::default().self_signed(&key_pair).unwrap().pem();
+        check(CERTIFICATE, Some(&leaf), "ca/ca.pem: is a certificate, but not one of a CA; ");
+    }
 }

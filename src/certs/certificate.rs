@@ -7,7 +7,7 @@ use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{Error as TlsError, InconsistentKeys};
+use rustls::{Error as TlsError, InconsistentKeys, SignatureAlgorithm};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
@@ -79,6 +79,16 @@ impl Flaw {
 }
 
 impl Certificate {
+    /// What its key is; clients that cannot verify the one may verify the other.
+    pub(in crate::certs) fn kind(&self) -> &'static str {
+        match self.key.key.algorithm() {
+            SignatureAlgorithm::RSA => "RSA",
+            SignatureAlgorithm::ECDSA => "ECDSA",
+            SignatureAlgorithm::ED25519 => "Ed25519",
+            _ => "post-quantum",
+        }
+    }
+
     /// Reads a chain (PEM, leaf first) and its key (PEM), and judges them as of `now`.
     pub fn from_pem(chain: &[u8], key: &[u8], now: SystemTime) -> Result<Self, Flaw> {
         let chain = CertificateDer::pem_slice_iter(chain).collect::<Result<Vec<_>, _>>();
@@ -103,9 +113,19 @@ impl Certificate {
         if system_time(validity.not_after) < now {
             return Err(Flaw::Expired(validity.not_after.to_string()));
         }
-        let names = names(&leaf)?;
-        Ok(Self { key: Arc::new(key), names, not_after: system_time(validity.not_after) })
+        Ok(Self {
+            key: Arc::new(key),
+            names: names(&leaf)?,
+            not_after: system_time(validity.not_after),
+        })
     }
+}
+
+/// A date for people to read.
+pub(in crate::certs) fn date(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time = since.as_secs().try_into().ok().and_then(|it| ASN1Time::from_timestamp(it).ok());
+    time.map_or_else(|| "a day beyond the calendar".into(), |time| time.to_string())
 }
 
 /// A time of a certificate; what lies before 1970 is 1970.
@@ -128,5 +148,102 @@ fn names(leaf: &X509Certificate<'_>) -> Result<Vec<Domain>, Flaw> {
         GeneralName::DNSName(name) => Domain::parse(name).ok(),
         _ => None,
     };
-    Ok(alternative.iter().filter_map(domain).collect())
+    let mut names = Vec::new();
+    for name in alternative.iter().filter_map(domain) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certs::fixture::{Fixture, Issued};
+
+    /// `-----BEGIN label-----` around something that is not what the label says.
+    fn nonsense(label: &str) -> String {
+        format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n")
+    }
+
+    #[test]
+    fn a_certificate_says_whose_it_is_and_how_long() {
+        let fixture = Fixture::new();
+        let names = ["Shop.test", "*.shop.test", "shop.test", "10.0.0.1"];
+        let issued = Issued::to(&names);
+        let (chain, key) = fixture.issue(&issued);
+        let now = SystemTime::now();
+        let read = Certificate::from_pem(chain.as_bytes(), key.as_bytes(), now).unwrap();
+        assert_eq!(
+            read.names,
+            [Domain::Exact("shop.test".into()), Domain::Wildcard("shop.test".into())]
+        );
+        let rounded = issued.not_after.duration_since(read.not_after).unwrap();
+        assert!(rounded < Duration::from_secs(1), "{rounded:?}");
+        assert_eq!(read.kind(), "ECDSA");
+        // What follows the leaf is shown as it is.
+        let (other, _) = fixture.issue(&Issued::to(&["ca.test"]));
+        let read = Certificate::from_pem((chain + &other).as_bytes(), key.as_bytes(), now).unwrap();
+        assert_eq!(read.key.cert.len(), 2);
+    }
+
+    #[test]
+    fn addresses_are_names_enough() {
+        let (chain, key) = Fixture::new().issue(&Issued::to(&["10.0.0.1"]));
+        let read = Certificate::from_pem(chain.as_bytes(), key.as_bytes(), SystemTime::now());
+        assert_eq!(read.unwrap().names, []);
+    }
+
+    #[test]
+    fn what_nobody_would_accept_is_refused_with_the_reason() {
+        let fixture = Fixture::new();
+        let issued = Issued::to(&["shop.test"]);
+        let (chain, key) = fixture.issue(&issued);
+        let (other_chain, other_key) = fixture.issue(&issued);
+        let now = SystemTime::now();
+        let check = |chain: &str, key: &str, now: SystemTime, of_key: bool, expected: &str| {
+            let flaw = Certificate::from_pem(chain.as_bytes(), key.as_bytes(), now).unwrap_err();
+            let said = flaw.to_string();
+            assert!(said.starts_with(expected), "{said:?} does not begin with {expected:?}");
+            assert_eq!(flaw.is_of_key(), of_key, "{said}");
+        };
+        check("", &key, now, false, "has no certificate");
+        check(&key, &key, now, false, "has no certificate");
+        let cut = &chain[..chain.len() - 30];
+        check(cut, &key, now, false, "is not a certificate in PEM: ");
+        let junk = nonsense("CERTIFICATE");
+        check(&junk, &key, now, false, "has a certificate that cannot be used: ");
+        check(&chain, "", now, true, "has no private key that can be read");
+        check(&chain, &chain, now, true, "has no private key that can be read");
+        let locked = nonsense("ENCRYPTED PRIVATE KEY");
+        check(&chain, &locked, now, true, "has no private key that can be read");
+        check(&chain, &key[..key.len() - 30], now, true, "is not a private key in PEM: ");
+        let junk = nonsense("PRIVATE KEY");
+        check(&chain, &junk, now, true, "has a private key that TLS cannot use");
+        check(&chain, &other_key, now, true, "is not the key of the first certificate");
+        let backwards = other_chain + &chain;
+        check(&backwards, &key, now, true, "is not the key of the first certificate");
+        let (nameless, its_key) = fixture.issue(&Issued::to(&[]));
+        check(&nameless, &its_key, now, false, "has no subject alternative name");
+
+        // n-1, n, n+1 of either end.
+        let second = Duration::from_secs(1);
+        let whole = |time: SystemTime| {
+            UNIX_EPOCH + Duration::from_secs(time.duration_since(UNIX_EPOCH).unwrap().as_secs())
+        };
+        let (first, last) = (whole(issued.not_before), whole(issued.not_after));
+        check(&chain, &key, first - second, false, "is valid only from ");
+        check(&chain, &key, last + second, false, "expired on ");
+        for now in [first, last] {
+            Certificate::from_pem(chain.as_bytes(), key.as_bytes(), now).unwrap();
+        }
+    }
+
+    #[test]
+    fn dates_are_read_by_people() {
+        let date = |seconds| date(UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(date(1_795_225_490), "Nov 21 01:44:50 2026 +00:00");
+        assert_eq!(date(u64::MAX / 2), "a day beyond the calendar");
+    }
 }

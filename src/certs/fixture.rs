@@ -1,6 +1,7 @@
 //! For tests: a directory with a configuration and its certificates, and clients that speak TLS in memory.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -50,6 +51,18 @@ impl Fixture {
         let path = self.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
+    }
+
+    /// A text with the directory's own path taken out.
+    pub(in crate::certs) fn relative(&self, text: &str) -> String {
+        text.replace(&format!("{}/", self.dir.path().display()), "")
+    }
+
+    /// Issues a certificate and writes `NAME.pem` and `NAME.key`.
+    pub(in crate::certs) fn write_pair(&self, name: &str, issued: &Issued<'_>) {
+        let (certificate, key) = self.issue(issued);
+        self.write(&format!("{name}.pem"), certificate);
+        self.write(&format!("{name}.key"), key);
     }
 
     /// The configuration of this text.
@@ -158,7 +171,8 @@ impl Client {
         let alternative = leaf.subject_alternative_name().unwrap().unwrap();
         let names = alternative.value.general_names.iter().map(|name| match name {
             GeneralName::DNSName(name) => name.to_string(),
-            name => format!("{name}"),
+            GeneralName::IPAddress(bytes) => address(bytes),
+            name => panic!("{name}"),
         });
         Ok(Met {
             names: names.collect(),
@@ -167,6 +181,13 @@ impl Client {
             protocol: server.alpn_protocol().map(|it| String::from_utf8(it.to_vec()).unwrap()),
             resumed: server.handshake_kind() == Some(HandshakeKind::Resumed),
         })
+    }
+}
+
+fn address(bytes: &[u8]) -> String {
+    match <[u8; 4]>::try_from(bytes) {
+        Ok(bytes) => IpAddr::from(bytes).to_string(),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(bytes).unwrap()).to_string(),
     }
 }
 

@@ -53,8 +53,8 @@ impl LocalNames {
         }
         for (now, before) in [(&self.exact, &before.exact), (&self.wildcard, &before.wildcard)] {
             for (name, place) in now {
-                if let Some(before) = before.get(name) {
-                    place.store(before.load_full());
+                if let Some(signed) = before.get(name).and_then(Place::load_full) {
+                    place.store(Some(signed));
                 }
             }
         }
@@ -141,4 +141,111 @@ fn names_of_domain(domain: &str) -> Result<Vec<SanType>, rcgen::Error> {
 
 fn dns_name(name: &str) -> Result<SanType, rcgen::Error> {
     Ok(SanType::DnsName(name.try_into()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::certs::fixture::{DAY, Fixture};
+
+    const TEXT: &str =
+        "[apps.shop]\ndomains = [\"shop.test\", \"*.shop.test\", \"*.b.shop.test\"]\n";
+
+    struct Scene {
+        fixture: Fixture,
+        ca: Ca,
+        names: LocalNames,
+        now: SystemTime,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let fixture = Fixture::new();
+            let config = fixture.config(TEXT);
+            let ca = Ca::open(&config.state_dir).unwrap();
+            Self { fixture, ca, names: LocalNames::of(&config), now: SystemTime::now() }
+        }
+
+        fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+            Some(self.names.find(name, &self.ca, self.now)?.unwrap())
+        }
+
+        #[track_caller]
+        fn is_kept(&self, first: &str, second: &str) -> bool {
+            Arc::ptr_eq(&self.find(first).unwrap(), &self.find(second).unwrap())
+        }
+    }
+
+    #[test]
+    fn what_clients_may_ask_cannot_make_it_grow() {
+        let scene = Scene::new();
+        assert!(scene.is_kept("shop.test", "shop.test"));
+        assert!(scene.is_kept("shop.localhost", "shop.localhost"));
+        assert!(scene.is_kept("a.shop.test", "b.shop.test"), "one wildcard for all of them");
+        assert!(scene.is_kept("a.b.shop.test", "c.b.shop.test"), "the longest wildcard");
+        assert!(!scene.is_kept("a.a.shop.test", "a.a.shop.test"));
+        assert!(!scene.is_kept("a.shop.test", "a.b.shop.test"));
+        for unknown in
+            ["localhost", "other.localhost", "a.shop.localhost", "test", "xshop.test", ""]
+        {
+            assert!(scene.find(unknown).is_none(), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_when_a_third_of_its_life_is_left() {
+        let mut scene = Scene::new();
+        let first = scene.find("shop.test").unwrap();
+        let begin = scene.now;
+        // Valid until 396 days from now, for it began a day ago.
+        scene.now = begin + (396 * DAY - 397 * DAY / 3) - Duration::from_secs(1);
+        assert!(Arc::ptr_eq(&first, &scene.find("shop.test").unwrap()));
+        scene.now += Duration::from_secs(1);
+        let second = scene.find("shop.test").unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert!(Arc::ptr_eq(&second, &scene.find("shop.test").unwrap()));
+    }
+
+    /// What browsers ask of a certificate beyond a good signature, which handshakes in the other tests check.
+    #[test]
+    fn a_certificate_is_one_that_browsers_take() {
+        let scene = Scene::new();
+        let key = scene.find("shop.test").unwrap();
+        let (_, leaf) = x509_parser::parse_x509_certificate(&key.cert[0]).unwrap();
+        let validity = leaf.validity();
+        let seconds = validity.not_after.timestamp() - validity.not_before.timestamp();
+        assert_eq!(seconds, 397 * 86_400);
+        let now = scene.now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
+        assert_eq!(now - validity.not_before.timestamp(), 86_400);
+        assert!(leaf.extended_key_usage().unwrap().unwrap().value.server_auth);
+        assert!(!leaf.is_ca());
+        assert_ne!(leaf.raw_serial(), {
+            let other = scene.find("shop.localhost").unwrap();
+            let (_, other) = x509_parser::parse_x509_certificate(&other.cert[0]).unwrap();
+            other.raw_serial().to_vec()
+        });
+    }
+
+    #[test]
+    fn a_reload_signs_nothing_anew() {
+        let scene = Scene::new();
+        let before = ["shop.test", "a.shop.test"].map(|name| scene.find(name).unwrap());
+        let default = scene.names.default(&scene.ca, scene.now).unwrap();
+        let text = TEXT.replace("\"*.b.shop.test\"", "\"new.test\"");
+        let after = LocalNames::of(&scene.fixture.config(&text));
+        after.inherit(&scene.names);
+        let scene = Scene { names: after, ..scene };
+        for (name, before) in ["shop.test", "a.shop.test"].iter().zip(&before) {
+            assert!(Arc::ptr_eq(before, &scene.find(name).unwrap()), "{name}");
+        }
+        assert!(Arc::ptr_eq(&default, &scene.names.default(&scene.ca, scene.now).unwrap()));
+        assert!(scene.find("new.test").is_some());
+        // With another domain the default is for another name.
+        let moved = format!("[router]\ndomain = \"mesh.test\"\n{TEXT}");
+        let moved = LocalNames::of(&scene.fixture.config(&moved));
+        moved.inherit(&scene.names);
+        assert!(!Arc::ptr_eq(&default, &moved.default(&scene.ca, scene.now).unwrap()));
+    }
 }

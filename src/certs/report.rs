@@ -1,5 +1,6 @@
 //! What is said of a certificate: whose it is, and when it ends.
 
+use std::fmt;
 use std::time::SystemTime;
 
 /// A certificate that is served, or signs what is.
@@ -22,4 +23,14 @@ pub enum Source {
     Acme,
     /// The local CA: its own certificate.
     LocalCa,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::File => "file",
+            Self::Acme => "acme",
+            Self::LocalCa => "local",
+        })
+    }
 }

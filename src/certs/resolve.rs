@@ -78,7 +78,8 @@ impl OwnNames {
         &self.reports
     }
 
-    fn find(&self, name: &str) -> Option<&Keys> {
+    /// Those of a name.
+    pub(in crate::certs) fn find(&self, name: &str) -> Option<&Keys> {
         let below = || self.wildcard.get(name.split_once('.')?.1);
         self.exact.get(name).or_else(below)
     }

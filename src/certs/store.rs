@@ -1,7 +1,9 @@
 //! What is served, shared by the workers, who read it, and by those who change it.
 
+use std::mem;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
@@ -12,16 +14,20 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
 use crate::certs::ca::{Ca, CaError};
-use crate::certs::certificate::Certificate;
-use crate::certs::load::Loaded;
+use crate::certs::certificate::{Certificate, date};
+use crate::certs::files::{self, Seen};
+use crate::certs::load::{Loaded, load};
 use crate::certs::report::{Report, Source};
 use crate::certs::resolve::{PROTOCOLS, Resolver, Snapshot};
+use crate::config::{Config, ConfigError, ConfigProblem, limits};
 use crate::model::Domain;
 
 /// The certificates of the running daemon.
 pub struct Certs {
     resolver: Arc<Resolver>,
     server_config: Arc<ServerConfig>,
+    /// The configuration's files as they were when last read, whatever came of it.
+    seen: Mutex<Seen>,
 }
 
 /// Why nothing can be served by TLS.
@@ -39,6 +45,10 @@ impl Certs {
     /// Opens the local CA in the state directory, or makes it, and serves what was loaded.
     pub fn open(state_dir: &Path, loaded: Loaded) -> Result<Arc<Self>, CertsError> {
         let ca = Ca::open(state_dir)?;
+        if ca.not_after() < SystemTime::now() + limits::EXPIRY_WARNING {
+            let (file, date) = (ca.file().display(), date(ca.not_after()));
+            tracing::warn!("{file}: the local CA's certificate is valid until {date} only");
+        }
         let snapshot = Snapshot {
             own: Arc::new(loaded.own),
             obtained: Arc::default(),
@@ -48,7 +58,8 @@ impl Certs {
         };
         let resolver = Arc::new(Resolver { ca, snapshot: ArcSwap::from_pointee(snapshot) });
         let server_config = server_config(resolver.clone()).map_err(CertsError::Tickets)?;
-        Ok(Arc::new(Self { resolver, server_config: Arc::new(server_config) }))
+        let (server_config, seen) = (Arc::new(server_config), Mutex::new(loaded.seen));
+        Ok(Arc::new(Self { resolver, server_config, seen }))
     }
 
     /// How TLS is spoken: one for all workers and for the life of the daemon, so that a session begun on one
@@ -61,11 +72,29 @@ impl Certs {
 
     /// Serves by these from now on. Connections that are open are not touched; what ACME obtained stays.
     pub fn swap(&self, loaded: Loaded) {
+        self.note(loaded.seen);
         let (own, local) = (Arc::new(loaded.own), Arc::new(loaded.local));
         self.change(|now| {
             local.inherit(&now.local);
             (now.own, now.local) = (own.clone(), local.clone());
         });
+    }
+
+    /// Loads the certificates of the configuration in force again and serves them, if their files are not as
+    /// they were when last read; `None`: they are. What is refused changes nothing, and is refused once.
+    /// Returns the warnings.
+    ///
+    /// Blocks on the disk; not for two threads at a time.
+    pub fn refresh(&self, config: &Config) -> Option<Result<Vec<ConfigProblem>, ConfigError>> {
+        let seen = files::look(&config.certs);
+        if self.note(seen.clone()) == seen {
+            return None;
+        }
+        Some(load(config).map(|mut loaded| {
+            let warnings = mem::take(&mut loaded.warnings);
+            self.swap(loaded);
+            warnings
+        }))
     }
 
     /// Serves what ACME obtained, for each of its names, in place of what was obtained before. Certificates
@@ -81,6 +110,16 @@ impl Certs {
                 }
             }
         });
+    }
+
+    /// Serves what ACME obtained for these names, and no more what it obtained for others.
+    pub(in crate::certs) fn keep_obtained(&self, wanted: impl Fn(&str) -> bool) {
+        self.change(|now| Arc::make_mut(&mut now.obtained).retain(|name, _| wanted(name)));
+    }
+
+    /// Whether a certificate of the configuration is served for this name.
+    pub(in crate::certs) fn has_own(&self, name: &str) -> bool {
+        self.resolver.snapshot.load().own.find(name).is_some()
     }
 
     /// What is shown to clients that offer only `acme-tls/1` and ask for this name (RFC 8737); `None`: no
@@ -115,6 +154,11 @@ impl Certs {
         snapshot.own.reports().iter().cloned().chain(obtained).chain([ca]).collect()
     }
 
+    /// Remembers what the files are like, and returns what they were like before.
+    fn note(&self, seen: Seen) -> Seen {
+        mem::replace(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner), seen)
+    }
+
     fn change(&self, change: impl Fn(&mut Snapshot)) {
         self.resolver.snapshot.rcu(|snapshot| {
             let mut snapshot = Snapshot::clone(snapshot);
@@ -147,13 +191,20 @@ fn server_config(resolver: Arc<Resolver>) -> Result<ServerConfig, rustls::Error>
 
 #[cfg(test)]
 mod tests {
-    use rustls::ProtocolVersion;
-    use rustls::version::TLS12;
+    use rustls::crypto::WebPkiSupportedAlgorithms;
+    use rustls::{AlertDescription, Error as TlsError, ProtocolVersion, SignatureScheme};
 
     use super::*;
-    use crate::certs::fixture::Fixture;
+    use crate::certs::fixture::{Client, Fixture, Issued};
 
     const SHOP: &str = "[apps.shop]\ndomains = [\"shop.test\", \"*.shop.test\"]\n";
+    const PAIR: &str = "[[certs]]\ncert = \"a.pem\"\nkey = \"a.key\"\n";
+    const DIR: &str = "[[certs]]\ndir = \"dir\"\n";
+
+    #[track_caller]
+    fn names(client: &Client, certs: &Certs, name: &str) -> Vec<String> {
+        client.meet(certs, name).unwrap_or_else(|error| panic!("{name}: {error}")).names
+    }
 
     #[test]
     fn every_name_of_the_mesh_has_a_certificate_of_the_local_ca() {
@@ -171,5 +222,215 @@ mod tests {
         check("SHOP.test", &["shop.test"]);
         check("a.shop.test", &["*.shop.test"]);
         check("b.a.shop.test", &["b.a.shop.test"]);
+        // Who asks for no name gets the domain's, by whatever it is called.
+        let localhost = ["localhost", "127.0.0.1", "::1"];
+        check("localhost", &localhost);
+        check("127.0.0.1", &localhost);
+        check("::1", &localhost);
+        let nameless = client.nameless();
+        assert_eq!(names(&nameless, &certs, "localhost"), localhost);
+        assert!(nameless.meet(&certs, "shop.test").is_err());
+        let error = client.meet(&certs, "unknown.test").unwrap_err().to_string();
+        assert!(error.contains("valid for") && error.contains("localhost"), "{error}");
+    }
+
+    #[test]
+    fn own_certificates_come_first_and_exact_ones_before_wildcards() {
+        let fixture = Fixture::new();
+        fixture.write_pair("a", &Issued::to(&["first.test"]));
+        fixture.write_pair("dir/wildcard", &Issued::to(&["*.shop.test"]));
+        fixture.write_pair("dir/exact", &Issued::to(&["a.shop.test", "mine.localhost"]));
+        let certs = fixture.certs(&format!("{SHOP}{PAIR}{DIR}"));
+        let client = fixture.client();
+        let check = |name: &str, expected: &[&str]| {
+            let met = client.meet(&certs, name).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(met.names, expected, "{name}");
+        };
+        check("a.shop.test", &["a.shop.test", "mine.localhost"]);
+        check("b.shop.test", &["*.shop.test"]);
+        // One label only: what lies deeper is the mesh's own.
+        check("c.b.shop.test", &["c.b.shop.test"]);
+        check("shop.test", &["shop.test"]);
+        check("shop.localhost", &["shop.localhost"]);
+        check("first.test", &["first.test"]);
+        // The first of the file is for those who ask for nothing that is known.
+        assert_eq!(names(&client.nameless(), &certs, "first.test"), ["first.test"]);
+        let error = client.meet(&certs, "unknown.test").unwrap_err().to_string();
+        assert!(error.contains("first.test"), "{error}");
+        assert!(client.meet(&certs, "localhost").is_err());
+    }
+
+    #[test]
+    fn a_client_gets_the_kind_of_key_that_it_can_verify() {
+        let fixture = Fixture::new();
+        let rsa = &rcgen::PKCS_RSA_SHA256;
+        fixture.write_pair(
+            "dir/1",
+            &Issued { algorithm: rsa, ..Issued::to(&["shop.test", "rsa.test"]) },
+        );
+        fixture.write_pair("dir/2", &Issued::to(&["shop.test", "ecdsa.test"]));
+        let certs = fixture.certs(&format!("{SHOP}{DIR}"));
+        let mut provider = default_provider();
+        let all = provider.signature_verification_algorithms;
+        let is_rsa = |scheme: SignatureScheme| format!("{scheme:?}").starts_with("RSA");
+        let mapping = all.mapping.iter().filter(|(scheme, _)| is_rsa(*scheme)).copied();
+        let mapping = Vec::leak(mapping.collect());
+        provider.signature_verification_algorithms =
+            WebPkiSupportedAlgorithms { all: all.all, mapping };
+        for version in [&TLS12, &TLS13] {
+            let any = fixture.client_with(default_provider(), &[version]);
+            let only_rsa = fixture.client_with(provider.clone(), &[version]);
+            assert_eq!(names(&any, &certs, "shop.test"), ["shop.test", "ecdsa.test"]);
+            assert_eq!(names(&only_rsa, &certs, "shop.test"), ["shop.test", "rsa.test"]);
+            assert_eq!(names(&any, &certs, "rsa.test"), ["shop.test", "rsa.test"]);
+            assert!(only_rsa.meet(&certs, "ecdsa.test").is_err());
+        }
+    }
+
+    #[test]
+    fn protocols_are_agreed_on() {
+        let fixture = Fixture::new();
+        let certs = fixture.certs(SHOP);
+        let agreed = |offered: &[&[u8]]| {
+            fixture.client().offering(offered).meet(&certs, "shop.test").map(|met| met.protocol)
+        };
+        let some = |protocol: &str| Ok(Some(protocol.to_owned()));
+        assert_eq!(agreed(&[]), Ok(None));
+        assert_eq!(agreed(&[b"http/1.1", b"h2"]), some("h2"));
+        assert_eq!(agreed(&[b"http/1.1", b"acme-tls/1"]), some("http/1.1"));
+        let none = TlsError::AlertReceived(AlertDescription::NoApplicationProtocol);
+        assert_eq!(agreed(&[b"spdy/3"]), Err(none));
+    }
+
+    #[test]
+    fn sessions_go_on_at_any_worker_and_over_swaps() {
+        let fixture = Fixture::new();
+        let certs = fixture.certs(SHOP);
+        for (version, expected) in
+            [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)]
+        {
+            let client = fixture.client_with(default_provider(), &[version]);
+            let meet = |name| client.meet(&certs, name).unwrap();
+            let met = meet("shop.test");
+            assert_eq!((met.version, met.resumed), (expected, false));
+            // Each worker has the same configuration; what one of them sealed any other opens.
+            assert!(meet("shop.test").resumed);
+            certs.swap(load(&fixture.config(SHOP)).unwrap());
+            assert!(meet("shop.test").resumed);
+            assert!(!meet("a.shop.test").resumed, "another name is another session");
+        }
+    }
+
+    #[test]
+    fn a_swap_is_seen_by_the_next_handshake() {
+        let fixture = Fixture::new();
+        let certs = fixture.certs(SHOP);
+        let client = fixture.client();
+        assert_eq!(names(&client, &certs, "shop.test"), ["shop.test"]);
+        fixture.write_pair("a", &Issued::to(&["shop.test", "own.test"]));
+        certs.swap(load(&fixture.config(&format!("{SHOP}{PAIR}"))).unwrap());
+        let fresh = fixture.client();
+        assert_eq!(names(&fresh, &certs, "shop.test"), ["shop.test", "own.test"]);
+        certs.swap(load(&fixture.config(SHOP)).unwrap());
+        assert_eq!(names(&fixture.client(), &certs, "shop.test"), ["shop.test"]);
+    }
+
+    #[test]
+    fn changed_files_are_served_and_broken_ones_are_refused_once() {
+        let fixture = Fixture::new();
+        fixture.write_pair("a", &Issued::to(&["shop.test", "1.test"]));
+        let text = format!("{SHOP}{PAIR}");
+        let (certs, config) = (fixture.certs(&text), fixture.config(&text));
+        let served = || names(&fixture.client(), &certs, "shop.test").pop().unwrap();
+        assert!(certs.refresh(&config).is_none());
+        let (chain, key) = fixture.issue(&Issued::to(&["shop.test", "2.test"]));
+        // One file is exchanged, the other is not yet.
+        fixture.write("a.pem", chain);
+        let error = certs.refresh(&config).unwrap().unwrap_err().to_string();
+        assert!(error.contains("a.key: is not the key of"), "{error}");
+        assert_eq!(served(), "1.test");
+        assert!(certs.refresh(&config).is_none(), "it has been said");
+        fixture.write("a.key", key);
+        assert_eq!(certs.refresh(&config), Some(Ok(vec![])));
+        assert_eq!(served(), "2.test");
+        assert!(certs.refresh(&config).is_none());
+        // A reload in between has read them already.
+        fixture.write_pair("a", &Issued::to(&["shop.test", "3.test"]));
+        certs.swap(load(&config).unwrap());
+        assert!(certs.refresh(&config).is_none());
+        assert_eq!(served(), "3.test");
+    }
+
+    #[test]
+    fn what_acme_obtained_stays_and_comes_after_own_certificates() {
+        let fixture = Fixture::new();
+        let certs = fixture.certs(SHOP);
+        let obtained = |names: &[&str]| {
+            let (chain, key) = fixture.issue(&Issued::to(names));
+            Certificate::from_pem(chain.as_bytes(), key.as_bytes(), SystemTime::now()).unwrap()
+        };
+        certs.install(&obtained(&["shop.test", "1.test", "*.never.test"]));
+        let served = |name: &str| names(&fixture.client(), &certs, name);
+        assert_eq!(served("shop.test"), ["shop.test", "1.test", "*.never.test"]);
+        assert_eq!(served("1.test"), ["shop.test", "1.test", "*.never.test"]);
+        assert!(fixture.client().meet(&certs, "a.never.test").is_err());
+        certs.install(&obtained(&["shop.test", "2.test"]));
+        assert_eq!(served("shop.test"), ["shop.test", "2.test"]);
+        certs.swap(load(&fixture.config(SHOP)).unwrap());
+        assert_eq!(served("shop.test"), ["shop.test", "2.test"]);
+        fixture.write_pair("a", &Issued::to(&["shop.test", "own.test"]));
+        certs.swap(load(&fixture.config(&format!("{SHOP}{PAIR}"))).unwrap());
+        assert_eq!(served("shop.test"), ["shop.test", "own.test"]);
+        let mut reports: Vec<_> =
+            certs.report().into_iter().map(|it| (it.source, it.name)).collect();
+        reports.sort();
+        let expected = [
+            (Source::File, "shop.test"),
+            (Source::Acme, "1.test"),
+            (Source::Acme, "2.test"),
+            (Source::Acme, "shop.test"),
+            (Source::LocalCa, "local CA"),
+        ];
+        assert_eq!(reports, expected.map(|(source, name)| (source, name.to_owned())));
+    }
+
+    #[test]
+    fn a_challenge_is_shown_to_those_who_ask_for_nothing_else() {
+        let fixture = Fixture::new();
+        let certs = fixture.certs(SHOP);
+        let (chain, key) = fixture.issue(&Issued::to(&["shop.test", "challenge.test"]));
+        let challenge =
+            Certificate::from_pem(chain.as_bytes(), key.as_bytes(), SystemTime::now()).unwrap();
+        let server = fixture.client().offering(&[b"acme-tls/1"]);
+        let browser = fixture.client().offering(&[b"h2", b"acme-tls/1"]);
+        let denied = TlsError::AlertReceived(AlertDescription::AccessDenied);
+        let refused = |name: &str| server.meet(&certs, name).unwrap_err() == denied;
+        assert!(refused("shop.test"));
+        certs.challenge_alpn("shop.test", Some(challenge.key));
+        let met = server.meet(&certs, "SHOP.test").unwrap();
+        assert_eq!(met.names, ["shop.test", "challenge.test"]);
+        assert_eq!(met.protocol.as_deref(), Some("acme-tls/1"));
+        assert_eq!(names(&browser, &certs, "shop.test"), ["shop.test"]);
+        assert!(refused("other.test"));
+        assert_eq!(server.nameless().meet(&certs, "shop.test").unwrap_err(), denied);
+        let unknown = fixture.client().offering(&[b"spdy/3", b"acme-tls/1"]);
+        assert_eq!(names(&unknown, &certs, "shop.test"), ["shop.test", "challenge.test"]);
+        certs.swap(load(&fixture.config(SHOP)).unwrap());
+        assert!(server.meet(&certs, "shop.test").is_ok(), "a reload does not break an order");
+        certs.challenge_alpn("shop.test", None);
+        assert!(refused("shop.test"));
+    }
+
+    #[test]
+    fn tokens_are_answered_while_they_are_asked_for() {
+        let fixture = Fixture::new();
+        let certs = fixture.certs(SHOP);
+        assert_eq!(certs.http_answer("token"), None);
+        certs.challenge_http("token", Some("token.thumbprint".into()));
+        certs.swap(load(&fixture.config(SHOP)).unwrap());
+        assert_eq!(certs.http_answer("token").as_deref(), Some("token.thumbprint"));
+        assert_eq!(certs.http_answer("Token"), None);
+        certs.challenge_http("token", None);
+        assert_eq!(certs.http_answer("token"), None);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use http::Method;
 
+use crate::certs;
 use crate::cli::place::{File, Socket, ask};
 use crate::config::{self, Summary};
 use crate::control::ClientError;
@@ -23,7 +24,9 @@ pub(in crate::cli) struct Check {
 
 impl Check {
     pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
-        let config = config::load(&self.file.path())?;
+        let mut config = config::load(&self.file.path())?;
+        let certs = certs::load(&config)?;
+        config.notes.warnings.extend(certs.warnings);
         let wanted = Summary::of(&config);
         print!("{}", wanted.describe());
         let addr = self.socket.or(config.admin.socket);

@@ -5,6 +5,7 @@
 mod serve; // run the daemon
 mod check; // what `serve` would do, what a reload would change
 mod reload; // ask the daemon to read its file again
+mod ca; // the local CA's certificate
 mod health; // ask the daemon whether it is well
 mod dyno; // what runs first inside a dyno
 mod place; // which file, which socket
@@ -34,6 +35,7 @@ enum Command {
     Serve(serve::Serve),
     Check(check::Check),
     Reload(reload::Reload),
+    Ca(ca::PrintCa),
     Health(health::Health),
 }
 
@@ -63,6 +65,7 @@ impl Command {
             Self::Serve(serve) => serve.run(),
             Self::Check(check) => check.run(),
             Self::Reload(reload) => reload.run(),
+            Self::Ca(ca) => ca.run(),
             Self::Health(health) => health.run(),
         }
     }
@@ -135,6 +138,7 @@ mod tests {
         check(&["serve", "--config", "/nonexistent/dynomesh.toml"], 64);
         check(&["check", "--config", "/nonexistent/dynomesh.toml"], 64);
         check(&["init", "command"], 64);
+        check(&["ca", "--config", "/nonexistent/dynomesh.toml"], 64);
         check(&["reload", "--socket", "/nonexistent/socket"], 1);
         check(&["health", "--socket", "/nonexistent/socket"], 1);
     }

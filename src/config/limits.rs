@@ -28,6 +28,9 @@ pub const BLANK_LINES_MAX: usize = 5;
 pub const CHUNK_LINE_MAX: usize = 256;
 /// Bytes of chunk extensions in one body: a byte of data per chunk with 250 of extension is an attack.
 pub const CHUNK_EXTENSIONS_MAX: usize = 16 * 1024;
+/// Bytes of a PROXY header after its addresses. A proxy that passes on what it knows of TLS needs some
+/// hundreds; beyond it the connection is closed.
+pub const PROXY_EXTENSIONS_MAX: usize = 4096;
 /// Interim (1xx) answers in one exchange; a dyno that sends more is broken (H17).
 pub const INTERIM_MAX: u32 = 64;
 
@@ -154,6 +157,41 @@ pub const CLOCK_SKEW: Duration = Duration::from_secs(86_400);
 /// How long before the end of a certificate of the file it is warned of: two weeks, as whoever forgot about it
 /// may be on holiday in one of them.
 pub const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 86_400);
+/// How often the files of certificates are looked at: a renewal comes weeks before it is needed, and a look
+/// is a `stat` per file.
+pub const CERTIFICATES_LOOK: Duration = Duration::from_secs(5);
+
+// ---- automatic certificates ----------------------------------------------------------------------------
+
+/// Orders under way at one time. Each is a dozen requests and a few seconds; a thousand names at once would be
+/// taken for an attack by any certificate authority.
+pub const ACME_ORDERS: usize = 4;
+/// How long an order may take in all. Validation takes seconds, issuing rarely minutes.
+pub const ACME_ORDER: Duration = Duration::from_secs(10 * 60);
+/// How long a validation, and then the issuing, is asked after.
+pub const ACME_POLL: Duration = Duration::from_secs(3 * 60);
+/// How soon the server is first asked how a validation went; doubles from there.
+pub const ACME_POLL_FIRST: Duration = Duration::from_millis(250);
+/// How long one request to the server may take in all.
+pub const ACME_REQUEST: Duration = Duration::from_secs(30);
+/// How long one address of the server may take to accept: there may be another one.
+pub const ACME_CONNECT: Duration = Duration::from_secs(5);
+/// Bytes of an answer of the server; a chain of certificates is some 5 KiB.
+pub const ACME_ANSWER_MAX: usize = 256 * 1024;
+/// Bytes of a reason that the server gives, as it is shown: a few sentences.
+pub const ACME_REASON_MAX: usize = 600;
+/// The wait after the first order of a name that failed; doubles from there. Let's Encrypt allows five failed
+/// validations of a name an hour.
+pub const ACME_BACK_OFF_FIRST: Duration = Duration::from_secs(60);
+/// The longest wait after an order that failed, unless the server asks for more.
+pub const ACME_BACK_OFF_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest Retry-After that is heeded: the longest window of Let's Encrypt's rate limits is a week.
+pub const ACME_RETRY_AFTER_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Over how long renewals that are due when the daemon starts are spread.
+pub const ACME_SPREAD: Duration = Duration::from_secs(60 * 60);
+/// How often the wall clock is asked whether a renewal is due: a machine that was suspended, or whose clock
+/// was set, knows of it by no timer.
+pub const ACME_LOOK: Duration = Duration::from_secs(60 * 60);
 
 // ---- dynos ---------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ pub mod procfile; // process types and their commands
 pub mod env_file; // foreman's .env
 mod config_var; // names, and how values stay hidden
 mod duration; // 1h30m
-mod text_file; // small files, bounded
+pub mod text_file; // small files, bounded
 mod nearest; // did you mean
 mod findings; // collects problems and warnings
 mod problem; // one of them: file, line, key, what would be right

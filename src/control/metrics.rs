@@ -3,9 +3,12 @@
 //! What is counted per request comes from the router, what is counted elsewhere from the metrics crate.
 //! What simply is (requests in flight, the table's version) is read at the moment of asking.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::certs::{AcmeState, AcmeStatus, Report, Source};
 use crate::control::Running;
 use crate::control::exposition::{Family, merge};
 use crate::table::{Dyno, Table};
@@ -16,7 +19,9 @@ pub(in crate::control) fn render(running: &Running) -> String {
     running.router.render_metrics(&mut counted);
     let mut present = String::new();
     render_table(&running.publisher.table(), &mut present);
+    render_certificates(&running.router.certs().report(), SystemTime::now(), &mut present);
     render_daemon(running, &mut present);
+    render_acme(&running.acme.states(), &mut present);
     merge(&[&counted, &running.recorded.render(), &present])
 }
 
@@ -55,6 +60,38 @@ fn each_dyno(table: &Table, mut visit: impl FnMut(&[(&str, &dyn Display)], &Dyno
     }
 }
 
+fn render_certificates(reports: &[Report], now: SystemTime, out: &mut String) {
+    // Two certificates may have one name, with keys of two kinds: the first to expire is the one to know of.
+    let mut ends: BTreeMap<(&str, Source), SystemTime> = BTreeMap::new();
+    for report in reports {
+        let end = ends.entry((&report.name, report.source)).or_insert(report.not_after);
+        *end = report.not_after.min(*end);
+    }
+    let mut family = Family::gauge(
+        out,
+        "dynomesh_certificate_expiry_timestamp_seconds",
+        "When a certificate expires, by the first of its names and where it comes from.",
+    );
+    for ((name, source), end) in &ends {
+        family.sample(&[("name", name), ("source", source)], seconds_from(UNIX_EPOCH, *end));
+    }
+    let mut family = Family::gauge(
+        out,
+        "dynomesh_certificate_days_to_expiry",
+        "Days until a certificate expires, negative afterwards.",
+    );
+    for ((name, source), end) in &ends {
+        let days = seconds_from(now, *end) / 86_400.0;
+        family.sample(&[("name", name), ("source", source)], format_args!("{days:.2}"));
+    }
+}
+
+/// From one moment to the other, negative if that is the earlier one.
+fn seconds_from(from: SystemTime, to: SystemTime) -> f64 {
+    to.duration_since(from)
+        .map_or_else(|error| -error.duration().as_secs_f64(), |it| it.as_secs_f64())
+}
+
 fn render_daemon(running: &Running, out: &mut String) {
     let stalled = running.stalled();
     let mut family = Family::gauge(
@@ -76,8 +113,22 @@ fn render_daemon(running: &Running, out: &mut String) {
     .sample(&[("app", &"-")], running.access_log.dropped());
 }
 
+fn render_acme(states: &[AcmeStatus], out: &mut String) {
+    let mut family = Family::gauge(
+        out,
+        "dynomesh_acme_domains",
+        "Domains with automatic certificates, by how they stand.",
+    );
+    for word in AcmeState::WORDS {
+        let count = states.iter().filter(|status| status.state == word).count();
+        family.sample(&[("state", &word)], count);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::control::scene::Scene;
 
@@ -101,6 +152,55 @@ mod tests {
                 "dynomesh_held_requests{app=\"shop\"} 0",
                 "dynomesh_in_flight{app=\"shop\",dyno=\"web.1\"} 2",
                 "dynomesh_lingering_requests{app=\"shop\",dyno=\"web.1\"} 1",
+            ]
+        );
+    }
+
+    #[test]
+    fn domains_with_automatic_certificates_are_counted_by_state() {
+        let status = |state| AcmeStatus { name: "a".into(), state, reason: None, expires: None };
+        let mut out = String::new();
+        render_acme(&[status("OK"), status("Failing"), status("OK")], &mut out);
+        let samples: Vec<_> = out.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            samples,
+            [
+                "dynomesh_acme_domains{state=\"Waiting\"} 0",
+                "dynomesh_acme_domains{state=\"Verified\"} 0",
+                "dynomesh_acme_domains{state=\"OK\"} 2",
+                "dynomesh_acme_domains{state=\"Failing\"} 1",
+            ]
+        );
+    }
+
+    #[test]
+    fn of_certificates_with_one_name_the_first_to_expire_counts() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let day = Duration::from_secs(86_400);
+        let report =
+            |name: &str, source, not_after| Report { name: name.into(), source, not_after };
+        let reports = [
+            report("shop.test", Source::File, now + 90 * day),
+            report("shop.test", Source::File, now + 3 * day / 2),
+            report("shop.test", Source::Acme, now - day),
+            report("local CA", Source::LocalCa, now + 3650 * day),
+        ];
+        let mut out = String::new();
+        render_certificates(&reports, now, &mut out);
+        let samples: Vec<_> = out.lines().filter(|line| !line.starts_with('#')).collect();
+        let (at, days) = (
+            "dynomesh_certificate_expiry_timestamp_seconds",
+            "dynomesh_certificate_days_to_expiry",
+        );
+        assert_eq!(
+            samples,
+            [
+                format!("{at}{{name=\"local CA\",source=\"local\"}} 316360000"),
+                format!("{at}{{name=\"shop.test\",source=\"file\"}} 1129600"),
+                format!("{at}{{name=\"shop.test\",source=\"acme\"}} 913600"),
+                format!("{days}{{name=\"local CA\",source=\"local\"}} 3650.00"),
+                format!("{days}{{name=\"shop.test\",source=\"file\"}} 1.50"),
+                format!("{days}{{name=\"shop.test\",source=\"acme\"}} -1.00"),
             ]
         );
     }

@@ -37,6 +37,7 @@ fn pages() -> axum::Router<Arc<Running>> {
         .route("/metrics", get(scrape))
         .route("/healthz", get(health))
         .route("/readyz", get(ready))
+        .route("/debug/certs", get(certs))
         .route("/debug/dynos", get(dynos))
         .route("/debug/workers", get(workers))
 }
@@ -64,6 +65,11 @@ fn verdict(against: Vec<String>) -> Response {
         true => "ok\n".into_response(),
         false => (StatusCode::SERVICE_UNAVAILABLE, against.join("\n") + "\n").into_response(),
     }
+}
+
+/// How each name of automatic certificates stands.
+async fn certs(State(running): State<Arc<Running>>) -> Response {
+    Json(running.acme.states()).into_response()
 }
 
 async fn dynos(State(running): State<Arc<Running>>) -> Response {

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::mpsc;
 
+use crate::certs::Acme;
 use crate::config::Config;
 use crate::control::ReloadRequest;
 use crate::router::Router;
@@ -23,6 +24,8 @@ pub struct Running {
     pub supervisor: Supervisor,
     /// The route table.
     pub publisher: Arc<Publisher>,
+    /// Automatic certificates.
+    pub acme: Acme,
     /// What was counted through the metrics crate.
     pub recorded: PrometheusHandle,
     /// Where the line per request goes.
@@ -33,6 +36,19 @@ pub struct Running {
     pub reloads: mpsc::Sender<ReloadRequest>,
     phase: AtomicU8,
     stalled: Mutex<Vec<(usize, f64)>>,
+}
+
+/// What [`Running::new`] puts together; each field as there.
+#[expect(missing_docs, reason = "they are said at Running")]
+pub struct Parts {
+    pub router: Router,
+    pub supervisor: Supervisor,
+    pub publisher: Arc<Publisher>,
+    pub acme: Acme,
+    pub recorded: PrometheusHandle,
+    pub access_log: Lines,
+    pub config: Arc<Config>,
+    pub reloads: mpsc::Sender<ReloadRequest>,
 }
 
 /// Where the daemon is in its life.
@@ -49,19 +65,14 @@ pub enum Phase {
 
 impl Running {
     /// Puts the parts together; the phase is [`Phase::Starting`].
-    pub fn new(
-        router: Router,
-        supervisor: Supervisor,
-        publisher: Arc<Publisher>,
-        recorded: PrometheusHandle,
-        access_log: Lines,
-        config: Arc<Config>,
-        reloads: mpsc::Sender<ReloadRequest>,
-    ) -> Self {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { router, supervisor, publisher, acme, recorded, access_log, config, reloads } =
+            parts;
         Self {
             router,
             supervisor,
             publisher,
+            acme,
             recorded,
             access_log,
             config: ArcSwap::new(config),

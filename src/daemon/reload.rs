@@ -1,15 +1,16 @@
 //! One configuration swapped for another in one step, or refused as a whole.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use metrics::counter;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::certs::{self, Loaded};
-use crate::config::{self, Config, Summary};
+use crate::config::{self, Config, ConfigError, Summary, limits};
 use crate::control::{Phase, ReloadOutcome, ReloadRequest, Running};
 use crate::daemon::access_log;
 use crate::daemon::notify::Notifier;
@@ -26,6 +27,14 @@ pub(in crate::daemon) struct Reloader {
     running: Arc<Running>,
     access_log: Lines,
     notifier: Notifier,
+}
+
+/// Reads a configuration and the certificates that it names.
+pub(in crate::daemon) fn load(path: &Path) -> Result<(Arc<Config>, Loaded), ConfigError> {
+    let mut config = config::load(path)?;
+    let mut certs = certs::load(&config)?;
+    config.notes.warnings.append(&mut certs.warnings);
+    Ok((Arc::new(config), certs))
 }
 
 /// A configuration against which nothing stands, and what it needs, opened.
@@ -59,9 +68,15 @@ impl Reloader {
         mut requests: mpsc::Receiver<ReloadRequest>,
         shutdown: Shutdown,
     ) {
+        let mut looks = interval(limits::CERTIFICATES_LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let mut waiting = Vec::new();
             tokio::select! {
+                _ = looks.tick() => {
+                    self.refresh_certificates().await;
+                    continue;
+                }
                 _ = hangups.recv() => {}
                 Some(request) = requests.recv() => waiting.push(request),
                 () = shutdown.begun() => return,
@@ -81,6 +96,29 @@ impl Reloader {
         }
     }
 
+    /// Serves certificates whose files have changed. Here, because a reload that overtook it would be undone.
+    async fn refresh_certificates(&self) {
+        let config = self.running.config.load_full();
+        if config.certs.is_empty() {
+            return;
+        }
+        let (certs, read) = (self.running.router.certs().clone(), config.clone());
+        match spawn_blocking(move || certs.refresh(&read)).await {
+            Ok(None) => {}
+            Ok(Some(Ok(warnings))) => {
+                // A name that has a certificate now needs no automatic one.
+                self.running.acme.apply(&config);
+                tracing::info!("certificates: read again, for their files have changed");
+                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            }
+            Ok(Some(Err(error))) => {
+                error.problems.iter().for_each(|problem| tracing::error!("{problem}"));
+                tracing::error!("certificates: those read before stay in force");
+            }
+            Err(panic) => tracing::error!("certificates: {panic}"),
+        }
+    }
+
     async fn reload(&self) -> ReloadOutcome {
         self.notifier.reloading();
         let outcome = match self.check().await {
@@ -96,11 +134,7 @@ impl Reloader {
     async fn check(&self) -> Result<Checked, Vec<String>> {
         let path = self.path.clone();
         // It reads the disk, and a large file takes a while: the control runtime has dynos to watch.
-        let load = move || {
-            let config = config::load(&path)?;
-            certs::load(&config).map(|certs| (config, certs))
-        };
-        let loaded = spawn_blocking(load).await;
+        let loaded = spawn_blocking(move || load(&path)).await;
         let loaded = loaded.map_err(|panic| vec![format!("{}: {panic}", self.path.display())])?;
         let (config, certs) = loaded
             .map_err(|error| error.problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
@@ -116,7 +150,7 @@ impl Reloader {
             listeners.map_err(|error| vec![format!("{error} ([router] http, https)")])?;
         let access_log =
             access_log::open(&config.router.access_log).map_err(|error| vec![error.to_string()])?;
-        Ok(Checked { config: Arc::new(config), certs, listeners, access_log })
+        Ok(Checked { config, certs, listeners, access_log })
     }
 
     /// Puts a checked configuration in force. Nothing here awaits, so nobody sees it half done.
@@ -126,6 +160,7 @@ impl Reloader {
         let before = running.config.swap(config.clone());
         // Before the routes: a new name has its certificate when it leads somewhere.
         running.router.certs().swap(certs);
+        running.acme.apply(&config);
         running.supervisor.apply(&config);
         let listening = running.router.listening();
         running.router.apply(listeners);

@@ -12,12 +12,12 @@ use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use crate::certs::{self, Certs, CertsError, Loaded};
-use crate::config::{self, Config, ConfigError};
-use crate::control::{ControlError, Doors, Phase, Running};
+use crate::certs::{Acme, Certs, CertsError, Loaded};
+use crate::config::{Config, ConfigError};
+use crate::control::{ControlError, Doors, Parts, Phase, Running};
 use crate::daemon::access_log::AccessLogError;
 use crate::daemon::notify::Notifier;
-use crate::daemon::reload::Reloader;
+use crate::daemon::reload::{Reloader, load};
 use crate::daemon::signals::{self, Ends};
 use crate::daemon::url::Url;
 use crate::daemon::watch::watch;
@@ -71,8 +71,7 @@ pub enum ServeError {
 pub fn serve(path: &Path) -> Result<(), ServeError> {
     // Before any dyno is started, which must inherit none of them.
     let inherited = inherited::take();
-    let config = Arc::new(config::load(path)?);
-    let loaded = certs::load(&config)?;
+    let (config, loaded) = load(path)?;
     let log = AppLog::new(Lines::start(Target::Stdout)?);
     telemetry::install(log.clone());
     let access_log = Lines::start(access_log::open(&config.router.access_log)?)?;
@@ -144,6 +143,9 @@ async fn build(
     // The control socket comes first: where another dynomesh runs, no dyno is started.
     let doors = Doors::bind(&config.admin)?;
     let certs = Certs::open(&config.state_dir, loaded)?;
+    // Before the router, so that its first handshake has what is kept; what is missing is ordered as soon as
+    // this task waits, when the router accepts.
+    let acme = Acme::start(certs.clone(), &config, control).await;
     let recorded = install_recorder();
     let (supervisor, publisher) = Supervisor::start(&config, log, dynos.clone());
     let options = router::Options {
@@ -168,9 +170,16 @@ async fn build(
         tracing::info!("metrics and health on {}", Url::plain(&addr));
     }
     let (reloads, requests) = mpsc::channel(RELOADS_WAITING);
-    let running =
-        Running::new(router, supervisor, publisher, recorded, access_log.clone(), config, reloads);
-    let running = Arc::new(running);
+    let running = Arc::new(Running::new(Parts {
+        router,
+        supervisor,
+        publisher,
+        acme,
+        recorded,
+        access_log: access_log.clone(),
+        config,
+        reloads,
+    }));
     running.enter(Phase::Serving);
     doors.serve(&running, control);
     control.spawn(watch(running.clone(), control.clone()));

@@ -1,5 +1,6 @@
 //! What the router is told to do: per app and for its listeners.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,4 +108,12 @@ pub struct ListenerPolicy {
     pub keepalive: Duration,
     /// Peers whose X-Forwarded-* fields are believed.
     pub trusted_proxies: Vec<IpNet>,
+}
+
+impl ListenerPolicy {
+    /// Whether a peer is a trusted proxy. One on a Unix socket, which has no address, is: file permissions
+    /// decide who connects there.
+    pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        peer.is_none_or(|peer| self.trusted_proxies.iter().any(|net| net.contains(&peer)))
+    }
 }

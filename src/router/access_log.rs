@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::config::limits::LOG_BLOCK;
 use crate::model::Exit;
-use crate::router::client_stream::TlsVersion;
 use crate::router::clock::Moment;
 use crate::router::reply::Refusal;
+use crate::router::security::TlsVersion;
 use crate::table::Dyno;
 use crate::telemetry::{Lines, Stamp};
 use crate::wire::write_number;

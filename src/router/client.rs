@@ -1,5 +1,6 @@
 //! A client's connection, as its exchanges see it.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,6 +21,10 @@ pub(crate) struct Client<T: Transport> {
     pub(crate) worker: Rc<Worker>,
     pub(crate) listener: Arc<Listener>,
     pub(crate) peer: Peer,
+    /// The port that it connected to, as far as we are told: what X-Forwarded-Port says.
+    pub(crate) port: u16,
+    /// Nothing has been asked on its connection yet.
+    pub(crate) fresh: bool,
 }
 
 impl<T: Transport> Client<T> {
@@ -30,7 +35,18 @@ impl<T: Transport> Client<T> {
         worker: Rc<Worker>,
     ) -> Self {
         let deadline = worker.deadlines.slot();
-        Self { transport, deadline, worker, listener, peer }
+        let port = listener.port();
+        Self { transport, deadline, worker, listener, peer, port, fresh: true }
+    }
+
+    /// Begins a task of its own: its deadline wakes that, and its first turn reads the clock.
+    pub(crate) async fn enter(&self) {
+        poll_fn(|cx| {
+            self.deadline.attach(cx.waker());
+            self.worker.read_clock();
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Whether the client has gone, seen without reading: bytes that it sends ahead stay in the kernel.

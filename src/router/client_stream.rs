@@ -10,8 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 
+use crate::certs::ACME_TLS;
+use crate::router::duplex::{Sink, Source};
+use crate::router::security::{Security, TlsVersion};
 use crate::router::stream::{Peek, Stream};
-use crate::router::transport::{Sink, Source};
 
 /// A client's socket.
 pub(crate) enum ClientStream {
@@ -23,28 +25,32 @@ pub(crate) enum ClientStream {
     Closed,
 }
 
-/// What TLS says of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Security<'a> {
-    pub(crate) version: TlsVersion,
-    /// The name that the client asked for, in lower case.
-    pub(crate) server_name: Option<&'a str>,
-}
-
-/// The versions that are spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TlsVersion {
-    Tls12,
-    Tls13,
-}
-
 /// How a handshake went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Handshaken {
     /// The client knew a session of ours.
     pub(crate) resumed: bool,
-    /// ALPN chose HTTP/2.
-    pub(crate) http2: bool,
+    pub(crate) protocol: Protocol,
+}
+
+/// What a handshake agreed on (ALPN).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// Also where the client did not ask.
+    Http1,
+    Http2,
+    /// The handshake was all that the other side came to see (RFC 8737).
+    Acme,
+}
+
+impl Protocol {
+    fn of(alpn: Option<&[u8]>) -> Self {
+        match alpn {
+            Some(b"h2") => Self::Http2,
+            Some(ACME_TLS) => Self::Acme,
+            _ => Self::Http1,
+        }
+    }
 }
 
 impl ClientStream {
@@ -71,7 +77,7 @@ impl ClientStream {
                 let (_, session) = stream.get_ref();
                 let handshaken = Handshaken {
                     resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
-                    http2: session.alpn_protocol() == Some(b"h2"),
+                    protocol: Protocol::of(session.alpn_protocol()),
                 };
                 *self = Self::Tls(Box::new(stream));
                 Poll::Ready(Ok(handshaken))

@@ -53,6 +53,12 @@ impl Moment {
         Duration::from_micros(self.0 + WALL_OFFSET.load(Ordering::Relaxed))
     }
 
+    /// The moment this much later.
+    #[cfg(test)]
+    pub(crate) fn plus(self, after: Duration) -> Self {
+        Self(self.0 + after.as_micros() as u64)
+    }
+
     /// Follows steps of the wall clock. Called on each tick, and before the first request.
     pub(crate) fn follow_the_wall() {
         let wall =

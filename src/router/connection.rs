@@ -10,12 +10,13 @@ use std::task::{Context, Poll, ready};
 
 use crate::config::limits;
 use crate::router::client::Client;
+use crate::router::client_stream::Protocol;
+use crate::router::duplex::{Sink, Source};
 use crate::router::exchange::{After, Exchange};
 use crate::router::http1::Http1;
 use crate::router::http2;
 use crate::router::opening::Opening;
 use crate::router::reply::Refusal;
-use crate::router::transport::{Sink, Source};
 use crate::wire::{self, HeadScan};
 
 /// The life of a connection, written by hand as a future: an async function would hold the connection twice,
@@ -38,10 +39,9 @@ enum Stage {
 impl Live {
     pub(crate) fn new(client: Client<Http1>) -> Self {
         client.worker.read_clock();
-        Self(if client.listener.is_tls() {
-            Stage::Opening(Opening::new(client))
-        } else {
-            Stage::Waiting(Waiting::new(client, true))
+        Self(match Opening::new(client) {
+            Ok(opening) => Stage::Opening(opening),
+            Err(client) => Stage::Waiting(Waiting::new(client)),
         })
     }
 }
@@ -54,10 +54,12 @@ impl Future for Live {
         loop {
             let next = match &mut self.0 {
                 Stage::Opening(opening) => match ready!(opening.poll(cx)) {
-                    None => Stage::Over,
-                    Some(http2) => match mem::replace(&mut self.0, Stage::Over) {
-                        Stage::Opening(it) if http2 => Stage::http2(it.client),
-                        Stage::Opening(it) => Stage::Waiting(Waiting::new(it.client, true)),
+                    None | Some(Protocol::Acme) => Stage::Over,
+                    Some(protocol) => match mem::replace(&mut self.0, Stage::Over) {
+                        Stage::Opening(it) if protocol == Protocol::Http2 => {
+                            Stage::http2(it.client)
+                        }
+                        Stage::Opening(it) => Stage::Waiting(Waiting::new(it.client)),
                         other => other,
                     },
                 },
@@ -99,7 +101,10 @@ impl Stage {
     /// What becomes of the connection after an exchange.
     fn after(after: After, mut client: Client<Http1>) -> Self {
         match after {
-            After::Keep => Self::Waiting(Waiting::new(client, false)),
+            After::Keep => {
+                client.fresh = false;
+                Self::Waiting(Waiting::new(client))
+            }
             After::WindDown => {
                 // Closing with unread input would send a reset, which can destroy the answer that was just
                 // written: so our side ends, and the client's is read for a moment longer.
@@ -129,6 +134,7 @@ fn poll_wind_down(client: &mut Client<Http1>, left: &mut u32, cx: &mut Context<'
 }
 
 /// What comes after waiting.
+#[expect(clippy::large_enum_variant, reason = "made and taken apart within one turn")]
 enum Next {
     Exchange(Exchange),
     /// The client speaks HTTP/2 without having asked (RFC 9113 §3.3).
@@ -141,20 +147,18 @@ struct Waiting {
     client: Client<Http1>,
     /// How far the head at the front of the client's input has been looked at.
     scan: HeadScan,
-    /// Nothing has been asked on the connection yet.
-    fresh: bool,
 }
 
 impl Waiting {
     /// Starts the timer of the state that has begun: `idle`, or `head` where its first byte is there.
-    fn new(client: Client<Http1>, fresh: bool) -> Self {
+    fn new(client: Client<Http1>) -> Self {
         let table = client.worker.table();
         let listener = table.listener();
         let after =
             if is_blank(&client.transport.input) { listener.keepalive } else { listener.head };
         client.deadline.set(client.worker.now().deadline(after));
         drop(table);
-        Self { client, scan: HeadScan::default(), fresh }
+        Self { client, scan: HeadScan::default() }
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
@@ -227,7 +231,7 @@ impl Waiting {
         }
         match self.scan.find_end(rest, limits::REQUEST_HEAD_MAX) {
             Ok(None) => None,
-            Ok(Some(length)) if self.fresh && rest[..length] == *HTTP2_PREFACE => {
+            Ok(Some(length)) if self.client.fresh && rest[..length] == *HTTP2_PREFACE => {
                 self.client.transport.input = rest.to_vec();
                 Some(Next::Http2)
             }

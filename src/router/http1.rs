@@ -3,9 +3,11 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use crate::router::client_stream::{ClientStream, Security};
+use crate::router::client_stream::ClientStream;
+use crate::router::duplex::{Sink, Source};
+use crate::router::security::Security;
 use crate::router::stream::Peek;
-use crate::router::transport::{AnswerKind, FieldSink, Sink, Source, Transport};
+use crate::router::transport::{AnswerKind, FieldSink, Transport};
 use crate::wire::{BadChunk, ChunkedDecoder, Piece, RequestBody};
 
 /// Its connection. Holds no buffer while nothing is under way.

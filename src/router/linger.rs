@@ -13,9 +13,10 @@ use crate::config::limits;
 use crate::router::access_log::{Late, LateEnd};
 use crate::router::clock::Moment;
 use crate::router::deadlines::Deadline;
+use crate::router::duplex::Source;
+use crate::router::dyno_stream::DynoStream;
 use crate::router::headers::RequestId;
 use crate::router::lingers::Ticket;
-use crate::router::stream::Stream;
 use crate::router::worker::Worker;
 use crate::table::{App, Lease};
 use crate::wire::{ChunkedDecoder, FieldSlots, HeadScan, Piece, ResponseBody, ResponseHead};
@@ -28,7 +29,7 @@ pub(crate) struct Linger {
     /// When the dyno was given the request.
     pub(crate) since: Moment,
     pub(crate) lease: Lease,
-    pub(crate) stream: Stream,
+    pub(crate) stream: DynoStream,
 }
 
 /// Leaves a dyno's half to a task of its own, for at most the app's `linger`.
@@ -104,7 +105,7 @@ async fn live(
 
 /// An answer that is read and thrown away.
 struct Reading {
-    stream: Stream,
+    stream: DynoStream,
     is_head: bool,
     status: Option<u16>,
     bytes: u64,

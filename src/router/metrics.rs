@@ -121,6 +121,8 @@ pub(crate) struct Registry {
     pub(crate) panics: AtomicU64,
     /// Times accepting paused, because of the bound on connections or for want of descriptors.
     pub(crate) accept_pauses: AtomicU64,
+    /// Connections that were closed for want of a good PROXY header from a trusted proxy.
+    pub(crate) bad_headers: AtomicU64,
     /// HTTP/2 connections that were cut because of frames that only cost.
     pub(crate) http2_floods: AtomicU64,
     /// TLS handshakes that have ended.
@@ -200,6 +202,11 @@ impl Registry {
                 "dynomesh_accept_pauses_total",
                 "Times that accepting paused for want of connections or descriptors.",
                 &self.accept_pauses,
+            ),
+            (
+                "dynomesh_bad_proxy_headers_total",
+                "Connections that were closed for want of a good PROXY header from a trusted proxy.",
+                &self.bad_headers,
             ),
             (
                 "dynomesh_http2_floods_total",

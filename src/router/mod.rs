@@ -32,6 +32,9 @@ mod reply; // the router's own answers, in one table
 mod access_log; // one line per request
 mod metrics; // request counters
 mod client_stream; // a client's socket, with TLS or without
+mod security; // how a connection is secured
+mod duplex; // where bytes come from and go
+mod dyno_stream; // a connection to a dyno, whichever protocol it speaks
 mod stream; // a socket
 mod clock; // read once per turn
 mod deadlines; // numbers, looked at once per tick
@@ -132,11 +135,18 @@ impl Router {
         mut inherited: Vec<OwnedFd>,
     ) -> Result<Prepared, BindError> {
         let current = self.door.listeners();
-        let mut prepared = Vec::new();
+        let mut prepared: Vec<(Arc<Listening>, Endpoint)> = Vec::new();
         for endpoint in wanted {
             let addr = &endpoint.addr;
             let fail = |source| BindError { addr: addr.clone(), source };
-            if let Some(listening) = current.iter().find(|it| it.listener.wanted == *addr) {
+            // Several may want any free port: each keeps its own, by what it is for.
+            let is_free = |it: &&Arc<Listening>| {
+                it.listener.wanted == *addr
+                    && !prepared.iter().any(|(taken, _)| Arc::ptr_eq(taken, it))
+            };
+            let alike =
+                current.iter().filter(is_free).find(|it| it.listener.is_tls() == endpoint.tls);
+            if let Some(listening) = alike.or_else(|| current.iter().find(is_free)) {
                 prepared.push((listening.clone(), endpoint.clone()));
                 continue;
             }

@@ -3,7 +3,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use crate::router::transport::Sink;
+use crate::router::duplex::Sink;
 
 /// What is still to be written to one socket.
 #[derive(Default)]

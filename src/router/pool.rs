@@ -11,12 +11,12 @@ use rustc_hash::FxHashMap;
 
 use crate::config::limits::{CONNECTS_MAX, FRESH_ENOUGH, POOL_MAX};
 use crate::router::clock::{Moment, Tick};
-use crate::router::stream::{Peek, Stream};
+use crate::router::dyno_stream::DynoStream;
 use crate::table::Dyno;
 
 /// A connection to a dyno that carries, or may carry, a request.
 pub(crate) struct Upstream {
-    pub(crate) stream: Stream,
+    pub(crate) stream: DynoStream,
     /// Whether it has carried a request before.
     pub(crate) reused: bool,
 }
@@ -62,7 +62,7 @@ struct Pool {
 }
 
 struct Idle {
-    stream: Stream,
+    stream: DynoStream,
     used: Moment,
     until: Tick,
 }
@@ -122,7 +122,13 @@ impl Pools {
     }
 
     /// Keeps a connection for the next request, for at most `keepalive`.
-    pub(crate) fn put_back(&self, dyno: &Dyno, stream: Stream, now: Moment, keepalive: Duration) {
+    pub(crate) fn put_back(
+        &self,
+        dyno: &Dyno,
+        stream: DynoStream,
+        now: Moment,
+        keepalive: Duration,
+    ) {
         let pools = &mut *self.by_dyno.borrow_mut();
         let pool = pools.entry(dyno.id()).or_default();
         if !dyno.is_closed() && !keepalive.is_zero() && pool.idle.len() < POOL_MAX {
@@ -135,7 +141,7 @@ impl Pools {
     /// without it they would stand in CLOSE_WAIT until somebody wants them.
     pub(crate) fn sweep(&self, now: Tick) {
         self.by_dyno.borrow_mut().retain(|_, pool| {
-            pool.idle.retain(|idle| idle.until > now && idle.stream.peek() == Peek::Silent);
+            pool.idle.retain_mut(|idle| idle.until > now && idle.stream.is_idle());
             pool.is_in_use()
         });
     }
@@ -166,8 +172,8 @@ impl Pool {
             if !wanted.repeatable && now.since(idle.used) > FRESH_ENOUGH {
                 return None;
             }
-            let Idle { stream, until, .. } = self.idle.pop()?;
-            if until > now.tick() && stream.peek() == Peek::Silent {
+            let Idle { mut stream, until, .. } = self.idle.pop()?;
+            if until > now.tick() && stream.is_idle() {
                 return Some(Upstream { stream, reused: true });
             }
         }

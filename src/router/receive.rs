@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::config::limits;
 use crate::router::client::Client;
+use crate::router::duplex::Source;
 use crate::router::headers::{self, Framing};
 use crate::router::relay::{Answer, End, Held, Relay, Sending};
 use crate::router::reply::Refusal;
@@ -52,8 +53,10 @@ impl Relay {
             let scratch = &mut worker.scratch.borrow_mut()[..self.read_size];
             match held.stream.poll_read(cx, scratch) {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(Ok(0)) => self.dyno_closed(request, client, cx, Ok(()))?,
-                Poll::Ready(Err(error)) => self.dyno_closed(request, client, cx, Err(error))?,
+                Poll::Ready(Ok(0)) => self.dyno_closed(request, client, app, cx, Ok(()))?,
+                Poll::Ready(Err(error)) => {
+                    self.dyno_closed(request, client, app, cx, Err(error))?
+                }
                 Poll::Ready(Ok(count)) => {
                     self.moved += count;
                     self.answered_any = true;
@@ -286,7 +289,9 @@ impl Relay {
         };
         self.chunk_answer = framing == Framing::Chunked;
         self.keep_client = whole && framing != Framing::UntilClose && client.may_keep(request);
-        self.keep_dyno = head.reusable && whole;
+        // Where bodies are not framed the connection does not end with one.
+        let unframed = self.held.as_ref().is_some_and(|held| !held.stream.is_framed());
+        self.keep_dyno = (head.reusable || unframed) && whole;
         self.dyno_timeout = head.keep_alive_timeout;
         self.status = Some(head.status);
         let connection = match (self.keep_client, request.is_http11()) {
@@ -315,21 +320,25 @@ impl Relay {
         &mut self,
         request: &Request,
         client: &mut Client<impl Transport>,
+        app: &App,
         cx: &mut Context<'_>,
         how: io::Result<()>,
     ) -> Result<(), End> {
         match &self.answer {
             Answer::Head { bytes, .. } if bytes.is_empty() => Err(self.dyno_gone(request)),
             Answer::UntilClose if how.is_ok() => {
-                self.held = None;
+                self.trailers =
+                    self.held.as_mut().map(|it| it.stream.trailers()).unwrap_or_default();
                 self.answer = Answer::Done;
                 self.moved += 1;
+                self.give_back(client, app);
+                let mut end = Vec::new();
                 if self.chunk_answer {
-                    let end = b"0\r\n\r\n";
-                    let sent = self.to_client.send(&mut client.transport, cx, end, &mut self.moved);
-                    sent.map_err(|_| End::ClientGone)?;
+                    wire::write_last_chunk(&mut end, &self.trailers);
                 }
-                Ok(())
+                client.transport.ends(&self.trailers);
+                let sent = self.to_client.send(&mut client.transport, cx, &end, &mut self.moved);
+                sent.map_err(|_| End::ClientGone)
             }
             _ => Err(End::Refused(Refusal::ServerInterrupted)),
         }

@@ -9,12 +9,12 @@ use std::task::{Context, Poll};
 use crate::config::limits;
 use crate::model::Expect;
 use crate::router::client::Client;
+use crate::router::dyno_stream::DynoStream;
 use crate::router::pending::Pending;
 use crate::router::pool::Upstream;
 use crate::router::reply::Refusal;
 use crate::router::request::Request;
 use crate::router::retry::{self, Failure, Retry};
-use crate::router::stream::Stream;
 use crate::router::transport::{AnswerKind, FieldSink, Transport};
 use crate::router::worker::Worker;
 use crate::table::{App, Dyno, Lease};
@@ -76,7 +76,7 @@ pub(crate) struct Relay {
 /// Slot and connection of an attempt.
 pub(crate) struct Held {
     pub(crate) lease: Lease,
-    pub(crate) stream: Stream,
+    pub(crate) stream: DynoStream,
 }
 
 /// How far the request is.
@@ -214,7 +214,7 @@ impl Relay {
     }
 
     /// Slot and connection, for those who go on without the client.
-    pub(crate) fn into_parts(self) -> Option<(Lease, Stream)> {
+    pub(crate) fn into_parts(self) -> Option<(Lease, DynoStream)> {
         self.held.map(|held| (held.lease, held.stream))
     }
 

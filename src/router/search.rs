@@ -16,12 +16,12 @@ use tokio::time;
 use crate::config::limits;
 use crate::router::client::Client;
 use crate::router::clock::{Moment, Tick};
+use crate::router::dyno_stream::DynoStream;
 use crate::router::pick::{Pick, pick};
 use crate::router::pool::{Checkout, Ticket, Upstream, Wanted};
 use crate::router::reply::Refusal;
 use crate::router::request::Request;
 use crate::router::retry::{ConnectError, Retry, blame};
-use crate::router::stream::Stream;
 use crate::router::transport::Transport;
 use crate::router::worker::Worker;
 use crate::table::{App, Dyno, Lease, Roster, Standing};
@@ -257,7 +257,7 @@ impl Search {
                 client.deadline.set(connect.min(self.budget));
             }
             let attempt = match leave {
-                Leave::Connect(place) => self.attempt(request, client, place).await,
+                Leave::Connect(place) => self.attempt(request, client, app, place).await,
                 Leave::Wait(queued) => self.await_place(request, client, queued).await,
             };
             worker.read_clock();
@@ -280,9 +280,10 @@ impl Search {
         &mut self,
         request: &Request,
         client: &mut Client<impl Transport>,
+        app: &App,
         place: Place,
     ) -> Attempt {
-        let mut connecting = Box::pin(connect_patiently(&place.dyno));
+        let mut connecting = Box::pin(connect_patiently(&place.dyno, app.policy.http2_to_dyno));
         poll_fn(|cx| {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(match connected {
@@ -383,7 +384,7 @@ enum Failed {
 
 /// How one connect went.
 enum Attempt {
-    Connected(Stream),
+    Connected(DynoStream),
     /// Something has come free.
     LookAgain,
     /// The dyno has left the table.
@@ -394,9 +395,9 @@ enum Attempt {
 
 /// Connects; where a Unix socket's listen queue is full (it says so at once, TCP waits by itself), again
 /// and again. The caller bounds it.
-async fn connect_patiently(dyno: &Dyno) -> io::Result<Stream> {
+async fn connect_patiently(dyno: &Dyno, http2: bool) -> io::Result<DynoStream> {
     loop {
-        match Stream::connect(dyno.addr()).await {
+        match DynoStream::connect(dyno, http2).await {
             Err(error) if blame(&error) == ConnectError::QueueFull => {
                 time::sleep(Duration::from_millis(20)).await;
             }

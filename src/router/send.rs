@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use crate::config::limits;
 use crate::router::client::Client;
+use crate::router::duplex::Sink;
 use crate::router::relay::{End, Relay, Sending};
 use crate::router::reply::Refusal;
 use crate::router::request::Request;
@@ -32,7 +33,11 @@ impl Relay {
             Sending::Length(_) | Sending::Chunked(_) | Sending::Unframed => {
                 self.send_body(client, cx)
             }
-            Sending::Done | Sending::Broken => Ok(()),
+            Sending::Done => {
+                held.stream.finish(cx);
+                Ok(())
+            }
+            Sending::Broken => Ok(()),
         }
     }
 
@@ -110,7 +115,11 @@ impl Relay {
         self.moved += 1;
         let Some(held) = &mut self.held else { return };
         let mut end = Vec::new();
-        wire::write_last_chunk(&mut end, trailers);
+        if held.stream.is_framed() {
+            wire::write_last_chunk(&mut end, trailers);
+        } else {
+            held.stream.ends(trailers);
+        }
         if self.to_dyno.send(&mut held.stream, cx, &end, &mut self.moved).is_err() {
             self.sending = Sending::Broken;
         }
@@ -124,6 +133,7 @@ impl Relay {
         cx: &mut Context<'_>,
     ) -> Result<usize, End> {
         let Some(held) = &mut self.held else { return Ok(bytes.len()) };
+        let framed = held.stream.is_framed();
         let mut rest = bytes;
         let written = match &mut self.sending {
             Sending::Length(left) => {
@@ -131,6 +141,9 @@ impl Relay {
                 *left -= count as u64;
                 let whole = *left == 0;
                 rest = &bytes[count..];
+                if whole {
+                    held.stream.ends(&[]);
+                }
                 let written =
                     self.to_dyno.send(&mut held.stream, cx, &bytes[..count], &mut self.moved);
                 if whole {
@@ -144,10 +157,15 @@ impl Relay {
                 let mut bad = false;
                 loop {
                     match decoder.next(&mut rest) {
-                        Ok(Piece::Data(data)) => wire::write_chunk(out, data),
+                        Ok(Piece::Data(data)) if framed => wire::write_chunk(out, data),
+                        Ok(Piece::Data(data)) => out.extend_from_slice(data),
                         Ok(Piece::More) => break,
                         Ok(Piece::End) => {
-                            wire::write_last_chunk(out, decoder.trailers());
+                            if framed {
+                                wire::write_last_chunk(out, decoder.trailers());
+                            } else {
+                                held.stream.ends(decoder.trailers());
+                            }
                             self.sending = Sending::Done;
                             break;
                         }
@@ -166,6 +184,10 @@ impl Relay {
                     }));
                 }
                 written
+            }
+            Sending::Unframed if !framed => {
+                rest = &[];
+                self.to_dyno.send(&mut held.stream, cx, bytes, &mut self.moved)
             }
             Sending::Unframed => {
                 let out = &mut *out.borrow_mut();

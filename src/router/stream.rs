@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::net::RecvFlags;
@@ -16,7 +16,8 @@ use crate::model::DynoAddr;
 /// One socket, registered with the reactor of the worker that owns it.
 pub(crate) enum Stream {
     Tcp(TcpStream),
-    Unix(UnixStream),
+    /// Boxed, so that a connection is no larger than TCP's.
+    Unix(Box<UnixStream>),
 }
 
 /// What a look at a peer that should be silent showed.
@@ -38,7 +39,7 @@ impl Stream {
         if is_tcp {
             TcpStream::from_std(socket.into()).map(Self::Tcp)
         } else {
-            UnixStream::from_std(socket.into()).map(Self::Unix)
+            UnixStream::from_std(socket.into()).map(Box::new).map(Self::Unix)
         }
     }
 
@@ -50,7 +51,7 @@ impl Stream {
                 stream.set_nodelay(true)?;
                 Ok(Self::Tcp(stream))
             }
-            DynoAddr::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?)),
+            DynoAddr::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?.into())),
         }
     }
 
@@ -77,6 +78,43 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    /// Looks at what has come without taking it, until `judge` has seen enough; it is asked again when more has
+    /// come. An error where `scratch` is too small for what it wants to see.
+    pub(crate) fn poll_look<T>(
+        &self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        mut judge: impl FnMut(&[u8]) -> Option<T>,
+    ) -> Poll<io::Result<T>> {
+        let mut look = || {
+            let (_, length) = rustix::net::recv(self.as_fd(), &mut *scratch, RecvFlags::PEEK)?;
+            let verdict = if length == 0 { None } else { judge(&scratch[..length]) };
+            match verdict {
+                Some(verdict) => Ok(verdict),
+                None if length == 0 || length == scratch.len() => {
+                    Err(io::ErrorKind::InvalidData.into())
+                }
+                // Waits for more, as if nothing were there.
+                None => Err(io::ErrorKind::WouldBlock.into()),
+            }
+        };
+        loop {
+            let ready = match self {
+                Self::Tcp(stream) => stream.poll_read_ready(cx),
+                Self::Unix(stream) => stream.poll_read_ready(cx),
+            };
+            ready!(ready)?;
+            let seen = match self {
+                Self::Tcp(stream) => stream.try_io(Interest::READABLE, &mut look),
+                Self::Unix(stream) => stream.try_io(Interest::READABLE, &mut look),
+            };
+            match seen {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                seen => return Poll::Ready(seen),
+            }
         }
     }
 

@@ -3,30 +3,12 @@
 //! HTTP/1.1 has the connection to itself and frames its bodies (`http1.rs`); HTTP/2 has one stream of many, and
 //! the frames are the connection's business (`http2_stream.rs`). Everything else about an exchange is the same.
 
-use std::io;
 use std::task::{Context, Poll};
 
-use crate::router::client_stream::Security;
-use crate::router::stream::{Peek, Stream};
+use crate::router::duplex::{Sink, Source};
+use crate::router::security::Security;
+use crate::router::stream::Peek;
 use crate::wire::{self, BadChunk, RequestBody};
-
-/// Where bytes come from.
-pub(crate) trait Source {
-    /// Reads what is there; 0 is the end.
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
-}
-
-/// Where bytes go.
-pub(crate) trait Sink {
-    /// Writes what is taken now.
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
-
-    /// Ready when everything that was taken is with the operating system.
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-
-    /// Ends our side; the peer reads an end, and may still send.
-    fn shut_write(&mut self);
-}
 
 /// The client's side of one exchange.
 pub(crate) trait Transport: Source + Sink {
@@ -107,26 +89,5 @@ impl FieldSink for Vec<u8> {
 
     fn field(&mut self, name: &str, value: &[u8]) {
         wire::write_field(self, name, value);
-    }
-}
-
-impl Source for Stream {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        Stream::poll_read(self, cx, buffer)
-    }
-}
-
-impl Sink for Stream {
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Stream::poll_write(self, cx, bytes)
-    }
-
-    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Nothing is kept between a write and the operating system.
-        Poll::Ready(Ok(()))
-    }
-
-    fn shut_write(&mut self) {
-        Stream::shut_write(self);
     }
 }

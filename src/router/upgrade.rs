@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::config::limits;
 use crate::router::client::Client;
+use crate::router::duplex::{Sink, Source};
 use crate::router::pending::Pending;
 use crate::router::reply::Refusal;
-use crate::router::stream::Stream;
-use crate::router::transport::{Sink, Source, Transport};
+use crate::router::transport::Transport;
 use crate::router::worker::Worker;
 
 /// How a pipe ended.
@@ -25,7 +25,7 @@ pub(crate) struct Piped {
 /// its 101 goes first.
 pub(crate) async fn pipe(
     client: &mut Client<impl Transport>,
-    mut dyno: Stream,
+    mut dyno: impl Source + Sink,
     to_client: Vec<u8>,
     rolling: Duration,
 ) -> Piped {

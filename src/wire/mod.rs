@@ -1,4 +1,5 @@
-//! HTTP/1.1 as bytes (RFC 9112), strict: whatever two parsers could read two ways is refused.
+//! HTTP/1.1 as bytes (RFC 9112), strict: whatever two parsers could read two ways is refused. And the PROXY
+//! header that may stand before it.
 //!
 //! Invariant: no sockets, no clock, no async. Bytes in, values and bytes out.
 
@@ -8,6 +9,7 @@ mod request_head;
 mod response_head;
 mod chunked;
 mod print;
+mod proxy_header;
 #[cfg(test)]
 mod smuggling;
 
@@ -16,5 +18,6 @@ pub use chunked::{
 };
 pub use head::{BadHead, Field, FieldSlots, HeadScan, Version, blank_lines};
 pub use print::{write_field, write_name, write_number, write_status_line};
+pub use proxy_header::{BadProxyHeader, ProxyHeader};
 pub use request_head::{BadRequest, RequestBody, RequestHead, Target};
 pub use response_head::{BadResponse, ResponseBody, ResponseHead};

@@ -24,9 +24,11 @@ def wrk(url, host, seconds, connections=32):
     return Outcome(number(r"(\d+) requests in", text), failures, text)
 
 
-def oha(url, host, requests, connections=32):
-    """A number of keep-alive GETs. Everything but 200 is a failure."""
+def oha(url, host, requests, connections=32, keep=True):
+    """A number of GETs, with keep-alive or each on a connection of its own, whoever signed the certificate.
+    Everything but 200 is a failure."""
     options = ["-n", str(requests), "-c", str(connections), "--no-tui", "--output-format", "json", "--host", host]
+    options += ["--insecure"] + ([] if keep else ["--disable-keepalive"])
     text = run(["oha", *options, url])
     report = json.loads(text)
     statuses, errors = report["statusCodeDistribution"], report["errorDistribution"]
@@ -46,12 +48,16 @@ def ab(url, host, requests, connections=32, keep=True):
     return Outcome(number(r"Complete requests:\s+(\d+)", text), failures, text)
 
 
-def h2load(url, requests, connections=32):
-    """A number of HTTP/1.1 GETs by nghttp2's client."""
-    text = run(["h2load", "--h1", "-n", str(requests), "-c", str(connections), url])
+def h2load(url, requests, connections=32, streams=None, seconds=None):
+    """A number of GETs by nghttp2's client, or some seconds of them: over HTTP/1.1, or over HTTP/2 with so many
+    `streams` at once on each connection."""
+    protocol = ["-m", str(streams)] if streams else ["--h1"]
+    amount = ["-D", str(seconds)] if seconds else ["-n", str(requests)]
+    text = run(["h2load", *protocol, *amount, "-c", str(connections), url])
     found = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", text)
     names = ["failed", "errored", "timeout"]
     failures = [f"{count} {name}" for name, count in zip(names, found.groups()[1:]) if count != "0"]
+    failures += re.findall(r"[1-9]\d* [345]xx", text)
     return Outcome(number(r"status codes: (\d+) 2xx", text), failures, text)
 
 

@@ -26,9 +26,12 @@ PATIENCE_S = 60
 class Mesh:
     """One `dynomesh serve` with a directory, ports and log files of its own."""
 
-    def __init__(self, home, apps, default_app=None):
+    def __init__(self, home, apps, default_app=None, https=False, router=""):
+        """`https`: it also listens with TLS, on `https_port`. `router`: more keys of that section."""
         self.dir = home
-        self.port, self.admin_port = free_ports(2)
+        self.port, self.https_port, self.admin_port = free_ports(3)
+        self.https = https
+        self.router = router
         self.default_app = default_app
         self.config = self.dir / "dynomesh.toml"
         self.access_log = self.dir / "access.log"
@@ -56,9 +59,10 @@ class Mesh:
     def write(self, apps):
         """Writes the configuration. It is in force after the start, or after `reload`."""
         default_app = f'default_app = "{self.default_app}"\n' if self.default_app else ""
+        https = f'"127.0.0.1:{self.https_port}"' if self.https else ""
         self.config.write_text(
-            f'[router]\nhttp = ["127.0.0.1:{self.port}"]\nhttps = []\ndomain = "localhost"\n{default_app}'
-            f'access_log = "{self.access_log}"\n'
+            f'[router]\nhttp = ["127.0.0.1:{self.port}"]\nhttps = [{https}]\ndomain = "localhost"\n{default_app}'
+            f'access_log = "{self.access_log}"\n{self.router}\n'
             f'[admin]\nhttp = "127.0.0.1:{self.admin_port}"\n'
             f'[state]\ndir = "{self.dir}/state"\n\n{apps}'
         )
@@ -68,6 +72,15 @@ class Mesh:
         before = self.total("dynomesh_reloads_total")
         self.process.send_signal(signal.SIGHUP)
         wait_until("the reload is counted", lambda: self.total("dynomesh_reloads_total") > before)
+
+    def ca(self):
+        """The file with the local CA's certificate, as `dynomesh ca` prints it."""
+        command = [BINARY, "ca", "--config", self.config]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S)
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
+        path = self.dir / "ca.pem"
+        path.write_bytes(done.stdout)
+        return path
 
     def is_ready(self):
         if self.process.poll() is not None:
@@ -217,16 +230,21 @@ def processes_in(directory):
     return found
 
 
+# What the checks need of PyPI.
+PACKAGES = [
+    "gunicorn==23.0.0", "websockets==15.0.1", "hpack==4.2.0", "h2==4.4.1", "httpx==0.28.1", "grpcio==1.85.1",
+]
+
+
 def venv():
-    """The directory of programs of a virtual environment with gunicorn and websockets, made once."""
+    """The directory of programs of a virtual environment with PACKAGES, made once."""
     home = ROOT / "target/e2e/venv"
     ready = home / "ready"
-    if not ready.exists():
+    if not ready.exists() or ready.read_text() != "\n".join(PACKAGES):
         subprocess.run(["python3", "-m", "venv", "--clear", home], check=True)
-        packages = ["gunicorn==23.0.0", "websockets==15.0.1"]
-        pip = [home / "bin/pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+        pip = [home / "bin/pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES]
         subprocess.run(pip, check=True, stdin=subprocess.DEVNULL)
-        ready.touch()
+        ready.write_text("\n".join(PACKAGES))
     return home / "bin"
 
 

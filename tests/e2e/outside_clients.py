@@ -7,19 +7,18 @@ import http.client
 import json
 import os
 import re
-import statistics
 import subprocess
 import sys
-import time
 import unittest
 
 from load import ab, h2load
-from mesh import Mesh, home_with, program, venv
+from mesh import Mesh, home_with, venv
+from slow_clients import SlowClients
 
 TEN_MB = 10_000_000
 
 
-class OutsideClients(unittest.TestCase):
+class OutsideClients(SlowClients, unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         home = home_with({"echo": "echo", "static": "static", "ws": "websocket"})
@@ -136,39 +135,6 @@ class OutsideClients(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
 
     # ---- slow clients ------------------------------------------------------------------------------------
-
-    def slowly(self, *options):
-        """slowhttptest with 200 connections to one app for some seconds, while others ask another app."""
-        if not program("slowhttptest"):
-            self.skipTest("slowhttptest is not installed")
-        before = self.mesh.rss_kib()
-        command = [program("slowhttptest"), "-c", "200", "-r", "200", "-l", "8", *options]
-        attack = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            waits, peak, connections = [], before, 0
-            end = time.monotonic() + 8
-            while time.monotonic() < end:
-                start = time.monotonic()
-                status, _ = self.mesh.get("/", "static.localhost")
-                self.assertEqual(status, 200)
-                waits.append(time.monotonic() - start)
-                peak = max(peak, self.mesh.rss_kib())
-                connections = max(connections, self.mesh.total("dynomesh_connections"))
-                time.sleep(0.02)
-        finally:
-            attack.terminate()
-            attack.wait(10)
-        typical, longest = statistics.median(waits), max(waits)
-        said = f"others waited {typical * 1000:.0f} ms, {longest * 1000:.0f} at most"
-        print(f"  {said}; memory grew {peak - before} KiB", flush=True)
-        self.assertGreater(connections, 150, "the slow clients were not there")
-        # Two cores carry attackers, victims and everything else: single waits say more of the machine.
-        self.assertLess(typical, 0.25)
-        self.assertLess(longest, 10)
-        # 200 connections: far more than their state needs, far less than buffering their bodies would take.
-        self.assertLess(peak - before, 32 * 1024)
 
     def test_slow_heads_harm_nobody(self):
         self.slowly("-H", "-i", "1", "-x", "24", "-p", "3", "-u", f"{self.url}/slow")

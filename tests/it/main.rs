@@ -8,6 +8,7 @@ mod support;
 
 mod routing; // which app and dyno a request goes to, and what is tried again
 mod timeouts; // what ends when
+mod proxy_protocol; // who the client is, told by a balancer
 mod headers; // the heads that dynos and clients see
 mod smuggling; // requests that no dyno may ever see
 mod bodies; // every framing, both ways
@@ -19,5 +20,7 @@ mod log; // the line per request, and the counters
 mod commands; // what people ask the running daemon
 mod service_manager; // systemd: sockets that it opens, states that it hears of
 mod reload; // one configuration for another
+mod certs; // certificates by name
+mod acme; // automatic certificates
 mod dynos; // dynos that dynomesh runs, and their faults
 mod operator; // start, check, stop

@@ -144,10 +144,17 @@ async fn malformed_request_lines_are_refused() {
     .await;
 }
 
-/// The preface of HTTP/2 on a plain port: no HTTP/1 client sends it.
+/// HTTP/2 begins with a connection. Behind a request somebody in front may believe that both still speak
+/// HTTP/1.1, and would pass on whatever the client says next.
 #[tokio::test]
-async fn an_http2_preface_is_refused() {
-    all_are_refused(&[(505, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")]).await;
+async fn an_http2_preface_behind_a_request_is_refused() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let mut client = mesh.client().await;
+    client.send("GET /first HTTP/1.1\r\nHost: shop.localhost\r\n\r\n").await;
+    assert_eq!(client.answer().await.status, 200);
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    assert_eq!(client.answer().await.status, 505);
 }
 
 #[tokio::test]

@@ -1,11 +1,9 @@
 //! One client's HTTP/2 connection: drives its frames, begins a task for each stream, and ends it by GOAWAY.
 
-use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
@@ -18,98 +16,19 @@ use tokio::task;
 
 use crate::config::limits;
 use crate::router::client::Client;
-use crate::router::client_stream::{Security, TlsVersion};
 use crate::router::clock::Moment;
 use crate::router::deadlines::Deadline;
+use crate::router::duplex::{Sink, Source};
 use crate::router::exchange::Exchange;
 use crate::router::http1::Http1;
-use crate::router::http2::flood::Frames;
 use crate::router::http2::head;
+use crate::router::http2::shared::Shared;
 use crate::router::http2::stream::Stream;
-use crate::router::listener::{Listener, Peer};
 use crate::router::reply::Refusal;
-use crate::router::transport::{Sink, Source, Transport};
-use crate::router::worker::Worker;
-
-/// What the streams of a connection share.
-pub(crate) struct Connection {
-    worker: Rc<Worker>,
-    listener: Arc<Listener>,
-    peer: Peer,
-    tls: Option<(TlsVersion, Option<Box<str>>)>,
-    frames: RefCell<Frames>,
-    /// Streams whose exchange has not ended.
-    streams: Cell<usize>,
-    /// When the last stream ended.
-    idle_since: Cell<Moment>,
-}
-
-impl Connection {
-    fn new(client: &Client<Http1>) -> Self {
-        let security = client.transport.security();
-        let now = client.worker.now();
-        Self {
-            worker: client.worker.clone(),
-            listener: client.listener.clone(),
-            peer: client.peer,
-            tls: security.map(|it| (it.version, it.server_name.map(Into::into))),
-            frames: RefCell::new(Frames::new(now)),
-            streams: Cell::new(0),
-            idle_since: Cell::new(now),
-        }
-    }
-
-    /// What TLS says of it.
-    pub(super) fn security(&self) -> Option<Security<'_>> {
-        let (version, server_name) = self.tls.as_ref()?;
-        Some(Security { version: *version, server_name: server_name.as_deref() })
-    }
-
-    /// A stream's exchange has ended.
-    pub(super) fn stream_ended(&self) {
-        self.streams.set(self.streams.get() - 1);
-        self.idle_since.set(self.worker.now());
-    }
-
-    /// Begins a stream's exchange, as a task of its own.
-    fn begin(self: &Rc<Self>, request: Request<RecvStream>, answer: SendResponse<Bytes>) {
-        let (parts, body) = request.into_parts();
-        let mut text = self.worker.out.borrow_mut();
-        text.clear();
-        head::print(&mut text, &parts, body.is_end_stream(), &self.worker.random);
-        self.streams.set(self.streams.get() + 1);
-        let client = Client::new(
-            Stream::new(self.clone(), body, answer),
-            self.peer,
-            self.listener.clone(),
-            self.worker.clone(),
-        );
-        let exchange = if parts.extensions.get::<h2::ext::Protocol>().is_some()
-            && !head::is_websocket(&parts)
-        {
-            // RFC 8441 §4 names no status; RFC 9220 §3 says 501.
-            let refusal = Refusal::BadRequest { status: 501, cause: "unknown :protocol" };
-            Exchange::unreadable(&client, &text, refusal)
-        } else {
-            Exchange::admit(&client, &text)
-        };
-        drop(text);
-        // Not awaited: it ends with its exchange, which the worker's deadlines bound.
-        drop(task::spawn_local(async move {
-            poll_fn(|cx| {
-                client.deadline.attach(cx.waker());
-                client.worker.read_clock();
-                Poll::Ready(())
-            })
-            .await;
-            exchange.run(client).await;
-        }));
-    }
-}
 
 /// Speaks HTTP/2 on a connection until it ends. Its preface may have been read already.
 pub(crate) async fn serve(client: Client<Http1>) {
-    let connection = Rc::new(Connection::new(&client));
+    let connection = Rc::new(Shared::new(&client));
     let deadline = client.worker.deadlines.slot();
     let worker = client.worker.clone();
     let io = Io { client, connection: connection.clone() };
@@ -144,7 +63,7 @@ fn builder() -> server::Builder {
 /// The task of a connection.
 struct Driver {
     h2: server::Connection<Io, Bytes>,
-    connection: Rc<Connection>,
+    connection: Rc<Shared>,
     deadline: Deadline,
     phase: Phase,
 }
@@ -166,7 +85,7 @@ impl Driver {
         loop {
             while let Poll::Ready(accepted) = self.h2.poll_accept(cx) {
                 match accepted {
-                    Some(Ok((request, answer))) => self.connection.begin(request, answer),
+                    Some(Ok((request, answer))) => begin(&self.connection, request, answer),
                     // Whoever has broken the protocol has been told so.
                     Some(Err(_)) | None => return Poll::Ready(()),
                 }
@@ -216,18 +135,38 @@ impl Driver {
     }
 }
 
-impl Connection {
-    /// Whether the client sends what only costs, or is too slow with a header list.
-    fn is_misused(&self, now: Moment) -> bool {
-        let frames = self.frames.borrow();
-        frames.is_flood() || frames.is_head_late(now, self.worker.table().listener().head)
-    }
+/// Begins a stream's exchange, as a task of its own.
+fn begin(connection: &Rc<Shared>, request: Request<RecvStream>, answer: SendResponse<Bytes>) {
+    let (parts, body) = request.into_parts();
+    let mut text = connection.worker.out.borrow_mut();
+    text.clear();
+    head::print(&mut text, &parts, body.is_end_stream(), &connection.worker.random);
+    let mut client = Client::new(
+        Stream::new(connection.clone(), body, answer),
+        connection.peer,
+        connection.listener.clone(),
+        connection.worker.clone(),
+    );
+    client.port = connection.port;
+    let exchange =
+        if parts.extensions.get::<h2::ext::Protocol>().is_some() && !head::is_websocket(&parts) {
+            // RFC 8441 §4 names no status; RFC 9220 §3 says 501.
+            let refusal = Refusal::BadRequest { status: 501, cause: "unknown :protocol" };
+            Exchange::unreadable(&client, &text, refusal)
+        } else {
+            Exchange::admit(&client, &text)
+        };
+    drop(text);
+    // Not awaited: it ends with its exchange, which the worker's deadlines bound.
+    drop(task::spawn_local(async move {
+        exchange.run(client).await;
+    }));
 }
 
 /// The socket as the h2 crate sees it.
 struct Io {
     client: Client<Http1>,
-    connection: Rc<Connection>,
+    connection: Rc<Shared>,
 }
 
 impl AsyncRead for Io {

@@ -3,6 +3,7 @@
 //! A request is printed as HTTP/1.1 and read by the same strict parser as any other, so that one place says
 //! what is refused: what HTTP/2 would let through and HTTP/1.1 could read two ways does not get to a dyno.
 
+use bytes::Bytes;
 use h2::ext::Protocol;
 use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode, request};
@@ -103,13 +104,28 @@ pub(super) fn read_trailers(lines: &[u8]) -> HeaderMap {
     trailers
 }
 
-fn append(headers: &mut HeaderMap, name: &[u8], value: &[u8]) {
+pub(super) fn append(headers: &mut HeaderMap, name: &[u8], value: &[u8]) {
     let name = HeaderName::from_bytes(name);
     let value = HeaderValue::from_bytes(value);
     // Both were checked when they were read; what a header list cannot hold is not in it.
     if let (Ok(name), Ok(value)) = (name, value) {
         headers.append(name, value);
     }
+}
+
+/// Prints the head of a dyno's answer as HTTP/1.1. `bodiless`: its stream has ended with it. A body without a
+/// length ends with its stream, as it would with a connection.
+pub(super) fn print_answer(answer: &Response<()>, bodiless: bool) -> Bytes {
+    let mut out = Vec::new();
+    wire::write_status_line(&mut out, answer.status().as_u16(), "");
+    for (name, value) in answer.headers() {
+        wire::write_field(&mut out, name.as_str(), value.as_bytes());
+    }
+    if bodiless && !answer.headers().contains_key(CONTENT_LENGTH) {
+        out.extend_from_slice(b"Content-Length: 0\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    out.into()
 }
 
 /// An answer's head as a header list.

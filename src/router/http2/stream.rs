@@ -8,16 +8,17 @@ use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 
-use crate::router::client_stream::Security;
-use crate::router::http2::connection::Connection;
+use crate::router::duplex::{Sink, Source};
 use crate::router::http2::head::{AnswerHead, print_trailers, read_trailers};
+use crate::router::http2::shared::Shared;
+use crate::router::security::Security;
 use crate::router::stream::Peek;
-use crate::router::transport::{AnswerKind, FieldSink, Sink, Source, Transport};
+use crate::router::transport::{AnswerKind, FieldSink, Transport};
 use crate::wire::{BadChunk, RequestBody};
 
 /// One stream: a request that comes, an answer that goes.
 pub(crate) struct Stream {
-    connection: Rc<Connection>,
+    connection: Rc<Shared>,
     body: RecvStream,
     /// Of a DATA frame, what has not been taken.
     input: Bytes,
@@ -37,10 +38,11 @@ enum Answer {
 
 impl Stream {
     pub(super) fn new(
-        connection: Rc<Connection>,
+        connection: Rc<Shared>,
         body: RecvStream,
         answer: SendResponse<Bytes>,
     ) -> Self {
+        connection.stream_began();
         Self { connection, body, input: Bytes::new(), answer: Answer::Head(answer), last: None }
     }
 

@@ -2,10 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::support::within;
 
@@ -22,6 +27,22 @@ pub(crate) struct Client {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// What is read and written alike, whatever it is.
+trait Pipe: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Pipe for T {}
+
+impl Stream {
+    fn pipe(&mut self) -> &mut dyn Pipe {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Unix(stream) => stream,
+            Self::Tls(stream) => stream,
+        }
+    }
 }
 
 /// A whole answer.
@@ -77,6 +98,38 @@ impl Client {
         Self { stream: Stream::Unix(stream), input: Vec::new() }
     }
 
+    /// Connects and completes a TLS handshake for this name, or says why it failed.
+    pub(crate) async fn try_connect_tls(
+        addr: SocketAddr,
+        config: &Arc<ClientConfig>,
+        name: &str,
+    ) -> std::io::Result<Self> {
+        let stream = within("a connection", TcpStream::connect(addr)).await.expect("connect");
+        stream.set_nodelay(true).unwrap();
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let handshake = TlsConnector::from(config.clone()).connect(name, stream);
+        let stream = Stream::Tls(Box::new(within("a handshake", handshake).await?));
+        Ok(Self { stream, input: Vec::new() })
+    }
+
+    /// As [`try_connect_tls`](Self::try_connect_tls), where it must succeed.
+    pub(crate) async fn connect_tls(
+        addr: SocketAddr,
+        config: &Arc<ClientConfig>,
+        name: &str,
+    ) -> Self {
+        let client = Self::try_connect_tls(addr, config, name).await;
+        client.unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// What the handshake came to.
+    pub(crate) fn tls(&self) -> &ClientConnection {
+        match &self.stream {
+            Stream::Tls(stream) => stream.get_ref().1,
+            Stream::Tcp(_) | Stream::Unix(_) => panic!("it is not over TLS"),
+        }
+    }
+
     // ---- sending -----------------------------------------------------------------------------------------
 
     /// Sends bytes, all of them.
@@ -86,18 +139,14 @@ impl Client {
 
     /// Sends bytes; for peers that may have had enough.
     pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => stream.write_all(bytes.as_ref()).await,
-            Stream::Unix(stream) => stream.write_all(bytes.as_ref()).await,
-        }
+        let pipe = self.stream.pipe();
+        pipe.write_all(bytes.as_ref()).await?;
+        pipe.flush().await
     }
 
     /// Sends no more (FIN), still reads.
     pub(crate) async fn finish(&mut self) {
-        match &mut self.stream {
-            Stream::Tcp(stream) => stream.shutdown().await.expect("shut down"),
-            Stream::Unix(stream) => stream.shutdown().await.expect("shut down"),
-        }
+        self.stream.pipe().shutdown().await.expect("shut down");
     }
 
     /// Hangs up rudely (RST).
@@ -249,13 +298,7 @@ impl Client {
         let mut taken = 0;
         while taken < length {
             let mut block = [0; 1000];
-            let read = within("bytes", async {
-                match &mut self.stream {
-                    Stream::Tcp(stream) => stream.read(&mut block).await,
-                    Stream::Unix(stream) => stream.read(&mut block).await,
-                }
-            })
-            .await;
+            let read = within("bytes", self.stream.pipe().read(&mut block)).await;
             let read = read.unwrap_or_else(|error| panic!("{error} after {taken} bytes"));
             assert!(read > 0, "the end after {taken} bytes");
             self.input.extend_from_slice(&block[..read]);
@@ -267,17 +310,8 @@ impl Client {
     /// Reads to the end as fast as it comes, and throws it away.
     pub(crate) async fn discard(mut self) {
         let mut block = vec![0; 1 << 20];
-        let read = async {
-            loop {
-                let read = match &mut self.stream {
-                    Stream::Tcp(stream) => stream.read(&mut block).await,
-                    Stream::Unix(stream) => stream.read(&mut block).await,
-                };
-                if !matches!(read, Ok(1..)) {
-                    return;
-                }
-            }
-        };
+        let pipe = self.stream.pipe();
+        let read = async { while matches!(pipe.read(&mut block).await, Ok(1..)) {} };
         within("the end", read).await;
     }
 
@@ -293,6 +327,7 @@ impl Client {
         let read = match &self.stream {
             Stream::Tcp(stream) => stream.try_read(&mut byte),
             Stream::Unix(stream) => stream.try_read(&mut byte),
+            Stream::Tls(_) => panic!("what has come cannot be seen through TLS"),
         };
         self.input.is_empty()
             && read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
@@ -300,11 +335,7 @@ impl Client {
 
     async fn fill(&mut self) -> Option<End> {
         let mut block = vec![0; 16 * 1024];
-        let read = match &mut self.stream {
-            Stream::Tcp(stream) => within("bytes or the end", stream.read(&mut block)).await,
-            Stream::Unix(stream) => within("bytes or the end", stream.read(&mut block)).await,
-        };
-        match read {
+        match within("bytes or the end", self.stream.pipe().read(&mut block)).await {
             Ok(0) => Some(End::Closed),
             Ok(read) => {
                 self.input.extend_from_slice(&block[..read]);

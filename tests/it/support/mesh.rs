@@ -20,6 +20,7 @@ use crate::support::{App, Client, Line, Metrics, Request, becomes_true, testapp,
 pub(crate) struct Setup {
     dir: TempDir,
     http: Vec<String>,
+    https: Vec<String>,
     router: String,
     timeouts: String,
     apps: String,
@@ -32,6 +33,7 @@ pub(crate) struct Mesh {
     child: Child,
     log: Arc<Log>,
     http: SocketAddr,
+    https: Option<SocketAddr>,
     admin: SocketAddr,
 }
 
@@ -48,6 +50,7 @@ impl Setup {
         Self {
             dir,
             http: vec!["127.0.0.1:0".into()],
+            https: Vec::new(),
             router: String::new(),
             timeouts: String::new(),
             apps: String::new(),
@@ -78,6 +81,13 @@ impl Setup {
         self
     }
 
+    /// Listens for TLS, too.
+    pub(crate) fn listen_tls(mut self) -> Self {
+        // Another address than that of `http`: a reload knows listeners by the address as written.
+        self.https.push("127.0.0.2:0".into());
+        self
+    }
+
     /// Lines for `[router.timeouts]`.
     pub(crate) fn timeouts(mut self, lines: &str) -> Self {
         writeln!(self.timeouts, "{lines}").unwrap();
@@ -101,7 +111,13 @@ impl Setup {
         self
     }
 
-    /// Forgets the apps: for the next configuration of the same daemon.
+    /// A table of its own with these lines.
+    pub(crate) fn table(mut self, name: &str, lines: &str) -> Self {
+        writeln!(self.apps, "[{name}]\n{lines}").unwrap();
+        self
+    }
+
+    /// Forgets the apps and tables: for the next configuration of the same daemon.
     pub(crate) fn clear_apps(&mut self) {
         self.apps.clear();
     }
@@ -118,9 +134,9 @@ impl Setup {
 
     /// The file as it is written now.
     pub(crate) fn text(&self) -> String {
-        let Self { http, router, timeouts, apps, .. } = self;
+        let Self { http, https, router, timeouts, apps, .. } = self;
         format!(
-            "[router]\nhttp = {http:?}\nhttps = []\ndomain = \"localhost\"\nworkers = 2\n{router}\
+            "[router]\nhttp = {http:?}\nhttps = {https:?}\ndomain = \"localhost\"\nworkers = 2\n{router}\
              [router.timeouts]\n{timeouts}[admin]\nhttp = \"127.0.0.1:0\"\n{apps}"
         )
     }
@@ -138,16 +154,17 @@ impl Setup {
         // Both tasks end with the daemon's output.
         collect(log.clone(), child.stdout.take().expect("it is piped"));
         collect(log.clone(), child.stderr.take().expect("it is piped"));
-        let announced = |prefix: &'static str| {
-            move |line: &Line| {
-                line.message.strip_prefix(prefix)?.trim_start_matches("http://").parse().ok()
-            }
+        let announced = async |prefix: &str| {
+            let addr = |line: &Line| line.message.strip_prefix(prefix)?.parse().ok();
+            log.wait_for(&format!("{prefix}…"), addr).await
         };
-        let http = log.wait_for("listening on http://…", announced("listening on ")).await;
-        let admin = log
-            .wait_for("metrics and health on http://…", announced("metrics and health on "))
-            .await;
-        Mesh { setup: self, child, log, http, admin }
+        let http = announced("listening on http://").await;
+        let https = match self.https.is_empty() {
+            true => None,
+            false => Some(announced("listening on https://").await),
+        };
+        let admin = announced("metrics and health on http://").await;
+        Mesh { setup: self, child, log, http, https, admin }
     }
 
     /// Runs a command that ends by itself.
@@ -190,6 +207,11 @@ impl Mesh {
     /// Where it listens first.
     pub(crate) fn http(&self) -> SocketAddr {
         self.http
+    }
+
+    /// Where it listens for TLS.
+    pub(crate) fn https(&self) -> SocketAddr {
+        self.https.expect("a listener for TLS")
     }
 
     /// The directory of the configuration file.

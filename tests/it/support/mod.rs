@@ -2,6 +2,7 @@
 //!
 //! Nothing here sleeps to wait for a thing: it awaits the thing, bounded by [`within`].
 
+mod acme_server; // a certificate authority
 mod app; // an app process that the test starts itself
 mod client; // a connection on which every byte is the test's own
 mod lines; // log lines, parsed
@@ -9,6 +10,7 @@ mod load; // clients that never retry
 mod mesh; // the daemon: its configuration, process and log
 mod metrics; // what /metrics says
 
+pub(crate) use acme_server::{AcmeServer, Fault, Issued, Resource};
 pub(crate) use app::{App, refusing_addr};
 pub(crate) use client::{Answer, Client, End, percent_encoded, request};
 pub(crate) use lines::{Line, Request};
