@@ -37,7 +37,7 @@ class Handshakes(Scenario):
         whole = max(counted["full"] + counted["resumed"], 1)
         return {
             **values,
-            "per_cpu_second": 1e6 / max(values["cpu_us"], 1),
+            "per_cpu_second": 1e6 / values["cpu_us"],
             "resumed_percent": counted["resumed"] / whole * 100,
             "failures": counted["failures"],
             "kinds": load.failures_by_kind(counted),
@@ -116,7 +116,10 @@ class WebSockets(Scenario):
         with load.Driven("websockets", running.target, "/echo", connections=self.idle) as idle:
             failures += idle.ask("each")
             time.sleep(1)
-            return (running.process.resident_kib() - base) / self.idle, failures
+            kib = (running.process.resident_kib() - base) / self.idle
+        if failures >= self.idle:
+            raise load.LoadFailed(f"{failures} WebSockets did not open that were to be weighed")
+        return kib, failures
 
 
 class HalfOpen(Scenario):
@@ -156,7 +159,7 @@ class HalfOpen(Scenario):
         slow = {"heads": self.slow, "bodies": self.slow, "readers": self.slow}
         with load.Driven("slow", running.target, hellos=self.hellos, **slow) as crowd:
             refused = crowd.ask("begin")
-            # Not only is the connection of each of these old: they come among them.
+            # Their connections are new: they have to get in among them.
             among = load.paced(running.target, "/small", self.connections, seconds, self.rate)
             held = crowd.ask("held")
         return {

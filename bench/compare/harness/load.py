@@ -84,7 +84,10 @@ def handshakes(target, path, connections, seconds, resume):
 def paced(target, path, connections, seconds, rate):
     """A fixed rate; latencies in microseconds from when each request was due."""
     options = ["--rate", rate, "--connections", connections, "--seconds", seconds]
-    return Load([TOOLS / "paced", *options, *target.options, target.address, path]).values()
+    values = Load([TOOLS / "paced", *options, *target.options, target.address, path]).values()
+    if not values["answers"]:
+        raise LoadFailed(f"paced: no answer, but {failures_by_kind(values)}")
+    return values
 
 
 def oha(target, path, connections, seconds, rate):

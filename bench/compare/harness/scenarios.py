@@ -87,7 +87,10 @@ class Running:
         """What happened since, counted by the dynos: the load's own beginning and end are not in it."""
         first, last = self._first, self._state()
         passed = {key: last[key] - first[key] for key in first}
-        seconds, requests = passed["time"], max(passed["requests"], 1)
+        seconds, requests = passed["time"], passed["requests"]
+        # Nothing for much CPU would be told as a price, and nothing for none as a good one.
+        if requests == 0:
+            raise load.LoadFailed("no request was answered while it was measured")
         values = {
             "requests_per_second": passed["requests"] / seconds,
             "megabytes_per_second": passed["bytes"] / seconds / 1e6,
@@ -214,6 +217,8 @@ class IdleMemory(Scenario):
             failures += idle.ask("burst")
             time.sleep(1)
             after_burst = running.process.resident_kib()
+        if failures >= self.connections:
+            raise load.LoadFailed(f"{failures} of the requests failed that were to be weighed")
         return {
             "base_mib": base / 1024,
             "idle_kib": (after_each - base) / self.connections,
