@@ -246,7 +246,7 @@ class Reload(Scenario):
 
     def measure(self, running, _case, seconds):
         clients = load.losses(running.target, "/small", 60, seconds)
-        time.sleep((seconds - 4) / 2)
+        time.sleep(max(0, seconds - 4) / 2)
         start = time.monotonic()
         for number in range(20):
             time.sleep(max(0, start + number * 0.2 - time.monotonic()))
