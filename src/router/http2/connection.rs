@@ -209,9 +209,7 @@ fn begin(connection: &Rc<Shared>, request: Request<RecvStream>, mut answer: Send
     };
     drop(text);
     // Not awaited: it ends with its exchange, which the worker's deadlines bound.
-    drop(task::spawn_local(async move {
-        exchange.run(client).await;
-    }));
+    drop(task::spawn_local(exchange.run(client)));
 }
 
 /// What is refused before the head, printed as `text`, is read as one.
