@@ -147,13 +147,10 @@ impl Driver {
         let connection = &self.connection;
         let worker = &connection.worker;
         let busy = connection.streams.get() > 0;
-        let misuse = connection.misuse(now).filter(|_| self.phase == Phase::Serving);
         match self.phase {
-            Phase::Serving if let Some(reason) = misuse => {
-                if reason == Reason::ENHANCE_YOUR_CALM {
-                    connection.count_flood();
-                }
-                self.h2.abrupt_shutdown(reason);
+            Phase::Serving if connection.is_misused(now) => {
+                connection.count_flood();
+                self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 self.deadline.set(now.deadline(limits::WIND_DOWN));
                 self.phase = Phase::Cut;
             }
@@ -243,7 +240,12 @@ impl AsyncRead for Io {
         let count = ready!(transport.poll_read(cx, buffer.initialize_unfilled()))?;
         buffer.advance(count);
         let read = &buffer.filled()[buffer.filled().len() - count..];
-        connection.frames.borrow_mut().read(read, connection.worker.now());
+        let mut frames = connection.frames.borrow_mut();
+        frames.read(read, connection.worker.now());
+        if frames.is_rude() {
+            // Nothing of it is answered; a GOAWAY may be left out (RFC 9113 §3.4).
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         Poll::Ready(Ok(()))
     }
 }

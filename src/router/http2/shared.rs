@@ -5,8 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use h2::Reason;
-
 use crate::config::limits;
 use crate::router::client::Client;
 use crate::router::clock::{Moment, Tick};
@@ -71,18 +69,10 @@ impl Shared {
         self.idle_since.set(self.worker.now());
     }
 
-    /// Why the connection must end, where the client sends what only costs, is too slow with a header list, or
-    /// did not begin as it must.
-    pub(super) fn misuse(&self, now: Moment) -> Option<Reason> {
+    /// Whether the client sends what only costs, or is too slow with a header list.
+    pub(super) fn is_misused(&self, now: Moment) -> bool {
         let late = self.head_deadline().is_some_and(|deadline| now.tick() >= deadline);
-        let frames = self.frames.borrow();
-        if frames.is_rude() {
-            Some(Reason::PROTOCOL_ERROR)
-        } else if late || frames.is_flood() {
-            Some(Reason::ENHANCE_YOUR_CALM)
-        } else {
-            None
-        }
+        late || self.frames.borrow().is_flood()
     }
 
     /// When a header list that is on its way has taken too long.
