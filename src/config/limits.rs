@@ -92,8 +92,9 @@ pub const IDLE_FRAMES_PER_SECOND: u64 = 500;
 /// TLS handshakes that one worker has under way, each with up to 10 KiB of its own: ten thousand that stall
 /// must not keep out the others, a hundred thousand must not take a gigabyte.
 pub const HANDSHAKES_MAX: usize = 16 * 1024;
-/// Bytes relayed before others on the same worker get their turn.
-pub const FAIR_SHARE: usize = 256 * 1024;
+/// Bytes relayed before others on the same worker get their turn: with a thousand downloads that begin at once,
+/// what comes after them waits for a thousand of these.
+pub const FAIR_SHARE: usize = 64 * 1024;
 /// Bytes discarded by `wind_down`.
 pub const WIND_DOWN_BYTES: u32 = 256 * 1024;
 /// Idle connections kept per dyno and worker.
@@ -249,4 +250,4 @@ pub const OUTPUT_LAST_TRIES: u32 = 10;
 
 const _: () = assert!(REQUEST_LINE_MAX < REQUEST_HEAD_MAX && REQUEST_HEAD_MAX <= SCRATCH);
 const _: () = assert!(READ_FIRST <= SCRATCH && RESPONSE_FIELD_MAX < RESPONSE_HEAD_MAX);
-const _: () = assert!(FAIR_SHARE >= SCRATCH && LOG_BLOCK < SCRATCH);
+const _: () = assert!(FAIR_SHARE >= READ_FIRST && LOG_BLOCK < SCRATCH);

@@ -128,6 +128,13 @@ impl ClientStream {
         }
     }
 
+    /// Says in TLS that nothing follows, before a close that says so in TCP (RFC 8446 §6.1).
+    pub(crate) fn say_goodbye(&mut self) {
+        if matches!(self, Self::Tls(_)) {
+            self.shut_write();
+        }
+    }
+
     /// As [`Stream::reset_on_close`].
     pub(crate) fn reset_on_close(&self) {
         if let Some(stream) = self.socket() {

@@ -7,6 +7,7 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use crate::config::limits;
 use crate::router::client::Client;
@@ -32,7 +33,7 @@ enum Stage {
     /// The exchange has the connection, and gives it back.
     Running(Pin<Box<dyn Future<Output = (After, Client<Http1>)>>>),
     /// Another protocol has it, to its end.
-    Http2(Pin<Box<dyn Future<Output = ()>>>),
+    Http2(Pin<Box<dyn Future<Output = Option<http2::Remains>>>>),
     /// It is over, but the client may still be sending: this many bytes more are discarded.
     WindingDown(Client<Http1>, u32),
     Over,
@@ -73,10 +74,10 @@ impl Future for Live {
                     let next = ready!(waiting.poll_head(cx, false));
                     mem::replace(&mut self.0, Stage::Over).go_on(next)
                 }
-                Stage::Http2(connection) => {
-                    ready!(connection.as_mut().poll(cx));
-                    Stage::Over
-                }
+                Stage::Http2(connection) => match ready!(connection.as_mut().poll(cx)) {
+                    Some(it) => Stage::wind_down(it.client, it.patience),
+                    None => Stage::Over,
+                },
                 Stage::Running(exchange) => {
                     let (after, client) = ready!(exchange.as_mut().poll(cx));
                     Stage::after(after, client)
@@ -95,11 +96,16 @@ impl Future for Live {
 impl Stage {
     /// What comes after waiting.
     fn go_on(self, next: Next) -> Self {
-        let (Self::Fresh(waiting) | Self::Waiting(waiting)) = self else { return Self::Over };
+        let (Self::Fresh(mut waiting) | Self::Waiting(mut waiting)) = self else {
+            return Self::Over;
+        };
         match next {
             Next::Exchange(exchange) => Self::Running(Box::pin(exchange.run(waiting.client))),
             Next::Http2 => Self::http2(waiting.client),
-            Next::Over => Self::Over,
+            Next::Over => {
+                waiting.client.transport.stream.say_goodbye();
+                Self::Over
+            }
         }
     }
 
@@ -108,19 +114,21 @@ impl Stage {
     }
 
     /// What becomes of the connection after an exchange.
-    fn after(after: After, mut client: Client<Http1>) -> Self {
+    fn after(after: After, client: Client<Http1>) -> Self {
         match after {
             After::Keep => Self::Waiting(Waiting::new(client)),
-            After::WindDown => {
-                // Closing with unread input would send a reset, which can destroy the answer that was just
-                // written: so our side ends, and the client's is read for a moment longer.
-                client.transport.input = Vec::new();
-                client.transport.stream.shut_write();
-                client.deadline.set(client.worker.read_clock().deadline(limits::WIND_DOWN));
-                Self::WindingDown(client, limits::WIND_DOWN_BYTES)
-            }
+            After::WindDown => Self::wind_down(client, limits::WIND_DOWN),
             After::Close => Self::Over,
         }
+    }
+
+    /// Closing with unread input would send a reset, which can destroy what was written last: so our side ends,
+    /// and the client's is read for a while longer.
+    fn wind_down(mut client: Client<Http1>, patience: Duration) -> Self {
+        client.transport.input = Vec::new();
+        client.transport.stream.shut_write();
+        client.deadline.set(client.worker.read_clock().deadline(patience));
+        Self::WindingDown(client, limits::WIND_DOWN_BYTES)
     }
 }
 

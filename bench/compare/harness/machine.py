@@ -33,10 +33,15 @@ def raise_descriptor_limit():
     return hard
 
 
-def many_connections():
-    """10,000, or as many thousands as leave two descriptors per client and some hundred others."""
+def connections_max():
+    """As many thousands, up to 13,000, as leave two descriptors per client and some hundred others."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return min(10_000, (hard - 1_000) // 2 // 1_000 * 1_000)
+    return min(13_000, (hard - 1_000) // 2 // 1_000 * 1_000)
+
+
+def many_connections(beside=0):
+    """10,000, or those for which there is room `beside` so many others."""
+    return min(10_000, connections_max() - beside)
 
 
 def output(*command):
@@ -77,6 +82,8 @@ def tool_versions():
         "rustc": first_version(output("rustc", "--version")),
         "python": platform.python_version(),
     }
+    if shutil.which("h2load"):
+        versions["h2load"] = first_version(output("h2load", "--version"))
     if shutil.which("oha"):
         versions["oha"] = first_version(output("oha", "--version"))
     return versions

@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 
-from . import contestants, machine, processes, report, scenarios
+from . import contestants, edge, machine, processes, report, scenarios
 from .load import LoadFailed
 from .site import Unready
 
 
 def main():
-    scenario_by_name = {each.name: each for each in scenarios.every()}
+    scenario_by_name = {each.name: each for each in [*scenarios.every(), *edge.every()]}
     arguments = parse_arguments(scenario_by_name)
     if problem := machine.check():
         print(problem, file=sys.stderr)
@@ -53,7 +53,9 @@ def parse_arguments(scenario_by_name):
 
 
 def build():
-    """Builds what is ours. Pingora needs cmake; a build that fails leaves a contestant that is missing."""
+    """Builds what is ours and gets what no package of the system has. Pingora needs cmake; what fails leaves a
+    contestant that is missing."""
+    contestants.Envoy().get()
     packages = [machine.REPOSITORY, machine.COMPARE / "tools"]
     if shutil.which("cmake"):
         packages.append(machine.COMPARE / "pingora")
@@ -84,6 +86,8 @@ def run_scenario(scenario, arguments):
     for number in range(1, arguments.rounds + 1):
         for label, case in scenario.cases:
             for contestant in present:
+                if not scenario.takes(contestant, case):
+                    continue
                 print(f"{scenario.name} {label} round {number}: {contestant.name}", file=sys.stderr)
                 row = {"case": label, "contestant": contestant.name, "round": number}
                 rows.append({**row, **run_once(scenario, contestant, case, seconds)})

@@ -45,7 +45,9 @@ def _table(scenario, rows):
         runs[row["contestant"]][row["round"]] = row
     columns = [column for column in scenario.columns if any(column.key in row for row in rows)]
     compared = [(column, base) for column in columns if column.compared for base in BASES if base in runs]
-    titles = ["", *(column.title for column in columns), *(f"× {base}" for _, base in compared)]
+    several = len({column.key for column, _ in compared}) > 1
+    ratios = [f"× {base}" + f", {column.title}" * several for column, base in compared]
+    titles = ["", *(column.title for column in columns), *ratios]
     has_kinds = any(row.get("kinds") for row in rows)
     lines = [_line(titles + ["what broke"] * has_kinds), _line(["---"] + ["---:"] * (len(titles) - 1 + has_kinds))]
     for contestant, by_round in runs.items():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import contestants, load, machine
-from .site import Dynos, Site
+from .site import Dynos, Site, Target
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,19 @@ class Scenario:
     # Label and parameter of each table of the report.
     cases = [("", None)]
     seconds = 5
+    tls = False
 
     def contestants(self):
         """Who takes part."""
         return contestants.ALL + contestants.VARIANTS.get(self.name, [])
+
+    def is_over_tls(self, _case):
+        """Whether the clients come over TLS."""
+        return self.tls
+
+    def takes(self, contestant, case):
+        """Whether one of those who take part can do this case."""
+        return contestant.speaks_tls or not self.is_over_tls(case)
 
     def run(self, contestant, case, seconds):
         """Starts dynos and contestant, measures, stops them; returns the values by key."""
@@ -50,7 +59,7 @@ class Scenario:
             folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="compare-")))
             dynos = Dynos(folder, self.dynos, self.dynos_apart)
             ends.callback(dynos.stop)
-            site = Site(folder, dynos)
+            site = Site(folder, dynos, self.is_over_tls(case))
             process = contestant.start(site) if contestant.is_proxy else None
             if process:
                 ends.callback(process.stop)
@@ -68,7 +77,7 @@ class Running:
         self.contestant = contestant
         self.process = process
         # The client asks the first dyno itself where there is no contestant.
-        self.address = site.address if process else site.dynos.addresses[0]
+        self.target = site.target if process else Target(site.dynos.addresses[0])
 
     def look(self):
         """Begins to measure."""
@@ -78,7 +87,10 @@ class Running:
         """What happened since, counted by the dynos: the load's own beginning and end are not in it."""
         first, last = self._first, self._state()
         passed = {key: last[key] - first[key] for key in first}
-        seconds, requests = passed["time"], max(passed["requests"], 1)
+        seconds, requests = passed["time"], passed["requests"]
+        # Nothing for much CPU would be told as a price, and nothing for none as a good one.
+        if requests == 0:
+            raise load.LoadFailed("no request was answered while it was measured")
         values = {
             "requests_per_second": passed["requests"] / seconds,
             "megabytes_per_second": passed["bytes"] / seconds / 1e6,
@@ -116,19 +128,20 @@ class Throughput(Scenario):
         FAILURES,
     ]
 
-    def __init__(self, name, question, path, connections, method="GET", body=0):
+    def __init__(self, name, question, path, connections, method="GET", body=0, tls=False):
         self.name = name
         self.question = question
         self.path = path
         self.connections = connections
         self.method = method
         self.body = body
+        self.tls = tls
         # Thousands of connections are not there in a moment.
         self.warm_up = 1 + connections // 3_000
 
     def measure(self, running, _case, seconds):
         whole = self.warm_up + seconds + 1
-        wrk = load.wrk(running.address, self.path, self.connections, whole, self.method, self.body)
+        wrk = load.wrk(running.target, self.path, self.connections, whole, self.method, self.body)
         time.sleep(self.warm_up)
         running.look()
         time.sleep(seconds)
@@ -167,17 +180,16 @@ class Latency(Scenario):
     cases = [(f"{rate} requests/s", rate) for rate in (1_000, 5_000, 10_000, 20_000)]
 
     def measure(self, running, rate, seconds):
-        load.paced(running.address, "/small", 64, 1, rate)
+        load.paced(running.target, "/small", 64, 1, rate)
         running.look()
-        values = load.paced(running.address, "/small", 64, seconds, rate)
+        values = load.paced(running.target, "/small", 64, seconds, rate)
         used = running.since_look()
-        return {**used, **values, **load.oha(running.address, "/small", 64, seconds, rate)}
+        return {**used, **values, **load.oha(running.target, "/small", 64, seconds, rate)}
 
 
 class IdleMemory(Scenario):
     """What a client costs that is connected and silent."""
 
-    name = "idle-memory"
     columns = [
         Column("base_mib", "MiB before", 1),
         Column("idle_kib", "KiB/connection after one request each", 2, compared=True),
@@ -185,27 +197,28 @@ class IdleMemory(Scenario):
         FAILURES,
     ]
 
-    def __init__(self):
-        self.connections = machine.many_connections()
-        self.question = f"{self.connections} keep-alive connections: how much resident memory for each?"
+    def __init__(self, name, question, connections, tls=False):
+        self.name = name
+        self.question = question
+        self.connections = connections
+        self.tls = tls
 
     def contestants(self):
         return [each for each in super().contestants() if each.is_proxy]
 
     def measure(self, running, _case, _seconds):
         # What every process needs for its first requests is not the connections'.
-        load.losses(running.address, "/small", 4, 0.5).output()
+        load.losses(running.target, "/small", 4, 0.5).output()
         base = running.process.resident_kib()
-        idle = load.Idle(running.address, "/small", self.connections)
-        try:
+        with load.Driven("idle", running.target, "/small", connections=self.connections) as idle:
             failures = idle.ask("each")
             time.sleep(1)
             after_each = running.process.resident_kib()
             failures += idle.ask("burst")
             time.sleep(1)
             after_burst = running.process.resident_kib()
-        finally:
-            idle.stop()
+        if failures >= self.connections:
+            raise load.LoadFailed(f"{failures} of the requests failed that were to be weighed")
         return {
             "base_mib": base / 1024,
             "idle_kib": (after_each - base) / self.connections,
@@ -232,8 +245,8 @@ class Reload(Scenario):
         return [each for each in super().contestants() if each.can_reload]
 
     def measure(self, running, _case, seconds):
-        clients = load.losses(running.address, "/small", 60, seconds)
-        time.sleep((seconds - 4) / 2)
+        clients = load.losses(running.target, "/small", 60, seconds)
+        time.sleep(max(0, seconds - 4) / 2)
         start = time.monotonic()
         for number in range(20):
             time.sleep(max(0, start + number * 0.2 - time.monotonic()))
@@ -272,7 +285,7 @@ class Kill(Scenario):
 
     def measure(self, running, case, seconds):
         method, body = case
-        clients = load.losses(running.address, "/slow/100", 20, seconds, method, body)
+        clients = load.losses(running.target, "/slow/100", 20, seconds, method, body)
         time.sleep(seconds / 2)
         os.kill(victim(running), signal.SIGKILL)
         values = clients.values()
@@ -304,7 +317,7 @@ def every():
         Bulk("get-100m", "4 connections, a GET of 100 MB.", "/bytes/100000000", 4),
         Bulk("post-10m", "8 connections, a POST of 10 MB.", "/small", 8, "POST", 10_000_000),
         Latency(),
-        IdleMemory(),
+        IdleMemory("idle-memory", f"{many} keep-alive connections: how much resident memory for each?", many),
         Reload(),
         Kill(),
     ]

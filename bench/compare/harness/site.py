@@ -1,10 +1,13 @@
 """Where one contestant runs: its ports, its folder, the dynos behind it."""
 
 import socket
+import ssl
 import time
-from http.client import HTTPConnection, HTTPException
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
 
-from . import machine
+from . import certificate, machine
 from .processes import Process
 
 TOOLS = machine.COMPARE / "tools" / "target" / "release"
@@ -36,11 +39,11 @@ def wait_for_port(port, process, seconds=15):
             time.sleep(0.02)
 
 
-def wait_for_answer(port, process, seconds=15):
+def wait_for_answer(port, process, tls=False, seconds=15):
     """Returns once the dynos answer through the port."""
     deadline = time.monotonic() + seconds
     while True:
-        connection = HTTPConnection("127.0.0.1", port, timeout=5)
+        connection = _connection(port, tls)
         try:
             connection.request("GET", "/small")
             if connection.getresponse().status == 200:
@@ -52,6 +55,33 @@ def wait_for_answer(port, process, seconds=15):
         if not process.is_running() or time.monotonic() > deadline:
             raise Unready(process)
         time.sleep(0.05)
+
+
+def _connection(port, tls):
+    if not tls:
+        return HTTPConnection("127.0.0.1", port, timeout=5)
+    # The clients of tools/ look at the certificate.
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the load goes."""
+
+    address: str
+    # What is shown there, where that is TLS.
+    certificate: Path | None = None
+
+    def url(self, path):
+        return f"{'https' if self.certificate else 'http'}://{self.address}{path}"
+
+    @property
+    def options(self):
+        """What the clients of tools/ are told of TLS."""
+        return ["--certificate", self.certificate] if self.certificate else []
 
 
 class Unready(Exception):
@@ -98,15 +128,20 @@ class Dynos:
 class Site:
     """A contestant's folder and port for one run."""
 
-    def __init__(self, folder, dynos):
+    def __init__(self, folder, dynos, tls=False):
         self.folder = folder
         self.dynos = dynos
         self.port = free_ports(1)[0]
+        self.tls = tls
         self.access_log = self.folder / "access.log"
 
     @property
     def address(self):
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def target(self):
+        return Target(self.address, certificate.chain() if self.tls else None)
 
     def write(self, template, **values):
         """Fills a template (`@name@`) and returns the file's path."""

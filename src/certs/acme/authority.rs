@@ -24,7 +24,6 @@ pub(crate) struct Job {
 
 /// How an order and the manager hear of each other.
 pub(crate) struct Steps {
-    pub(crate) name: Box<str>,
     pub(crate) stopped: CancellationToken,
     pub(crate) verified: mpsc::Sender<Box<str>>,
 }
@@ -75,9 +74,9 @@ impl Steps {
     }
 
     /// The server has seen that the name is ours.
-    pub(crate) async fn verified(&self) -> Result<(), OrderError> {
+    pub(crate) async fn verified(&self, name: &str) -> Result<(), OrderError> {
         // Only a manager that has ended does not listen, and it takes its orders with it.
-        let _ = self.verified.send(self.name.clone()).await;
+        let _ = self.verified.send(name.into()).await;
         self.go_on()
     }
 }

@@ -20,6 +20,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
+use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, pem};
 use rustls::{ClientConfig, RootCertStore};
@@ -151,8 +152,7 @@ impl Https {
         if roots.is_empty() {
             return Err(RootsError::None);
         }
-        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
+        Ok(Self { tls: TlsConnector::from(Arc::new(trusting(roots))) })
     }
 
     async fn ask(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, AskError> {
@@ -195,6 +195,14 @@ impl HttpClient for Https {
         let asked = self.clone().ask(request);
         Box::pin(async move { asked.await.map_err(|error| Error::Other(Box::new(error))) })
     }
+}
+
+fn trusting(roots: RootCertStore) -> ClientConfig {
+    ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the provider has what TLS 1.2 and 1.3 need")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
 }
 
 fn read_pem(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError> {
@@ -341,13 +349,9 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_asked_in_the_clear() {
         let request = Request::get("http://127.0.0.1:1/").body(BodyWrapper::default()).unwrap();
-        let https = Https { tls: TlsConnector::from(Arc::new(no_trust())) };
+        let https = Https { tls: TlsConnector::from(Arc::new(trusting(RootCertStore::empty()))) };
         let error = https.ask(request).await.err().unwrap();
         assert_eq!(error.to_string(), "http://127.0.0.1:1/ is no https URL");
-    }
-
-    fn no_trust() -> ClientConfig {
-        ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth()
     }
 
     #[test]

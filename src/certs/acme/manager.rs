@@ -188,14 +188,13 @@ impl<A: Authority> Manager<A> {
         let names = session.wanted.names.iter();
         let added = names.filter(|name| !self.names.contains_key(*name)).cloned();
         let added = added.collect::<Vec<_>>();
-        let (store, now) = (session.store.clone(), (self.means.now)());
-        let read = move || {
-            let kept = added.into_iter().map(|name| (store.certificate(&name, now), name));
-            kept.collect::<Vec<_>>()
-        };
-        // A name whose file made the reading panic would be read again at the next start: better die here.
-        for (kept, name) in spawn_blocking(read).await.expect("reading certificates does not panic")
-        {
+        let (store, names, now) = (session.store.clone(), added.clone(), (self.means.now)());
+        let read = move || names.iter().map(|name| store.certificate(name, now)).collect();
+        let kept: Vec<Option<Obtained>> = spawn_blocking(read).await.unwrap_or_else(|panic| {
+            tracing::error!("failed to read the certificates that are kept: {panic}");
+            vec![None; added.len()]
+        });
+        for (name, kept) in added.into_iter().zip(kept) {
             let validity = kept.as_ref().map(|it| it.validity);
             let due = match validity {
                 Some(validity) => self.means.renewal(&session.wanted, validity),
@@ -224,17 +223,17 @@ impl<A: Authority> Manager<A> {
             let first =
                 due.min_by_key(|(_, managed)| (urgency(managed).is_none(), urgency(managed)));
             let Some((name, managed)) = first else { return };
-            let stopped = CancellationToken::new();
-            let steps = Steps {
-                name: name.clone(),
-                stopped: stopped.clone(),
-                verified: self.verified.clone(),
-            };
+            let (name, stopped) = (name.clone(), CancellationToken::new());
+            let steps = Steps { stopped: stopped.clone(), verified: self.verified.clone() };
             let proofs = session.wanted.preferring(managed.proof);
             let job = Job { name: name.clone(), proofs, steps };
             let (authority, store) = (session.authority.clone(), session.store.clone());
-            let task = self.orders.spawn(order(authority, store, job, self.means.now)).id();
-            self.running.insert(name.clone(), Running { task, stopped });
+            let wall = self.means.now;
+            let task = match managed.validity {
+                Some(_) => self.orders.spawn(order(authority, store, job, wall)),
+                None => self.orders.spawn(find_or_order(authority, store, job, wall)),
+            };
+            self.running.insert(name, Running { task: task.id(), stopped });
         }
     }
 
@@ -251,8 +250,9 @@ impl<A: Authority> Manager<A> {
     }
 
     fn verified(&self, name: &str) {
-        let has_certificate = self.names.get(name).is_none_or(|it| it.validity.is_some());
-        if !has_certificate {
+        let running = self.running.get(name).filter(|it| !it.stopped.is_cancelled());
+        let managed = self.names.get(name).filter(|it| it.validity.is_none());
+        if running.is_some() && managed.is_some() {
             self.means.board.enter(name, AcmeState::Verified);
         }
     }
@@ -316,6 +316,21 @@ impl Due {
                 now.checked_add(left).unwrap_or(now + limits::ACME_LOOK)
             }
         }
+    }
+}
+
+/// For a name that has no certificate. There may be one on the disk all the same: from an order that was told
+/// to stop too late, or one that was not valid yet by a clock that was slow when we started.
+async fn find_or_order<A: Authority>(
+    authority: Arc<A>,
+    store: Store,
+    job: Job,
+    now: fn() -> SystemTime,
+) -> Result<Obtained, OrderError> {
+    let (found, name, at) = (store.clone(), job.name.clone(), now());
+    match spawn_blocking(move || found.certificate(&name, at)).await.map_err(Failure::new)? {
+        Some(obtained) => Ok(obtained),
+        None => order(authority, store, job, now).await,
     }
 }
 

@@ -79,7 +79,7 @@ impl Server {
         if order.state().status == OrderStatus::Pending {
             self.prove(&mut order, job).await?;
         }
-        job.steps.verified().await?;
+        job.steps.verified(&job.name).await?;
         let key = KeyPair::generate().map_err(Failure::new)?;
         let request = signing_request(&job.name, &key).map_err(Failure::new)?;
         order.finalize_csr(&request).await?;

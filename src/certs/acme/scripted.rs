@@ -50,7 +50,7 @@ pub(crate) enum Script {
     Fails(&'static str, Option<Duration>),
     /// A certificate for another name.
     IssuesForOthers,
-    /// Nothing, and not even an end when it is told to stop, for so long.
+    /// Nothing, and not even an end when it is told to stop, for so long; then the name is verified, and it fails.
     Hangs(Duration),
     /// A defect.
     Panics,
@@ -138,7 +138,7 @@ impl Authority for Scripted {
         let _running = Running(self.clone(), job.name.clone());
         match script {
             Script::Issues(days, after) => {
-                job.steps.verified().await?;
+                job.steps.verified(&job.name).await?;
                 job.steps.wait_for(sleep(after)).await?;
                 Ok(issue_from(&job.name, wall(), DAY * days))
             }
@@ -148,7 +148,7 @@ impl Authority for Scripted {
             Script::IssuesForOthers => Ok(issue_from("others.example", wall(), DAY)),
             Script::Hangs(duration) => {
                 sleep(duration).await;
-                job.steps.go_on()?;
+                job.steps.verified(&job.name).await?;
                 Err(Failure::new("it hung").into())
             }
             Script::Panics => panic!("the test wants it so"),

@@ -53,14 +53,14 @@ impl Store {
         Self { dir: state_dir.join("acme").join(server) }
     }
 
-    /// The certificate of a name, if there is one that can be served. One that cannot is set aside and said;
-    /// one that has expired is as good as none.
+    /// The certificate of a name, if there is one that can be served now. One that never can is set aside and
+    /// said; one that has expired waits for its successor, one that is not valid yet for the clock.
     pub(crate) fn certificate(&self, name: &str, now: SystemTime) -> Option<Obtained> {
         let path = self.path(name);
         let pem = read(&path)?;
         match Obtained::judge(name, &pem, &pem, now) {
             Ok(obtained) => Some(obtained),
-            Err(ObtainedError::Flaw(Flaw::Expired(_))) => None,
+            Err(ObtainedError::Flaw(Flaw::Expired(_) | Flaw::NotYetValid(_))) => None,
             Err(flaw) => {
                 set_aside(&path, flaw);
                 None
@@ -251,11 +251,15 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_certificate_waits_for_its_successor() {
+    fn a_certificate_that_is_of_another_time_stays() {
         let kept = Kept::new();
         kept.store.save_certificate("shop.example", &issue("shop.example", -1)).unwrap();
         assert!(kept.certificate("shop.example").is_none());
-        assert_eq!(kept.names(), ["shop.example.pem"]);
+        kept.store.save_certificate("slow.example", &issue("slow.example", 90)).unwrap();
+        // The clock of a machine that has just started may be years behind.
+        let past = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
+        assert!(kept.store.certificate("slow.example", past).is_none());
+        assert_eq!(kept.names(), ["shop.example.pem", "slow.example.pem"]);
     }
 
     #[test]

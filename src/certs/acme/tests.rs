@@ -226,6 +226,21 @@ async fn what_is_kept_is_served_at_once_and_nobody_is_asked() {
     assert_eq!(ca.begun().len(), 1);
 }
 
+/// A machine without a clock of its own starts in the past, and hears the time a little later.
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_for_later_is_found_when_its_time_has_come() {
+    let fixture = Fixture::new();
+    let store = Store::of(&fixture.path("state"), "https://ca.example/dir");
+    let issued = issue_from("shop.example", SystemTime::now() + 5 * MINUTE, 90 * DAY);
+    store.save_certificate("shop.example", &issued).unwrap();
+    let ca = Scripted::default();
+    ca.plan("shop.example", &[Script::Fails("the server's certificate is not valid yet", None)]);
+    let life = Life::start_in(fixture, &["shop.example"], &ca).await;
+    sleep(10 * MINUTE).await;
+    life.expect(&[("shop.example", "OK", Some(90))]);
+    assert_eq!(minutes(&ca.times("shop.example")), [0, 1, 3]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_name_that_went_is_ordered_no_more() {
     let ca = Scripted::default();
@@ -258,6 +273,18 @@ async fn a_name_that_comes_back_has_no_second_order_beside_the_first() {
     sleep(10 * MINUTE).await;
     assert_eq!(minutes(&ca.times("shop.example")), [0, 5]);
     life.expect(&[("shop.example", "OK", Some(90))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_order_for_an_earlier_wish_says_is_not_heard() {
+    let ca = Scripted::default();
+    ca.plan("shop.example", &[Script::Hangs(5 * MINUTE), Script::Hangs(HOUR)]);
+    let life = Life::start(&["shop.example"], &ca).await;
+    sleep(MINUTE).await;
+    life.apply(&ACME.replace("ca.example", "other.example"), &["shop.example"]);
+    sleep(5 * MINUTE).await;
+    assert_eq!(minutes(&ca.times("shop.example")), [0, 5]);
+    life.expect(&[("shop.example", "Waiting", None)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,16 +1,18 @@
 //! One client's HTTP/2 connection: drives its frames, begins a task for each stream, and ends it by GOAWAY.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream};
-use http::Request;
+use http::{Request, request};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task;
 
@@ -25,13 +27,16 @@ use crate::router::http2::head;
 use crate::router::http2::shared::Shared;
 use crate::router::http2::stream::Stream;
 use crate::router::reply::Refusal;
+use crate::wire::HeadScan;
 
-/// Speaks HTTP/2 on a connection until it ends. Its preface may have been read already.
-pub(crate) async fn serve(client: Client<Http1>) {
+/// Speaks HTTP/2 on a connection until it ends. Its preface may have been read already. The socket comes back
+/// where the client may still be sending, or taking what was said last.
+pub(crate) async fn serve(client: Client<Http1>) -> Option<Remains> {
     let connection = Rc::new(Shared::new(&client));
     let deadline = client.worker.deadlines.slot();
     let worker = client.worker.clone();
-    let io = Io { client, connection: connection.clone() };
+    let client = Rc::new(RefCell::new(client));
+    let io = Io { client: client.clone(), connection: connection.clone() };
     let mut handshake = Box::pin(builder().handshake::<_, Bytes>(io));
     deadline.set(worker.now().deadline(worker.table().listener().handshake));
     let greeted = poll_fn(|cx| {
@@ -42,9 +47,37 @@ pub(crate) async fn serve(client: Client<Http1>) {
             Poll::Pending => Poll::Pending,
         }
     });
-    let Some(greeted) = greeted.await else { return };
+    let greeted = greeted.await?;
     let mut driver = Driver { h2: greeted, connection, deadline, phase: Phase::Serving };
-    poll_fn(|cx| driver.poll(cx)).await;
+    let end = poll_fn(|cx| driver.poll(cx)).await;
+    drop(driver);
+    let client = Rc::into_inner(client)?.into_inner();
+    let patience = match end {
+        // It may take long for what is with the kernel, and lets us know how far it is: a close at which that
+        // is unread would be a reset.
+        End::Good => limits::REPLY,
+        End::Broken => limits::WIND_DOWN,
+        End::Late => return None,
+    };
+    Some(Remains { client, patience })
+}
+
+/// A socket on which HTTP/2 is over.
+pub(crate) struct Remains {
+    pub(crate) client: Client<Http1>,
+    /// How long its client may take for what was said last.
+    pub(crate) patience: Duration,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Both sides have said so.
+    Good,
+    /// The protocol was broken, or the socket.
+    Broken,
+    /// It took too long.
+    Late,
 }
 
 /// What the h2 crate is told; the reasons are with the limits.
@@ -56,6 +89,8 @@ fn builder() -> server::Builder {
         .initial_connection_window_size(limits::STREAMS_MAX * limits::STREAM_WINDOW)
         .max_send_buffer_size(limits::STREAM_UNSENT_MAX)
         .max_header_list_size(limits::HEADER_LIST_MAX)
+        // The crate's own bound counts those that come at once, for which a page that is left is enough.
+        .max_pending_accept_reset_streams(limits::RESETS_BURST as usize)
         .enable_connect_protocol();
     builder
 }
@@ -73,26 +108,32 @@ struct Driver {
 enum Phase {
     Serving,
     /// GOAWAY has been said: the streams there are go on, and no others begin.
-    Leaving,
+    Leaving(Moment),
     /// GOAWAY has been said with an error: nothing goes on.
     Cut,
 }
 
 impl Driver {
     /// Ready when the connection is over.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let now = self.connection.worker.read_clock();
         loop {
             while let Poll::Ready(accepted) = self.h2.poll_accept(cx) {
                 match accepted {
                     Some(Ok((request, answer))) => begin(&self.connection, request, answer),
                     // Whoever has broken the protocol has been told so.
-                    Some(Err(_)) | None => return Poll::Ready(()),
+                    Some(Err(error)) => {
+                        if is_flood(&error) && self.phase != Phase::Cut {
+                            self.connection.count_flood();
+                        }
+                        return Poll::Ready(End::Broken);
+                    }
+                    None => return Poll::Ready(End::Good),
                 }
             }
             let before = self.phase;
             if self.proceed(now) {
-                return Poll::Ready(());
+                return Poll::Ready(End::Late);
             }
             // What has been decided must be said.
             if self.phase == before {
@@ -101,7 +142,7 @@ impl Driver {
         }
     }
 
-    /// Decides whether the connection goes on. `true`: it is over.
+    /// Decides whether the connection goes on. `true`: its time is over.
     fn proceed(&mut self, now: Moment) -> bool {
         let connection = &self.connection;
         let worker = &connection.worker;
@@ -109,7 +150,9 @@ impl Driver {
         let misuse = connection.misuse(now).filter(|_| self.phase == Phase::Serving);
         match self.phase {
             Phase::Serving if let Some(reason) = misuse => {
-                worker.registry().http2_floods.fetch_add(1, Ordering::Relaxed);
+                if reason == Reason::ENHANCE_YOUR_CALM {
+                    connection.count_flood();
+                }
                 self.h2.abrupt_shutdown(reason);
                 self.deadline.set(now.deadline(limits::WIND_DOWN));
                 self.phase = Phase::Cut;
@@ -122,18 +165,27 @@ impl Driver {
                     worker.is_draining() || connection.listener.closing.load(Ordering::Relaxed);
                 if unwanted || now.tick() >= idle {
                     self.h2.graceful_shutdown();
-                    self.deadline.set(now.deadline(limits::WIND_DOWN));
-                    self.phase = Phase::Leaving;
+                    self.phase = Phase::Leaving(now);
                 } else {
-                    self.deadline.set(idle);
+                    self.deadline.set(connection.head_deadline().map_or(idle, |it| it.min(idle)));
                 }
             }
             // Its exchanges end by themselves, also when the worker stops.
-            Phase::Leaving if busy => {}
-            Phase::Leaving | Phase::Cut => return self.deadline.is_due() || worker.is_stopping(),
+            Phase::Leaving(_) if busy => {}
+            Phase::Leaving(since) => {
+                let end = connection.end_of_leaving(since);
+                self.deadline.set(end);
+                return now.tick() >= end || worker.is_stopping();
+            }
+            Phase::Cut => return self.deadline.is_due() || worker.is_stopping(),
         }
         false
     }
+}
+
+/// Whether the h2 crate has met one of its own bounds on frames that only cost.
+fn is_flood(error: &h2::Error) -> bool {
+    error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
 }
 
 /// Begins a stream's exchange, as a task of its own.
@@ -151,35 +203,44 @@ fn begin(connection: &Rc<Shared>, request: Request<RecvStream>, mut answer: Send
         connection.listener.clone(),
         connection.worker.clone(),
     );
-    let exchange =
-        if parts.extensions.get::<h2::ext::Protocol>().is_some() && !head::is_websocket(&parts) {
-            // RFC 8441 §4 names no status; RFC 9220 §3 says 501.
-            let refusal = Refusal::BadRequest { status: 501, cause: "unknown :protocol" };
-            Exchange::unreadable(&client, &text, refusal)
-        } else {
-            Exchange::admit(&client, &text)
-        };
+    let exchange = match refusal(&parts, &text) {
+        Some(refusal) => Exchange::unreadable(&client, &text, refusal),
+        None => Exchange::admit(&client, &text),
+    };
     drop(text);
     // Not awaited: it ends with its exchange, which the worker's deadlines bound.
-    drop(task::spawn_local(async move {
-        exchange.run(client).await;
-    }));
+    drop(task::spawn_local(exchange.run(client)));
+}
+
+/// What is refused before the head, printed as `text`, is read as one.
+fn refusal(parts: &request::Parts, text: &[u8]) -> Option<Refusal> {
+    if parts.extensions.get::<h2::ext::Protocol>().is_some() && !head::is_websocket(parts) {
+        // RFC 8441 §4 names no status; RFC 9220 §3 says 501.
+        return Some(Refusal::BadRequest { status: 501, cause: "unknown :protocol" });
+    }
+    // HTTP/1.1's bounds, and its idea of where a head ends, whatever a header list may hold.
+    match HeadScan::default().find_end(text, limits::REQUEST_HEAD_MAX) {
+        Ok(Some(length)) if length == text.len() => None,
+        Ok(_) => Some(Refusal::BadRequest { status: 400, cause: "bad field" }),
+        Err(bad) => Some(bad.into()),
+    }
 }
 
 /// The socket as the h2 crate sees it.
 struct Io {
-    client: Client<Http1>,
+    client: Rc<RefCell<Client<Http1>>>,
     connection: Rc<Shared>,
 }
 
 impl AsyncRead for Io {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { client, connection } = &mut *self;
-        let count = ready!(client.transport.poll_read(cx, buffer.initialize_unfilled()))?;
+        let Self { client, connection } = &*self;
+        let transport = &mut client.borrow_mut().transport;
+        let count = ready!(transport.poll_read(cx, buffer.initialize_unfilled()))?;
         buffer.advance(count);
         let read = &buffer.filled()[buffer.filled().len() - count..];
         connection.frames.borrow_mut().read(read, connection.worker.now());
@@ -189,21 +250,28 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let count = ready!(self.client.transport.poll_write(cx, bytes))?;
-        self.connection.frames.borrow_mut().wrote(count);
+        let Self { client, connection } = &*self;
+        let written = client.borrow_mut().transport.poll_write(cx, bytes);
+        connection.blocked.set(written.is_pending());
+        let count = ready!(written)?;
+        connection.written.set(connection.worker.now());
+        connection.frames.borrow_mut().wrote(count);
         Poll::Ready(Ok(count))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.client.transport.poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.client.borrow_mut().transport.poll_flush(cx);
+        // TLS takes more than its socket.
+        self.connection.blocked.set(flushed.is_pending());
+        flushed
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.client.transport.shut_write();
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.client.borrow_mut().transport.shut_write();
         Poll::Ready(Ok(()))
     }
 }

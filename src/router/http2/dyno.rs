@@ -11,13 +11,14 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
 use h2::client::{self, Connection, ResponseFuture, SendRequest};
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, RecvStream};
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TE};
 use http::{HeaderMap, Request, Response, Uri};
 
 use crate::config::limits;
 use crate::router::duplex::{Sink, Source};
-use crate::router::http2::head::{append, print_answer, print_trailers, read_trailers};
+use crate::router::http2::head::{append, print_answer, print_trailers};
+use crate::router::http2::outgoing::Outgoing;
 use crate::router::stream::Stream;
 
 /// A connection, and the exchange that it carries.
@@ -31,9 +32,8 @@ pub(crate) struct DynoConnection {
 
 /// One request and its answer.
 struct Exchange {
-    request: Option<SendStream<Bytes>>,
-    /// What is written next is the last of the request, and these go behind it.
-    last: Option<Vec<u8>>,
+    /// Its body, where it has one.
+    request: Option<Outgoing>,
     answer: Answer,
     /// Of the answer, what has not been read.
     input: Bytes,
@@ -70,15 +70,15 @@ impl DynoConnection {
 
     /// The bytes that are written next, all of them, are the last of the request; `trailers` go behind.
     pub(crate) fn ends(&mut self, trailers: &[u8]) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.last = Some(trailers.to_vec());
+        if let Some(request) = self.request() {
+            request.ends(trailers);
         }
     }
 
     /// The request's last byte has been written.
     pub(crate) fn finish(&mut self, cx: &mut Context<'_>) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.end(Bytes::new());
+        if let Some(request) = self.request().filter(|request| request.is_ending()) {
+            request.end(Bytes::new());
             self.drive(cx);
         }
     }
@@ -89,6 +89,10 @@ impl DynoConnection {
             Some(Answer::Ended(trailers)) => std::mem::take(trailers),
             _ => Vec::new(),
         }
+    }
+
+    fn request(&mut self) -> Option<&mut Outgoing> {
+        self.exchange.as_mut()?.request.as_mut()
     }
 
     /// Moves the connection's frames.
@@ -104,8 +108,7 @@ impl DynoConnection {
         let sent = self.requests.send_request(request, bodiless);
         let (answer, body) = sent.map_err(io::Error::other)?;
         self.exchange = Some(Exchange {
-            request: (!bodiless).then_some(body),
-            last: None,
+            request: (!bodiless).then(|| Outgoing::new(body)),
             answer: Answer::Head(answer),
             input: Bytes::new(),
         });
@@ -114,21 +117,6 @@ impl DynoConnection {
 }
 
 impl Exchange {
-    /// Sends the last of the request.
-    fn end(&mut self, data: Bytes) {
-        let Some(mut request) = self.request.take_if(|_| self.last.is_some()) else { return };
-        let trailers = self.last.take().unwrap_or_default();
-        // Of a stream that has gone the answer's reader hears.
-        if trailers.is_empty() {
-            let _ = request.send_data(data, true);
-        } else {
-            if !data.is_empty() {
-                let _ = request.send_data(data, false);
-            }
-            let _ = request.send_trailers(read_trailers(&trailers));
-        }
-    }
-
     /// Ready when there is input, or the answer's end.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         while self.input.is_empty() {
@@ -178,36 +166,19 @@ impl Source for DynoConnection {
 impl Sink for DynoConnection {
     /// A request's head comes first, and whole.
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let Some(exchange) = &mut self.exchange else {
+        if self.exchange.is_none() {
             self.drive(cx);
             ready!(self.requests.poll_ready(cx)).map_err(io::Error::other)?;
             self.begin(bytes)?;
             self.drive(cx);
             return Poll::Ready(Ok(bytes.len()));
-        };
-        let Some(request) = &mut exchange.request else {
+        }
+        let Some(request) = self.request() else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
-        request.reserve_capacity(bytes.len());
-        while request.capacity() == 0 {
-            match request.poll_capacity(cx) {
-                Poll::Ready(Some(granted)) => drop(granted.map_err(io::Error::other)?),
-                Poll::Ready(None) => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-                Poll::Pending => {
-                    self.drive(cx);
-                    return Poll::Pending;
-                }
-            }
-        }
-        let count = request.capacity().min(bytes.len());
-        let data = Bytes::copy_from_slice(&bytes[..count]);
-        if count == bytes.len() && exchange.last.is_some() {
-            exchange.end(data);
-        } else {
-            request.send_data(data, false).map_err(io::Error::other)?;
-        }
+        let written = request.poll_write(cx, bytes);
         self.drive(cx);
-        Poll::Ready(Ok(count))
+        written
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -218,8 +189,8 @@ impl Sink for DynoConnection {
     /// Tells the dyno that nobody waits any more.
     fn shut_write(&mut self) {
         if let Some(exchange) = &mut self.exchange {
-            if let Some(mut request) = exchange.request.take() {
-                request.send_reset(Reason::CANCEL);
+            if let Some(request) = &mut exchange.request {
+                request.reset(Reason::CANCEL);
             }
             exchange.answer = Answer::Ended(Vec::new());
         }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::config::limits;
-use crate::router::clock::Moment;
+use crate::router::clock::{Moment, Tick};
 
 /// Bytes of the client's preface (RFC 9113 §3.4).
 const PREFACE: usize = 24;
@@ -19,6 +19,9 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
+/// The most of a DATA frame that can be padding, its length included (RFC 9113 §6.1).
+const PADDING_MAX: usize = 256;
 
 /// What is known of a connection's frames so far.
 pub(super) struct Frames {
@@ -87,7 +90,10 @@ impl Frames {
                 }
                 self.idle.take(now);
             }
-            DATA if length > 0 => self.idle.give(length),
+            // How much of it is padding stands behind the frame header.
+            DATA if length > if flags & PADDED != 0 { PADDING_MAX } else { 0 } => {
+                self.idle.give(length);
+            }
             RST_STREAM => self.resets.take(now),
             _ => self.idle.take(now),
         }
@@ -108,9 +114,9 @@ impl Frames {
         self.is_rude
     }
 
-    /// Whether a header list has been on its way for longer than this.
-    pub(super) fn is_head_late(&self, now: Moment, head: Duration) -> bool {
-        self.head_since.is_some_and(|since| now.since(since) > head)
+    /// When a header list that is on its way has taken too long.
+    pub(super) fn head_deadline(&self, head: Duration) -> Option<Tick> {
+        self.head_since.map(|since| since.deadline(head))
     }
 }
 
@@ -207,6 +213,15 @@ mod tests {
     }
 
     #[test]
+    fn padding_is_no_data() {
+        let (mut frames, now) = start();
+        for _ in 0..limits::IDLE_FRAMES_BURST {
+            frames.read(&frame(DATA, PADDED, PADDING_MAX), now);
+        }
+        assert!(frames.is_flood());
+    }
+
+    #[test]
     fn acknowledgements_do_not_make_a_flood_less_of_one() {
         let (mut frames, now) = start();
         let pings = frame(6, 0, 8).repeat(limits::IDLE_FRAMES_BURST as usize);
@@ -237,14 +252,15 @@ mod tests {
     }
 
     #[test]
-    fn a_header_list_that_never_ends_is_late() {
+    fn a_header_list_has_its_time_from_its_beginning_on() {
         let (mut frames, now) = start();
         let head = Duration::from_secs(60);
+        assert_eq!(frames.head_deadline(head), None);
         frames.read(&frame(HEADERS, 0, 10), now);
-        assert!(!frames.is_head_late(now.plus(head), head));
-        let late = now.plus(head + Duration::from_millis(1));
-        assert!(frames.is_head_late(late, head));
-        frames.read(&frame(CONTINUATION, END_HEADERS, 10), late);
-        assert!(!frames.is_head_late(late, head));
+        let later = now.plus(Duration::from_secs(30));
+        frames.read(&frame(CONTINUATION, 0, 10), later);
+        assert_eq!(frames.head_deadline(head), Some(now.deadline(head)));
+        frames.read(&frame(CONTINUATION, END_HEADERS, 10), later);
+        assert_eq!(frames.head_deadline(head), None);
     }
 }

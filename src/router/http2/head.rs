@@ -3,7 +3,7 @@
 //! A request is printed as HTTP/1.1 and read by the same strict parser as any other, so that one place says
 //! what is refused: what HTTP/2 would let through and HTTP/1.1 could read two ways does not get to a dyno.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::ext::Protocol;
 use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode, request};
@@ -143,32 +143,51 @@ pub(super) fn print_answer(answer: &Response<()>, bodiless: bool) -> Bytes {
 }
 
 /// An answer's head as a header list.
-#[derive(Default)]
-pub(super) struct AnswerHead(Response<()>);
+pub(super) struct AnswerHead {
+    response: Response<()>,
+    /// Every value in one allocation.
+    values: BytesMut,
+}
+
+/// Fields and bytes of values that most answers have.
+const USUAL_FIELDS: usize = 16;
+const USUAL_VALUES: usize = 512;
 
 impl AnswerHead {
+    pub(super) fn new() -> Self {
+        let mut response = Response::new(());
+        *response.headers_mut() = HeaderMap::with_capacity(USUAL_FIELDS);
+        Self { response, values: BytesMut::with_capacity(USUAL_VALUES) }
+    }
+
     pub(super) fn into_response(self) -> Response<()> {
-        self.0
+        self.response
     }
 
     /// What answers extended CONNECT where HTTP/1.1 answered 101 (RFC 8441 §5).
     pub(super) fn into_switching(mut self) -> Response<()> {
-        *self.0.status_mut() = StatusCode::OK;
+        *self.response.status_mut() = StatusCode::OK;
         for name in ["upgrade", "connection", "sec-websocket-accept"] {
-            self.0.headers_mut().remove(name);
+            self.response.headers_mut().remove(name);
         }
-        self.0
+        self.response
     }
 }
 
 impl FieldSink for AnswerHead {
     fn status(&mut self, status: u16, _: &str) {
         // Out of range it was refused where it was read.
-        *self.0.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+        *self.response.status_mut() =
+            StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     }
 
     fn field(&mut self, name: &str, value: &[u8]) {
-        append(self.0.headers_mut(), name.as_bytes(), value);
+        self.values.extend_from_slice(value);
+        let value = HeaderValue::from_maybe_shared(self.values.split().freeze());
+        // Both were checked when they were read; what a header list cannot hold is not in it.
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), value) {
+            self.response.headers_mut().append(name, value);
+        }
     }
 }
 

@@ -7,9 +7,10 @@
 mod connection; // drives the frames, begins streams, ends by GOAWAY
 mod shared; // what the streams of a connection share
 mod stream; // the client's side of one exchange
+mod outgoing; // a body on its way out
 mod head; // heads from and to header lists
 mod flood; // frames that only cost
 mod dyno; // a connection to a dyno
 
-pub(crate) use connection::serve;
+pub(crate) use connection::{Remains, serve};
 pub(crate) use dyno::DynoConnection;

@@ -3,11 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use h2::Reason;
 
+use crate::config::limits;
 use crate::router::client::Client;
-use crate::router::clock::Moment;
+use crate::router::clock::{Moment, Tick};
 use crate::router::http1::Http1;
 use crate::router::http2::flood::Frames;
 use crate::router::listener::{Listener, Peer};
@@ -28,6 +30,10 @@ pub(crate) struct Shared {
     pub(super) streams: Cell<usize>,
     /// When the last stream ended.
     pub(super) idle_since: Cell<Moment>,
+    /// When the socket last took anything.
+    pub(super) written: Cell<Moment>,
+    /// It takes no more at present.
+    pub(super) blocked: Cell<bool>,
 }
 
 impl Shared {
@@ -43,6 +49,8 @@ impl Shared {
             frames: RefCell::new(Frames::new(now)),
             streams: Cell::new(0),
             idle_since: Cell::new(now),
+            written: Cell::new(now),
+            blocked: Cell::new(false),
         }
     }
 
@@ -66,14 +74,31 @@ impl Shared {
     /// Why the connection must end, where the client sends what only costs, is too slow with a header list, or
     /// did not begin as it must.
     pub(super) fn misuse(&self, now: Moment) -> Option<Reason> {
+        let late = self.head_deadline().is_some_and(|deadline| now.tick() >= deadline);
         let frames = self.frames.borrow();
         if frames.is_rude() {
             Some(Reason::PROTOCOL_ERROR)
-        } else if frames.is_flood() || frames.is_head_late(now, self.worker.table().listener().head)
-        {
+        } else if late || frames.is_flood() {
             Some(Reason::ENHANCE_YOUR_CALM)
         } else {
             None
         }
+    }
+
+    /// When a header list that is on its way has taken too long.
+    pub(super) fn head_deadline(&self) -> Option<Tick> {
+        self.frames.borrow().head_deadline(self.worker.table().listener().head)
+    }
+
+    /// Counts a flood, for which the connection ends.
+    pub(super) fn count_flood(&self) {
+        self.worker.registry().http2_floods.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Until when a connection without streams may take to end after GOAWAY, which was said at `since`. The
+    /// last answers may still wait in it: as long as a client takes of them what it can, they are not cut.
+    pub(super) fn end_of_leaving(&self, since: Moment) -> Tick {
+        let since = since.max(self.idle_since.get()).max(self.written.get());
+        since.deadline(if self.blocked.get() { limits::REPLY } else { limits::WIND_DOWN })
     }
 }

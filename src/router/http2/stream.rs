@@ -6,10 +6,11 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, RecvStream};
 
 use crate::router::duplex::{Sink, Source};
-use crate::router::http2::head::{AnswerHead, print_trailers, read_trailers};
+use crate::router::http2::head::{AnswerHead, print_trailers};
+use crate::router::http2::outgoing::Outgoing;
 use crate::router::http2::shared::Shared;
 use crate::router::security::Security;
 use crate::router::stream::Peek;
@@ -23,16 +24,14 @@ pub(crate) struct Stream {
     /// Of a DATA frame, what has not been taken.
     input: Bytes,
     answer: Answer,
-    /// What is written next is the last, and these go behind it.
-    last: Option<Vec<u8>>,
 }
 
 /// How far the answer is.
 enum Answer {
     /// No final head yet.
     Head(SendResponse<Bytes>),
-    Body(SendStream<Bytes>),
-    /// Its last frame, or a reset, has been given to the connection.
+    Body(Outgoing),
+    /// None will come, or its head was all of it.
     Ended,
 }
 
@@ -43,24 +42,7 @@ impl Stream {
         answer: SendResponse<Bytes>,
     ) -> Self {
         connection.stream_began();
-        Self { connection, body, input: Bytes::new(), answer: Answer::Head(answer), last: None }
-    }
-
-    /// Sends the last of the answer.
-    fn end(&mut self, data: Bytes) {
-        let Answer::Body(mut stream) = std::mem::replace(&mut self.answer, Answer::Ended) else {
-            return;
-        };
-        let trailers = self.last.take().unwrap_or_default();
-        // A stream or connection that has gone takes nothing more, and whoever polls hears of it.
-        if trailers.is_empty() {
-            let _ = stream.send_data(data, true);
-        } else {
-            if !data.is_empty() {
-                let _ = stream.send_data(data, false);
-            }
-            let _ = stream.send_trailers(read_trailers(&trailers));
-        }
+        Self { connection, body, input: Bytes::new(), answer: Answer::Head(answer) }
     }
 }
 
@@ -88,28 +70,11 @@ impl Source for Stream {
 }
 
 impl Sink for Stream {
-    /// What is taken is copied into frames, as much as the client's windows and our own bound on what
-    /// waits in the connection allow.
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let Answer::Body(stream) = &mut self.answer else {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        };
-        stream.reserve_capacity(bytes.len());
-        while stream.capacity() == 0 {
-            match ready!(stream.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            }
+        match &mut self.answer {
+            Answer::Body(body) => body.poll_write(cx, bytes),
+            Answer::Head(_) | Answer::Ended => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
-        let count = stream.capacity().min(bytes.len());
-        let data = Bytes::copy_from_slice(&bytes[..count]);
-        if count == bytes.len() && self.last.is_some() {
-            self.end(data);
-        } else {
-            stream.send_data(data, false).map_err(io::Error::other)?;
-        }
-        Poll::Ready(Ok(count))
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -118,7 +83,7 @@ impl Sink for Stream {
     }
 
     fn shut_write(&mut self) {
-        self.end(Bytes::new());
+        self.finish();
     }
 }
 
@@ -162,11 +127,11 @@ impl Transport for Stream {
 
     fn poll_peek(&mut self, cx: &mut Context<'_>, _: &mut [u8]) -> Poll<Peek> {
         let reset = match &mut self.answer {
-            Answer::Head(answer) => answer.poll_reset(cx),
-            Answer::Body(stream) => stream.poll_reset(cx),
-            Answer::Ended => return Poll::Pending,
+            Answer::Head(answer) => answer.poll_reset(cx).map(drop),
+            Answer::Body(body) => body.poll_reset(cx),
+            Answer::Ended => Poll::Pending,
         };
-        reset.map(|_| Peek::Reset)
+        reset.map(|()| Peek::Reset)
     }
 
     fn answer(
@@ -176,7 +141,7 @@ impl Transport for Stream {
         compose: impl FnOnce(&mut dyn FieldSink),
     ) {
         let Answer::Head(answer) = &mut self.answer else { return };
-        let mut head = AnswerHead::default();
+        let mut head = AnswerHead::new();
         compose(&mut head);
         // Of a stream that has been reset the exchange hears when it polls.
         let (response, whole) = match kind {
@@ -188,24 +153,29 @@ impl Transport for Stream {
             AnswerKind::Switching => (head.into_switching(), false),
         };
         self.answer = match answer.send_response(response, whole) {
-            Ok(stream) if !whole => Answer::Body(stream),
+            Ok(stream) if !whole => Answer::Body(Outgoing::new(stream)),
             Ok(_) | Err(_) => Answer::Ended,
         };
     }
 
     fn ends(&mut self, trailers: &[u8]) {
-        self.last = Some(trailers.to_vec());
+        if let Answer::Body(body) = &mut self.answer {
+            body.ends(trailers);
+        }
     }
 
     fn finish(&mut self) {
-        self.end(Bytes::new());
+        if let Answer::Body(body) = &mut self.answer {
+            body.end(Bytes::new());
+        }
     }
 
     fn break_off(&mut self, _: bool) {
-        match std::mem::replace(&mut self.answer, Answer::Ended) {
-            Answer::Head(mut answer) => answer.send_reset(Reason::INTERNAL_ERROR),
-            Answer::Body(mut stream) => stream.send_reset(Reason::INTERNAL_ERROR),
-            Answer::Ended => {}
+        match &mut self.answer {
+            Answer::Head(answer) => answer.send_reset(Reason::INTERNAL_ERROR),
+            Answer::Body(body) => body.reset(Reason::INTERNAL_ERROR),
+            Answer::Ended => return,
         }
+        self.answer = Answer::Ended;
     }
 }

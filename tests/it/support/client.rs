@@ -60,9 +60,9 @@ pub(crate) struct Answer {
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// FIN.
+    /// FIN; with TLS a close_notify before it.
     Closed,
-    /// RST.
+    /// RST, or a FIN that TLS knew nothing of.
     Reset,
 }
 
@@ -130,6 +130,11 @@ impl Client {
         client.unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
+    /// Speaks over a connection whose handshake is done.
+    pub(crate) fn over_tls(stream: TlsStream<TcpStream>) -> Self {
+        Self { stream: Stream::Tls(Box::new(stream)), input: Vec::new() }
+    }
+
     /// What the handshake came to.
     pub(crate) fn tls(&self) -> &ClientConnection {
         match &self.stream {
@@ -159,9 +164,12 @@ impl Client {
 
     /// Hangs up rudely (RST).
     pub(crate) fn reset(self) {
-        if let Stream::Tcp(stream) = &self.stream {
-            socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
-        }
+        let stream = match &self.stream {
+            Stream::Tcp(stream) => stream,
+            Stream::Tls(stream) => stream.get_ref().0,
+            Stream::Unix(_) => return,
+        };
+        socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     /// Sends a GET for the usual host and reads its answer.
@@ -180,6 +188,34 @@ impl Client {
     ) -> Answer {
         self.send(request(method, target, fields, body)).await;
         self.answer_to(method).await
+    }
+
+    /// Sends these blocks over and over, and reads what comes meanwhile, until the peer has closed: for floods.
+    pub(crate) async fn send_until_closed(&mut self, mut block: impl FnMut() -> Vec<u8>) {
+        let Stream::Tcp(stream) = &mut self.stream else { panic!("floods come over TCP") };
+        let (mut from, mut to) = stream.split();
+        let mut received = vec![0; 64 * 1024];
+        let flood = async {
+            let mut unsent = Vec::new();
+            loop {
+                if unsent.is_empty() {
+                    unsent = block();
+                }
+                tokio::select! {
+                    // First, so that nothing of it is lost to a reset.
+                    biased;
+                    read = from.read(&mut received) => match read {
+                        Ok(count) if count > 0 => self.input.extend_from_slice(&received[..count]),
+                        _ => return,
+                    },
+                    written = to.write(&unsent) => match written {
+                        Ok(count) => drop(unsent.drain(..count)),
+                        Err(_) => return,
+                    },
+                }
+            }
+        };
+        within("the peer to have had enough", flood).await;
     }
 
     // ---- receiving ---------------------------------------------------------------------------------------
@@ -299,6 +335,14 @@ impl Client {
                 return (std::mem::take(&mut self.input), end);
             }
         }
+    }
+
+    /// As [`exactly`](Self::exactly), at 60 kB/s.
+    pub(crate) async fn exactly_slowly(&mut self, length: usize) -> Vec<u8> {
+        while self.input.len() < length {
+            self.take_slowly(1).await;
+        }
+        self.input.drain(..length).collect()
     }
 
     /// Takes this much at 60 kB/s into what is looked at later: a reader that is slow and steady.

@@ -83,8 +83,7 @@ impl Setup {
 
     /// Listens for TLS, too.
     pub(crate) fn listen_tls(mut self) -> Self {
-        // Another address than that of `http`: a reload knows listeners by the address as written.
-        self.https.push("127.0.0.2:0".into());
+        self.https.push("127.0.0.1:0".into());
         self
     }
 

@@ -5,18 +5,24 @@
 mod acme_server; // a certificate authority
 mod app; // an app process that the test starts itself
 mod client; // a connection on which every byte is the test's own
+mod http2; // a client that speaks HTTP/2
+mod http2_frames; // HTTP/2 by hand, for what no client sends
 mod lines; // log lines, parsed
 mod load; // clients that never retry
 mod mesh; // the daemon: its configuration, process and log
 mod metrics; // what /metrics says
+mod tls; // TLS, as clients speak it
 
 pub(crate) use acme_server::{AcmeServer, Fault, Issued, Resource};
 pub(crate) use app::{App, refusing_addr};
 pub(crate) use client::{Answer, Client, End, percent_encoded, request};
+pub(crate) use http2::{Http2, Http2Exchange, get, is_switched, post, read_body};
+pub(crate) use http2_frames::{Frame, Frames, PREFACE, get_fields};
 pub(crate) use lines::{Line, Request};
 pub(crate) use load::Load;
 pub(crate) use mesh::{Mesh, Setup};
 pub(crate) use metrics::Metrics;
+pub(crate) use tls::Tls;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

@@ -6,22 +6,23 @@ use std::time::Duration;
 
 use memchr::memmem;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::target::{Stream, Target};
 
 /// How long an exchange may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One place of the load: at most one connection to the proxy, made anew after a loss or a last answer.
 pub struct Client {
-    addr: SocketAddr,
+    target: Target,
     connection: Option<Connection>,
 }
 
 impl Client {
     /// Not connected yet.
-    pub fn new(addr: SocketAddr) -> Self {
-        Self { addr, connection: None }
+    pub fn new(target: &Target) -> Self {
+        Self { target: target.clone(), connection: None }
     }
 
     /// Sends a request and reads its answer to the end. Returns the status.
@@ -29,10 +30,9 @@ impl Client {
         // Taken out: only a whole answer that keeps the connection puts it back.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => Connection::open(self.addr).await?,
+            None => Connection::open(&self.target).await?,
         };
-        let answer =
-            timeout(PATIENCE, connection.exchange(request)).await.map_err(|_| Loss::Silent)??;
+        let answer = connection.exchange(request).await?;
         if !answer.last {
             self.connection = Some(connection);
         }
@@ -40,17 +40,20 @@ impl Client {
     }
 }
 
-struct Connection {
-    stream: TcpStream,
+/// One connection to the proxy.
+pub struct Connection {
+    stream: Stream,
     received: Vec<u8>,
     /// Whether an answer has come on this connection before.
     used: bool,
 }
 
-struct Answer {
-    status: u16,
+/// The answer to a request, without its body.
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
     /// Whether the connection ends with it.
-    last: bool,
+    pub last: bool,
 }
 
 /// Why there is no whole answer.
@@ -58,6 +61,8 @@ struct Answer {
 pub enum Loss {
     /// The proxy did not take the connection.
     Refused,
+    /// It took the connection, and the TLS handshake failed.
+    Handshake,
     /// An earlier answer's connection was closed or reset before any byte of this one.
     ClosedWhenReused,
     /// A new connection was closed or reset before any byte of the answer.
@@ -75,6 +80,7 @@ impl Loss {
     pub fn name(self) -> &'static str {
         match self {
             Self::Refused => "refused",
+            Self::Handshake => "handshake",
             Self::ClosedWhenReused => "closed-when-reused",
             Self::ClosedWhenNew => "closed-when-new",
             Self::Cut => "cut",
@@ -87,24 +93,49 @@ impl Loss {
 /// The bytes of a request, with a body of `body` bytes where that is not 0.
 pub fn request(method: &str, addr: SocketAddr, path: &str, body: usize) -> Vec<u8> {
     let length = if body > 0 { format!("Content-Length: {body}\r\n") } else { String::new() };
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nUser-Agent: compare\r\n{length}\r\n");
-    let mut request = head.into_bytes();
+    let mut request = format!("{}{length}\r\n", head(method, addr, path)).into_bytes();
     request.resize(request.len() + body, b'x');
     request
 }
 
+/// The bytes of a GET after which the connection ends.
+pub fn last_request(addr: SocketAddr, path: &str) -> Vec<u8> {
+    format!("{}Connection: close\r\n\r\n", head("GET", addr, path)).into_bytes()
+}
+
+/// What every request begins with.
+pub fn head(method: &str, addr: SocketAddr, path: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nUser-Agent: compare\r\n")
+}
+
 impl Connection {
-    async fn open(addr: SocketAddr) -> Result<Self, Loss> {
-        let stream = timeout(PATIENCE, TcpStream::connect(addr)).await;
-        let stream = stream.map_err(|_| Loss::Silent)?.map_err(|_| Loss::Refused)?;
-        stream.set_nodelay(true).map_err(|_| Loss::Refused)?;
+    /// Connects, with the TLS handshake where the target has one.
+    pub async fn open(target: &Target) -> Result<Self, Loss> {
+        let stream = timeout(PATIENCE, target.connect()).await.map_err(|_| Loss::Silent)??;
         Ok(Self { stream, received: Vec::new(), used: false })
     }
 
-    async fn exchange(&mut self, request: &[u8]) -> Result<Answer, Loss> {
+    /// Whether its TLS handshake resumed an earlier session.
+    pub fn is_resumed(&self) -> bool {
+        self.stream.is_resumed()
+    }
+
+    /// Sends a request and reads its answer to the end.
+    pub async fn exchange(&mut self, request: &[u8]) -> Result<Answer, Loss> {
+        timeout(PATIENCE, self.exchange_in_time(request)).await.map_err(|_| Loss::Silent)?
+    }
+
+    /// Waits until the proxy closes the connection too, after an answer that was the last.
+    pub async fn finish(mut self) -> Result<(), Loss> {
+        match timeout(PATIENCE, self.read_body(None)).await {
+            Ok(ended) => ended,
+            Err(_elapsed) => Err(Loss::Silent),
+        }
+    }
+
+    async fn exchange_in_time(&mut self, request: &[u8]) -> Result<Answer, Loss> {
         // A server that answers early and closes makes the write fail; its answer may be there all the same.
-        let sent = self.stream.write_all(request).await;
+        let sent = self.send(request).await;
         let head = match (self.read_head().await, sent) {
             (Err(error), _) => return Err(self.lost_before_answer(&error)),
             (Ok(None), _) if self.received.is_empty() => return Err(self.closed()),
@@ -116,6 +147,11 @@ impl Connection {
         self.read_body(parsed.length).await?;
         self.used = true;
         Ok(Answer { status: parsed.status, last: parsed.close || parsed.length.is_none() })
+    }
+
+    async fn send(&mut self, request: &[u8]) -> io::Result<()> {
+        self.stream.write_all(request).await?;
+        self.stream.flush().await
     }
 
     async fn read_head(&mut self) -> io::Result<Option<usize>> {
@@ -151,9 +187,11 @@ impl Connection {
     fn lost_before_answer(&self, error: &io::Error) -> Loss {
         match error.kind() {
             _ if !self.received.is_empty() => Loss::Cut,
-            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
-                self.closed()
-            }
+            // Over TLS an end without close_notify is one that came too early.
+            ErrorKind::ConnectionReset
+            | ErrorKind::BrokenPipe
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::UnexpectedEof => self.closed(),
             _ => Loss::Garbled,
         }
     }

@@ -1,16 +1,16 @@
 //! Holds keep-alive connections, so that somebody can weigh the proxy meanwhile.
 //!
-//! `idle --connections N ADDRESS PATH`, driven by lines on standard input: `each` sends one request on each
-//! connection, one after the other; `burst` sends one on every connection at once. Each is answered by
-//! `done FAILURES`; the end of the input ends the program.
+//! `idle --connections N [--certificate FILE] ADDRESS PATH`, driven by lines on standard input: `each` sends
+//! one request on each connection, one after the other; `burst` sends one on every connection at once. Each is
+//! answered by `done FAILURES`; the end of the input ends the program.
 
 use std::io::BufRead;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
 
 use compare_tools::client::{self, Client};
 use compare_tools::options::Options;
+use compare_tools::target::Target;
 use tokio::task::LocalSet;
 
 fn main() -> ExitCode {
@@ -20,12 +20,12 @@ fn main() -> ExitCode {
 async fn drive() -> Result<(), String> {
     let options = Options::parse()?;
     let [addr, path] = options.rest.as_slice() else {
-        return Err("usage: idle --connections N ADDRESS PATH".into());
+        return Err("usage: idle --connections N [--certificate FILE] ADDRESS PATH".into());
     };
-    let addr: SocketAddr = addr.parse().map_err(|_| format!("{addr} is no address"))?;
-    let request: Rc<[u8]> = client::request("GET", addr, path, 0).into();
+    let target = Target::from_options(&options, addr)?;
+    let request: Rc<[u8]> = client::request("GET", target.addr(), path, 0).into();
     let connections: usize = options.require("connections")?;
-    let mut clients: Vec<Client> = (0..connections).map(|_| Client::new(addr)).collect();
+    let mut clients: Vec<Client> = (0..connections).map(|_| Client::new(&target)).collect();
     for line in std::io::stdin().lock().lines() {
         let failures = match line.map_err(|error| error.to_string())?.as_str() {
             "each" => each(&mut clients, &request).await,

@@ -1,10 +1,10 @@
 //! Counts what goes wrong: each connection sends one request after the other and never repeats one.
 //!
-//! `losses --connections N --seconds S [--method M] [--body BYTES] ADDRESS PATH`. The first requests go out
-//! together. With `--numbered yes` each request is told apart by `?n=`, for the upstream's journal.
+//! `losses --connections N --seconds S [--method M] [--body BYTES] [--certificate FILE]
+//! ADDRESS PATH`. The first requests go out together. With `--numbered yes` each request is told apart by
+//! `?n=`, for the upstream's journal.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use compare_tools::client::{self, Client};
 use compare_tools::options::Options;
 use compare_tools::tally::Tally;
+use compare_tools::target::Target;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
 
@@ -26,13 +27,13 @@ async fn drive() -> Result<(), String> {
     let options = Options::parse()?;
     let [addr, path] = options.rest.as_slice() else {
         return Err(
-            "usage: losses --connections N --seconds S [--method M] [--body BYTES] ADDRESS PATH"
+            "usage: losses --connections N --seconds S [--method M] [--body BYTES] [--certificate FILE] ADDRESS PATH"
                 .into(),
         );
     };
     let connections: u32 = options.require("connections")?;
     let load = Rc::new(Load {
-        addr: addr.parse().map_err(|_| format!("{addr} is no address"))?,
+        target: Target::from_options(&options, addr)?,
         method: options.get("method", "GET".to_owned())?,
         path: path.clone(),
         body: options.get("body", 0)?,
@@ -50,7 +51,7 @@ async fn drive() -> Result<(), String> {
 }
 
 struct Load {
-    addr: SocketAddr,
+    target: Target,
     method: String,
     path: String,
     body: usize,
@@ -62,8 +63,8 @@ struct Load {
 
 impl Load {
     async fn repeat(self: Rc<Self>) {
-        let plain = client::request(&self.method, self.addr, &self.path, self.body);
-        let mut client = Client::new(self.addr);
+        let plain = client::request(&self.method, self.target.addr(), &self.path, self.body);
+        let mut client = Client::new(&self.target);
         while Instant::now() < self.end {
             let numbered = self.numbered.then(|| self.numbered_request());
             let since = Instant::now();
@@ -77,6 +78,11 @@ impl Load {
 
     fn numbered_request(&self) -> Vec<u8> {
         let number = self.next.replace(self.next.get() + 1);
-        client::request(&self.method, self.addr, &format!("{}?n={number}", self.path), self.body)
+        client::request(
+            &self.method,
+            self.target.addr(),
+            &format!("{}?n={number}", self.path),
+            self.body,
+        )
     }
 }

@@ -1,11 +1,11 @@
 //! Load at a fixed rate; latency from the moment each request was due, not from when it could be sent.
 //!
-//! `paced --rate N --connections N --seconds S ADDRESS PATH`. The requests of a connection are due at equal
-//! steps, the connections shifted against each other. A request that is due while its connection still waits
-//! is sent late and its waiting counts: a proxy that stalls is charged for every request it held up.
+//! `paced --rate N --connections N --seconds S [--certificate FILE] ADDRESS PATH`. The requests
+//! of a connection are due at equal steps, the connections shifted against each other. A request that is due
+//! while its connection still waits is sent late and its waiting counts: a proxy that stalls is charged for
+//! every request it held up.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use compare_tools::client::{self, Client};
 use compare_tools::options::Options;
 use compare_tools::tally::Tally;
+use compare_tools::target::Target;
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
     timerfd_create, timerfd_settime,
@@ -28,21 +29,31 @@ fn main() -> ExitCode {
 async fn drive() -> Result<(), String> {
     let options = Options::parse()?;
     let [addr, path] = options.rest.as_slice() else {
-        return Err("usage: paced --rate N --connections N --seconds S ADDRESS PATH".into());
+        return Err(
+            "usage: paced --rate N --connections N --seconds S [--certificate FILE] ADDRESS PATH"
+                .into(),
+        );
     };
-    let addr = addr.parse().map_err(|_| format!("{addr} is no address"))?;
+    let target = Target::from_options(&options, addr)?;
     let rate: f64 = options.require("rate")?;
     let connections: u32 = options.require("connections")?;
     let seconds: f64 = options.require("seconds")?;
     let step = Duration::from_secs_f64(f64::from(connections) / rate);
-    let request: Rc<[u8]> = client::request("GET", addr, path, 0).into();
+    let request: Rc<[u8]> = client::request("GET", target.addr(), path, 0).into();
     let tally = Rc::new(RefCell::new(Tally::default()));
     // All connections are there before the first request is due.
     let start = now() + Duration::from_millis(300);
     let end = start + Duration::from_secs_f64(seconds);
     let tasks = (0..connections).map(|number| {
         let first = start + step * number / connections;
-        tokio::task::spawn_local(keep_pace(addr, request.clone(), first, step, end, tally.clone()))
+        tokio::task::spawn_local(keep_pace(
+            Client::new(&target),
+            request.clone(),
+            first,
+            step,
+            end,
+            tally.clone(),
+        ))
     });
     for task in tasks.collect::<Vec<_>>() {
         task.await.map_err(|error| error.to_string())??;
@@ -55,7 +66,7 @@ async fn drive() -> Result<(), String> {
 }
 
 async fn keep_pace(
-    addr: SocketAddr,
+    mut client: Client,
     request: Rc<[u8]>,
     first: Duration,
     step: Duration,
@@ -63,7 +74,6 @@ async fn keep_pace(
     tally: Rc<RefCell<Tally>>,
 ) -> Result<(), String> {
     let alarm = Alarm::new().map_err(|error| format!("make a timer: {error}"))?;
-    let mut client = Client::new(addr);
     let mut due = first;
     while due < end {
         alarm.at(due).await.map_err(|error| format!("wait for a timer: {error}"))?;

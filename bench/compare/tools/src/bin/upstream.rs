@@ -1,10 +1,11 @@
 //! The app behind every contestant: answers by path, for as little CPU as a small program can.
 //!
 //! `upstream [--journal FILE] PORT…`, each port a dyno:
-//! `/small` 12 bytes · `/bytes/N` N bytes · `/slow/MS` 12 bytes after MS milliseconds · `/count` how many
-//! requests were answered and how many bytes of bodies went through, so that a moment under load can be
-//! measured whatever makes the load. A body is read to its end and dropped. With a journal, each request that came whole is a line of it (`PORT METHOD PATH`), so
-//! that a request that a proxy sent twice is seen twice.
+//! `/small` 12 bytes · `/bytes/N` N bytes · `/slow/MS` 12 bytes after MS milliseconds · `/echo` a WebSocket that
+//! sends back what it gets, each message counting as a request · `/count` how many requests were answered and
+//! how many bytes of bodies went through, so that a moment under load can be measured whatever makes the load.
+//! A body is read to its end and dropped. With a journal, each request that came whole is a line of it
+//! (`PORT METHOD PATH`), so that a request that a proxy sent twice is seen twice.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use compare_tools::options::Options;
+use compare_tools::websocket::{self, Frame};
 use memchr::memmem;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -109,6 +111,7 @@ impl App {
             match request.answer {
                 Answer::Bytes(length) => self.answer(&mut stream, length).await?,
                 Answer::Count => self.answer_count(&mut stream).await?,
+                Answer::Echo(key) => return self.echo(&mut stream, &key, &mut received).await,
             }
         }
     }
@@ -132,6 +135,45 @@ impl App {
         let body = format!("{} {}", self.answered.get(), self.body_bytes.get());
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         stream.write_all(answer.as_bytes()).await
+    }
+
+    /// A WebSocket until either side closes it.
+    async fn echo(
+        &self,
+        stream: &mut TcpStream,
+        key: &str,
+        received: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        let accept = websocket::accept(key);
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+        );
+        stream.write_all(answer.as_bytes()).await?;
+        let mut out = Vec::new();
+        loop {
+            let mut at = 0;
+            while let Some(frame) = Frame::take(&mut received[at..]) {
+                let payload = &received[at..][frame.payload.clone()];
+                at += frame.payload.end;
+                let opcode = match frame.opcode {
+                    websocket::PING => websocket::PONG,
+                    same => same,
+                };
+                websocket::push(&mut out, opcode, payload, None);
+                if opcode == websocket::CLOSE {
+                    return stream.write_all(&out).await;
+                }
+                self.carried(payload.len());
+                self.answered.set(self.answered.get() + 1);
+            }
+            received.drain(..at);
+            stream.write_all(&out).await?;
+            out.clear();
+            received.reserve(512);
+            if stream.read_buf(received).await? == 0 {
+                return Ok(());
+            }
+        }
     }
 
     async fn discard(
@@ -201,6 +243,8 @@ struct Request {
 enum Answer {
     Bytes(usize),
     Count,
+    /// With the key of the request.
+    Echo(String),
 }
 
 impl Request {
@@ -217,6 +261,8 @@ impl Request {
             request.delay = Some(Duration::from_millis(delay.parse().ok()?));
         } else if path == "/count" {
             request.answer = Answer::Count;
+        } else if path == "/echo" {
+            request.answer = Answer::Echo(field(&head[end..], "sec-websocket-key")?.to_owned());
         } else if path != "/small" {
             return None;
         }
@@ -229,10 +275,14 @@ impl Request {
 
 /// Bodies come with their length: the clients send it, and a proxy that makes chunks of it is doing more.
 fn content_length(fields: &[u8]) -> Option<usize> {
+    field(fields, "content-length")?.parse().ok()
+}
+
+fn field<'a>(fields: &'a [u8], wanted: &str) -> Option<&'a str> {
     let lines = fields.split(|byte| *byte == b'\n');
     let mut fields = lines.filter_map(|line| std::str::from_utf8(line).ok()?.split_once(':'));
-    let (_, value) = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"))?;
-    value.trim().parse().ok()
+    let (_, value) = fields.find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
+    Some(value.trim())
 }
 
 #[cfg(test)]
@@ -256,6 +306,11 @@ mod tests {
             Some((7, small(), Some(50))),
         );
         check("POST /small HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", None);
+        check(
+            "GET /echo HTTP/1.1\r\nSec-Websocket-Key: abc\r\n\r\n",
+            Some((0, Answer::Echo("abc".into()), None)),
+        );
+        check("GET /echo HTTP/1.1\r\nHost: x\r\n\r\n", None);
         check("GET /else HTTP/1.1\r\n\r\n", None);
         check("GET /small HTTP/1.0\r\n\r\n", None);
     }
