@@ -437,7 +437,8 @@ impl Exchange {
         to_client: Vec<u8>,
     ) -> After {
         let Some((lease, stream)) = relay.into_parts() else { return After::Close };
-        let piped = upgrade::pipe(client, stream, to_client, app.policy.timeouts.rolling).await;
+        let rolling = app.policy.timeouts.rolling;
+        let piped = upgrade::pipe(client, lease.dyno(), stream, to_client, rolling).await;
         drop(lease);
         client.worker.read_clock();
         self.end(client, piped.refusal, 101, Some(piped.to_client));

@@ -249,7 +249,7 @@ impl Relay {
         app: &App,
         cx: &mut Context<'_>,
     ) -> Result<bool, End> {
-        if client.worker.is_stopping() {
+        if client.worker.is_stopping() || self.dyno.is_given_up() {
             return Err(End::Refused(Refusal::ForcedClose));
         }
         // The first turn is part of the one that read the head, or found the dyno.

@@ -12,19 +12,21 @@ use crate::router::pending::Pending;
 use crate::router::reply::Refusal;
 use crate::router::transport::Transport;
 use crate::router::worker::Worker;
+use crate::table::Dyno;
 
 /// How a pipe ended.
 pub(crate) struct Piped {
     /// Bytes that the client was sent.
     pub(crate) to_client: u64,
-    /// Silence on both sides (H15), or the daemon's stop (H24); `None` where one of them hung up.
+    /// Silence on both sides (H15), or cut by the daemon (H24); `None` where one of them hung up.
     pub(crate) refusal: Option<Refusal>,
 }
 
-/// Carries bytes both ways until one side ends, or both are silent for `rolling`. What the dyno sent behind
-/// its 101 goes first.
+/// Carries bytes both ways until one side ends, both are silent for `rolling`, or the `leased` dyno is given up.
+/// What the dyno sent behind its 101 goes first.
 pub(crate) async fn pipe(
     client: &mut Client<impl Transport>,
+    leased: &Dyno,
     mut dyno: impl Source + Sink,
     to_client: Vec<u8>,
     rolling: Duration,
@@ -34,7 +36,7 @@ pub(crate) async fn pipe(
     let mut up = Direction::new(Vec::new());
     client.deadline.set(client.worker.read_clock().deadline(rolling));
     let refusal = poll_fn(|cx| {
-        if client.worker.is_stopping() {
+        if client.worker.is_stopping() || leased.is_given_up() {
             return Poll::Ready(Some(Refusal::ForcedClose));
         }
         let before = down.moved + up.moved;

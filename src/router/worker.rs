@@ -212,6 +212,10 @@ impl Worker {
                 self.pools.purge(&dyno);
                 self.seal.forget(&dyno);
                 self.lingers.close(dyno.id(), "drain");
+                if dyno.is_given_up() {
+                    // Which tasks hold it nobody knows; a dyno is given up when a reload took it away, which is rare.
+                    self.deadlines.wake_all();
+                }
                 drop(acknowledgement);
             }
         }

@@ -114,12 +114,12 @@ impl Routes {
         }
     }
 
-    /// Lets an external dyno that is out of the line-up finish what it holds, lingering requests included.
-    /// Nobody waits for it to stop its process; a stop of the daemon ends the wait.
+    /// Lets an external dyno that is out of the line-up finish what it holds, lingering requests included, and
+    /// has the rest cut. Nobody waits for it to stop its process; a stop of the daemon ends the wait.
     async fn see_off(self: Arc<Self>, dyno: Arc<Dyno>, drain: Duration, shutdown: Shutdown) {
         tokio::select! {
             () = dyno.drained() => {}
-            () = time::sleep(drain) => {}
+            () = time::sleep(drain) => dyno.give_up(),
             () = shutdown.begun() => {}
         }
         drop(self.publisher.gone(&dyno));

@@ -1,7 +1,7 @@
 //! The record of one process start: what the router knows of a dyno.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
@@ -20,6 +20,7 @@ pub struct Dyno {
     /// spares the others theirs.
     quarantined_until: AtomicU32,
     lingering: AtomicU32,
+    given_up: AtomicBool,
     id: u64,
     name: DynoName,
     addr: DynoAddr,
@@ -37,6 +38,7 @@ impl Dyno {
             lease: LeaseWord::new(),
             quarantined_until: AtomicU32::new(0),
             lingering: AtomicU32::new(0),
+            given_up: AtomicBool::new(false),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name,
             addr,
@@ -90,6 +92,17 @@ impl Dyno {
     /// Whether the dyno has left the table.
     pub fn is_closed(&self) -> bool {
         self.lease.is_closed()
+    }
+
+    /// Has what the dyno still holds cut, once the workers hear that it is gone: its time to finish is over, and
+    /// nobody here can stop its process.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what the dyno still holds is to be cut.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
     }
 
     /// Waits until the dyno is closed and its last lease was given back. One waiter at a time.

@@ -390,6 +390,25 @@ async fn accepting_goes_on_once_there_are_descriptors_again() {
     assert_eq!(waiting.answer().await.status, 200);
 }
 
+/// A shortage of the daemon's own is called that, and no dyno pays for it.
+#[tokio::test]
+async fn a_request_without_a_descriptor_for_its_dyno_is_h99() {
+    let app = App::start().await;
+    let mesh = Setup::new().timeouts("hold = \"2s\"").shop(&[&app]).start().await;
+    let mut client = mesh.client().await;
+    // Its connection is accepted, and no dyno was asked.
+    client.send("GET / HTTP/1.1\r\nHost: nobody.localhost\r\n\r\n").await;
+    assert_eq!(client.answer().await.status, 404);
+    let before = limit_descriptors(&mesh, None);
+    client.get("/short").await.is_refusal(503, "H99");
+    limit_descriptors(&mesh, Some(before));
+    let line = mesh.request("/short").await;
+    line.has(&["at=error", "code=H99", "desc=Platform error", "dyno=web.1", "status=503"]);
+    // In quarantine it would be out of reach for longer than this may be held.
+    assert_eq!(client.get("/after").await.status, 200);
+    assert_eq!(app.count().await, 1, "only the second one has reached it");
+}
+
 /// Sets the daemon's limit on open files; to the first descriptor that is free, if it is not said.
 fn limit_descriptors(mesh: &Mesh, limit: Option<Rlimit>) -> Rlimit {
     let open = format!("/proc/{}/fd", mesh.pid().as_raw_nonzero());

@@ -306,6 +306,37 @@ async fn requests_that_are_held_hear_of_maintenance_at_once() {
     mesh.request("/held").await.has(&["at=info", "code=H80", "status=503"]);
 }
 
+/// Nor does anything else that a dyno holds whose process is not ours to stop: an answer that never ends, a
+/// request without one.
+#[tokio::test]
+async fn what_an_external_dyno_still_holds_at_the_drain_bound_is_cut() {
+    let [stays, goes] = [App::start().await, App::start().await];
+    let mut mesh = Setup::new().timeouts("drain = \"1s\"").shop(&[&goes]).start().await;
+    let mut endless = mesh.client().await;
+    endless.send(request("GET", "/stall", "", "")).await;
+    assert_eq!(endless.head().await.status, 200);
+    let mut silent = mesh.client().await;
+    silent.send(request("GET", "/sleep?ms=60000", "", "")).await;
+    goes.counts(2).await;
+    let removed = Instant::now();
+    mesh.reload(|mut setup| {
+        setup.clear_apps();
+        setup.shop(&[&stays])
+    })
+    .await;
+    silent.answer().await.is_refusal(503, "H24");
+    assert!(removed.elapsed() >= Duration::from_secs(1), "{:?}", removed.elapsed());
+    let _ = endless.rest_and_end().await;
+    mesh.request("/stall").await.has(&[
+        "at=error",
+        "code=H24",
+        "dyno=web.1",
+        "status=200",
+        "bytes=4",
+    ]);
+    mesh.metric_becomes("dynomesh_in_flight", &[("app", "shop")], 0.0).await;
+}
+
 /// What lingers on a dyno that goes has the time of `drain`, like all that it holds.
 #[tokio::test]
 async fn what_lingers_on_a_dyno_that_goes_ends_with_its_drain() {

@@ -1,6 +1,9 @@
 //! Which app and which dyno a request goes to, and what is tried again.
 
+use std::io::ErrorKind;
 use std::time::Duration;
+
+use tokio::net::UnixStream;
 
 use crate::support::{App, Client, Mesh, Setup, refusing_addr, request, within};
 
@@ -200,6 +203,52 @@ async fn dynos_that_do_not_answer_a_connect_are_h19() {
     let connect = request.millis("connect");
     assert!((300..2000).contains(&connect), "{connect}");
     app.thaw();
+}
+
+/// A Unix socket's full queue says so at once, where TCP would wait: the router waits in its place.
+#[tokio::test]
+async fn a_full_queue_at_a_unix_socket_is_waited_for() {
+    let setup = Setup::new();
+    let (app, _fillers) = full_at_a_unix_socket(&setup).await;
+    let mesh = setup.timeouts("connect = \"20s\"").shop(&[&app]).start().await;
+    let mut client = mesh.client().await;
+    client.send(request("GET", "/queued", "", "")).await;
+    mesh.metric_becomes("dynomesh_in_flight", &[("app", "shop")], 1.0).await;
+    assert!(client.is_quiet());
+    app.thaw();
+    assert_eq!(client.answer().await.status, 200);
+    let line = mesh.request("/queued").await;
+    line.has(&["at=info", "dyno=web.1", "status=200"]);
+    assert_eq!(line.find("retries"), None, "{}", line.line.text);
+}
+
+#[tokio::test]
+async fn a_queue_at_a_unix_socket_that_stays_full_is_h19() {
+    let setup = Setup::new();
+    let (app, _fillers) = full_at_a_unix_socket(&setup).await;
+    let mesh = setup.timeouts("connect = \"300ms\"").shop(&[&app]).start().await;
+    mesh.get("/x").await.is_refusal(503, "H19");
+    let line = mesh.request("/x").await;
+    line.has(&["at=error", "code=H19", "desc=Backend connection timeout", "dyno=web.1"]);
+    let connect = line.millis("connect");
+    assert!((300..2000).contains(&connect), "{connect}");
+}
+
+/// A frozen app at a Unix socket whose listen queue is full while the second value is held.
+async fn full_at_a_unix_socket(setup: &Setup) -> (App, Vec<UnixStream>) {
+    let socket = setup.dir().join("app.sock");
+    let place = socket.to_str().expect("it is text");
+    let app = App::start_with(&[("UNIX_SOCKET", place), ("BACKLOG", "0")]).await;
+    app.freeze();
+    let mut fillers = Vec::new();
+    loop {
+        assert!(fillers.len() < 8, "the listen queue takes everything");
+        match UnixStream::connect(&socket).await {
+            Ok(filler) => fillers.push(filler),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return (app, fillers),
+            Err(error) => panic!("{place}: {error}"),
+        }
+    }
 }
 
 /// 5 s: not one request goes to a dyno that has just refused, though it would take them now.

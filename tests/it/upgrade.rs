@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::{App, Client, Mesh, Setup, request, within};
+use tokio::time::Instant;
+
+use crate::support::{App, Client, Mesh, Setup, becomes_true, request, within};
 
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
 
@@ -82,6 +84,38 @@ async fn a_silent_pipe_is_h15_and_a_busy_one_lives() {
     let line = mesh.request("/ws").await;
     line.has(&["at=error", "code=H15", "status=101"]);
     assert!(line.millis("service") >= 1700, "the pipe's whole life");
+}
+
+/// Nobody here stops the process of an external dyno: what it holds beyond its drain is cut by the router,
+/// however busy it is.
+#[tokio::test]
+async fn a_pipe_to_a_dyno_that_a_reload_removes_is_cut_at_the_drain_bound() {
+    let [goes, stays] = [App::start().await, App::start().await];
+    let mut mesh = Setup::new().timeouts("drain = \"1s\"").shop(&[&goes]).start().await;
+    let mut silent = upgraded(&mesh).await;
+    let mut busy = upgraded(&mesh).await;
+    let removed = Instant::now();
+    mesh.reload(|mut setup| {
+        setup.clear_apps();
+        setup.shop(&[&stays])
+    })
+    .await;
+    busy.send("still here").await;
+    assert_eq!(busy.exactly(10).await, b"still here");
+    within("the pipe to be cut", async {
+        // Refused once the router has closed.
+        while busy.try_send("x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert!(removed.elapsed() >= Duration::from_secs(1), "{:?}", removed.elapsed());
+    let _ = silent.rest_and_end().await;
+    becomes_true("both lines to be there", async || mesh.requests("/ws").len() == 2).await;
+    for line in mesh.requests("/ws") {
+        line.has(&["at=error", "code=H24", "desc=Forced close", "dyno=web.1", "status=101"]);
+    }
+    mesh.metric_becomes("dynomesh_in_flight", &[("app", "shop")], 0.0).await;
 }
 
 /// Bytes that come with the request wait for the 101, and go first then.

@@ -266,4 +266,4 @@ class DynomeshManaged(Dynomesh):
 
 
 ALL = [Direct(), Relay(), Nginx(), Haproxy(), Envoy(), Sozu(), Pingora(), Dynomesh()]
-VARIANTS = {"reload": [HaproxyIdleClose()], "kill": [DynomeshManaged()]}
+VARIANTS = {"reload": [HaproxyIdleClose()], "kill": [DynomeshManaged()], "crash": [DynomeshManaged()]}

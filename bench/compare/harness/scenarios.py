@@ -2,8 +2,10 @@
 
 import collections
 import contextlib
+import datetime
 import os
 import signal
+import statistics
 import tempfile
 import time
 from dataclasses import dataclass
@@ -292,6 +294,81 @@ class Kill(Scenario):
         return {**values, "kinds": load.failures_by_kind(values), "twice": requests_seen_twice(running)}
 
 
+class Crash(Scenario):
+    """How long a dead dyno is believed to live, and how long until there is another."""
+
+    name = "crash"
+    question = (
+        "kill -9 of each of 20 dynos in turn: how long from the kill until it is out of the table, and until its "
+        "successor is in it? 'Out' is the line `State changed from up to crashed`, printed once that is done."
+    )
+    columns = [
+        Column("out_p50", "out, median µs"),
+        Column("out_max", "out, worst µs"),
+        Column("up_p50", "up again, median ms", 1),
+        Column("up_max", "up again, worst ms", 1),
+        Column("failures", "lost requests"),
+    ]
+    # One kill each: a second crash within a minute would be waited after.
+    dynos = 20
+    cases = [("nobody asks", 0), ("20 GETs in flight, each 10 ms long", 20)]
+    seconds = 5
+
+    def contestants(self):
+        # Nobody else runs dynos.
+        return contestants.VARIANTS[self.name]
+
+    def measure(self, running, clients, seconds):
+        log = DaemonLog(running.site.folder / "stdout")
+        log.wait_for("State changed from starting to up", self.dynos)
+        asking = load.losses(running.target, "/slow/10", clients, seconds) if clients else None
+        out, up = [], []
+        for pid in running.process.pids_named("upstream"):
+            time.sleep(seconds / 2 / self.dynos)
+            log.skip()
+            killed = time.time()
+            os.kill(pid, signal.SIGKILL)
+            up.append(log.wait_for("State changed from starting to up") - killed)
+            out.append(log.wait_for("State changed from up to crashed") - killed)
+        values = asking.values() if asking else {"failures": 0}
+        return {
+            "out_p50": statistics.median(out) * 1e6,
+            "out_max": max(out) * 1e6,
+            "up_p50": statistics.median(up) * 1e3,
+            "up_max": max(up) * 1e3,
+            "failures": values["failures"],
+            "kinds": load.failures_by_kind(values),
+        }
+
+
+class DaemonLog:
+    """What dynomesh prints, each line with its time in the clock of this machine."""
+
+    def __init__(self, path):
+        self._path = path
+        self._start = 0
+
+    def skip(self):
+        """Forgets what is there."""
+        self._start = self._path.stat().st_size
+
+    def wait_for(self, text, times=1, seconds=15):
+        """Waits for so many lines with this; the time of the last of them, in seconds."""
+        deadline = time.monotonic() + seconds
+        while True:
+            lines = self._path.read_bytes()[self._start :].decode().splitlines(keepends=True)
+            found = [line for line in lines if text in line and line.endswith("\n")]
+            if len(found) >= times:
+                return datetime.datetime.fromisoformat(found[times - 1].split(" ", 1)[0]).timestamp()
+            if time.monotonic() > deadline:
+                raise LogSilent(f"no line with {text!r} within {seconds} s")
+            time.sleep(0.01)
+
+
+class LogSilent(load.LoadFailed):
+    """A line that did not come."""
+
+
 def victim(running):
     """A dyno of the contestant's own where it runs them, else one of those beside it."""
     own = running.process.pids_named("upstream")
@@ -320,4 +397,5 @@ def every():
         IdleMemory("idle-memory", f"{many} keep-alive connections: how much resident memory for each?", many),
         Reload(),
         Kill(),
+        Crash(),
     ]
