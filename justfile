@@ -52,6 +52,7 @@ docker: release
 e2e: release
     PYTHONDONTWRITEBYTECODE=1 python3 tests/e2e/real_apps.py
     PYTHONDONTWRITEBYTECODE=1 python3 tests/e2e/outside_clients.py
+    PYTHONDONTWRITEBYTECODE=1 python3 tests/e2e/stalled_worker.py
     PYTHONDONTWRITEBYTECODE=1 python3 tests/e2e/http2_conformance.py
     PYTHONDONTWRITEBYTECODE=1 python3 tests/e2e/edge.py
 

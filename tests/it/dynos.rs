@@ -171,34 +171,40 @@ async fn a_dyno_that_crashes_leaves_the_table_and_comes_back() {
     assert_eq!(restarts, 1.0);
 }
 
-/// By the time that anybody can read that a dyno has crashed, no request is sent to it: none is tried there and
-/// sent elsewhere after a refusal.
+/// By the time that anybody can read that a dyno has crashed, no request is sent to it; and when it was the last one,
+/// none waits for it.
 #[tokio::test]
 async fn a_dyno_that_is_said_to_have_crashed_gets_no_request() {
-    // The second crash is waited after for an hour.
     let lines = "formation = { web = 2 }\ntimeouts = { cool_off = \"1h\", cool_off_max = \"1h\" }";
     let procfile = "web: echo pid=$$; exec TESTAPP\n";
     let mesh = Setup::new().procfile("shop", procfile, lines).start().await;
     mesh.says("heroku[web.2]", "State changed from starting to up").await;
-    for crash in 1..=2 {
-        mesh.says_times("heroku[web.1]", "State changed from starting to up", crash).await;
-        mesh.says_times("app[web.1]", "pid=", crash).await;
-        let said = messages(&mesh, "app[web.1]");
-        let pid = said.iter().rev().find_map(|message| message.strip_prefix("pid="));
-        kill(pid.expect("it says so at each start"));
-        mesh.says_times("heroku[web.1]", "State changed from up to crashed", crash).await;
-    }
+    crash_twice(&mesh, "web.1").await;
     let mut client = mesh.client().await;
-    // 2^-20 that a dyno that were still there is never drawn, and two are always looked at.
-    for number in 0..20 {
+    // Of two dynos both are looked at for each request.
+    for number in 0..5 {
         let target = format!("/{number}");
         assert_eq!(client.get(&target).await.text(), "web.2");
         let line = mesh.request(&target).await;
         line.has(&["dyno=web.2", "status=200"]);
         assert_eq!(line.find("retries"), None, "{}", line.line.text);
     }
-    let up = [("app", "shop"), ("type", "web"), ("state", "up")];
-    assert_eq!(mesh.metrics().await.get("dynomesh_dynos", &up), 1.0);
+    crash_twice(&mesh, "web.2").await;
+    client.get("/nobody").await.is_refusal(503, "H10");
+    mesh.request("/nobody").await.has(&["dyno=", "connect=", "service="]);
+}
+
+/// Kills a dyno that prints its process's id, and its successor; what comes next comes after the cool-off.
+async fn crash_twice(mesh: &Mesh, dyno: &str) {
+    let (about, output) = (format!("heroku[{dyno}]"), format!("app[{dyno}]"));
+    for crash in 1..=2 {
+        mesh.says_times(&about, "State changed from starting to up", crash).await;
+        mesh.says_times(&output, "pid=", crash).await;
+        let said = messages(mesh, &output);
+        let pid = said.iter().rev().find_map(|message| message.strip_prefix("pid="));
+        kill(pid.expect("it says so at each start"));
+        mesh.says_times(&about, "State changed from up to crashed", crash).await;
+    }
 }
 
 fn kill(pid: &str) {
