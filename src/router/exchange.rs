@@ -429,9 +429,9 @@ impl Exchange {
     }
 
     /// The two sockets become one pipe.
-    async fn pipe(
+    async fn pipe<T: Transport>(
         &mut self,
-        client: &mut Client<impl Transport>,
+        client: &mut Client<T>,
         app: &Arc<App>,
         relay: Relay,
         to_client: Vec<u8>,
@@ -441,7 +441,7 @@ impl Exchange {
         let piped = upgrade::pipe(client, lease.dyno(), stream, to_client, rolling).await;
         drop(lease);
         client.worker.read_clock();
-        self.end(client, piped.refusal, 101, Some(piped.to_client));
+        self.end(client, piped.refusal, T::SWITCHED, Some(piped.to_client));
         // The dyno's last bytes must not be lost to a reset while the client is still sending.
         if piped.refusal.is_none() { After::WindDown } else { After::Close }
     }

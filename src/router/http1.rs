@@ -51,6 +51,7 @@ impl Transport for Http1 {
     const FRAMED: bool = true;
     const IS_CONNECTION: bool = true;
     const PROTOCOL: &'static str = "http1.1";
+    const SWITCHED: u16 = 101;
 
     fn security(&self) -> Option<Security<'_>> {
         self.stream.security()

@@ -19,6 +19,8 @@ pub(crate) trait Transport: Source + Sink {
     const IS_CONNECTION: bool;
     /// As the log says it.
     const PROTOCOL: &'static str;
+    /// What a client is sent when both sides may send anything from now on.
+    const SWITCHED: u16;
 
     /// What TLS says of the connection, if it is secured by it.
     fn security(&self) -> Option<Security<'_>>;

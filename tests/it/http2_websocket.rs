@@ -53,7 +53,7 @@ async fn a_websocket_is_a_pipe_of_bytes() {
     }
     assert_eq!(client.get("/beside").await.status, 200);
     exchange.reset(h2::Reason::CANCEL);
-    mesh.request("/ws").await.has(&["at=info", "status=101", "protocol=http2.0", "dyno=web.1"]);
+    mesh.request("/ws").await.has(&["at=info", "status=200", "protocol=http2.0", "dyno=web.1"]);
     mesh.metric_becomes("dynomesh_in_flight", &[("app", "shop")], 0.0).await;
     assert!(client.is_open());
 }
@@ -69,7 +69,7 @@ async fn the_end_of_one_side_is_passed_on() {
     let rest = read_body(&mut from, usize::MAX).await.unwrap();
     assert_eq!(rest, b"last wordsbye");
     assert!(from.is_end_stream());
-    mesh.request("/ws").await.has(&["at=info", "status=101", "bytes=13"]);
+    mesh.request("/ws").await.has(&["at=info", "status=200", "bytes=13"]);
 
     let now = mesh.path("now");
     let target = format!("/ws-last?bytes=120000&file={}", now.display());
@@ -77,7 +77,7 @@ async fn the_end_of_one_side_is_passed_on() {
     std::fs::write(now, "").unwrap();
     let rest = read_body(&mut from, usize::MAX).await.unwrap();
     assert_eq!(rest.len(), 120_000);
-    mesh.request(&target).await.has(&["at=info", "status=101", "bytes=120000"]);
+    mesh.request(&target).await.has(&["at=info", "status=200", "bytes=120000"]);
     assert_eq!(client.get("/").await.status, 200);
 }
 
@@ -159,7 +159,7 @@ async fn a_websocket_whose_dyno_dies_is_over() {
     let (_exchange, mut from) = opened(&mut client, "/ws").await;
     app.kill().await;
     let _ = read_body(&mut from, usize::MAX).await;
-    mesh.request("/ws").await.has(&["at=info", "status=101"]);
+    mesh.request("/ws").await.has(&["at=info", "status=200"]);
     assert!(client.is_open());
 }
 
@@ -176,7 +176,7 @@ async fn a_silent_websocket_is_h15() {
     }
     let _ = read_body(&mut from, usize::MAX).await;
     let line = mesh.request("/ws").await;
-    line.has(&["at=error", "code=H15", "status=101"]);
+    line.has(&["at=error", "code=H15", "status=200"]);
     assert!(line.millis("service") >= 1500);
     assert_eq!(client.ask(get("/"), b"").await.status, 200);
 }
@@ -190,5 +190,5 @@ async fn a_websocket_over_tls_works_the_same() {
     let (mut exchange, mut from) = opened(&mut client, "/ws").await;
     exchange.send(b"hello", true).await;
     assert_eq!(read_body(&mut from, usize::MAX).await.unwrap(), b"hellobye");
-    mesh.request("/ws").await.has(&["tls=true", "status=101"]);
+    mesh.request("/ws").await.has(&["tls=true", "status=200"]);
 }

@@ -91,6 +91,8 @@ impl Transport for Stream {
     const FRAMED: bool = false;
     const IS_CONNECTION: bool = false;
     const PROTOCOL: &'static str = "http2.0";
+    // RFC 8441 §5.
+    const SWITCHED: u16 = 200;
 
     fn security(&self) -> Option<Security<'_>> {
         self.connection.security()
