@@ -90,6 +90,9 @@ pub const RESETS_PER_SECOND: u64 = 100;
 pub const IDLE_FRAMES_BURST: u64 = 1000;
 /// See [`IDLE_FRAMES_BURST`].
 pub const IDLE_FRAMES_PER_SECOND: u64 = 500;
+/// As many more for each request, which costs more than they do: there are clients that send a PING with each,
+/// and two window updates for each piece of an answer.
+pub const IDLE_FRAMES_PER_REQUEST: u64 = 10;
 /// TLS handshakes that one worker has under way, each with up to 10 KiB of its own: ten thousand that stall
 /// must not keep out the others, a hundred thousand must not take a gigabyte.
 pub const HANDSHAKES_MAX: usize = 16 * 1024;

@@ -82,8 +82,12 @@ impl Frames {
         self.greeted = true;
         let ends_head = flags & END_HEADERS != 0;
         match kind {
-            HEADERS if ends_head => {}
-            HEADERS => self.head_since = Some(now),
+            HEADERS => {
+                self.idle.give(limits::IDLE_FRAMES_PER_REQUEST as usize * 1000);
+                if !ends_head {
+                    self.head_since = Some(now);
+                }
+            }
             CONTINUATION => {
                 if ends_head {
                     self.head_since = None;
@@ -236,6 +240,17 @@ mod tests {
         for _ in 0..10 * limits::IDLE_FRAMES_BURST {
             frames.wrote(16 * 1024);
             frames.read(&frame(8, 0, 4), now);
+        }
+        assert!(!frames.is_flood());
+    }
+
+    #[test]
+    fn whoever_asks_may_be_eager() {
+        let (mut frames, now) = start();
+        for _ in 0..10 * limits::IDLE_FRAMES_BURST {
+            frames.read(&frame(HEADERS, END_HEADERS, 30), now);
+            frames.read(&frame(6, 0, 8), now);
+            frames.read(&frame(8, 0, 4).repeat(4), now);
         }
         assert!(!frames.is_flood());
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
@@ -127,6 +128,9 @@ impl App {
     /// Stops it from running (SIGSTOP): its kernel still accepts connections, it does nothing.
     pub(crate) fn freeze(&self) {
         self.signal(rustix::process::Signal::STOP);
+        // It runs on, and accepts, until its kernel says that it has stopped.
+        let stopped = waitid(WaitId::Pid(self.pid()), WaitIdOptions::STOPPED);
+        assert!(stopped.expect("wait for the testapp").is_some_and(|status| status.stopped()));
     }
 
     /// Fills the listen queue of a frozen app that was started with `BACKLOG=0`, so that its kernel drops further
@@ -152,9 +156,12 @@ impl App {
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.pid(), signal).expect("signal the testapp");
+    }
+
+    fn pid(&self) -> Pid {
         let id = self.child.id().expect("it was not waited for") as i32;
-        let pid = rustix::process::Pid::from_raw(id).expect("a process id");
-        rustix::process::kill_process(pid, signal).expect("signal the testapp");
+        Pid::from_raw(id).expect("a process id")
     }
 }
 
