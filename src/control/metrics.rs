@@ -77,12 +77,12 @@ fn render_certificates(reports: &[Report], now: SystemTime, out: &mut String) {
     }
     let mut family = Family::gauge(
         out,
-        "dynomesh_certificate_days_to_expiry",
-        "Days until a certificate expires, negative afterwards.",
+        "dynomesh_certificate_remaining_seconds",
+        "Time until a certificate expires (a day has 86400 seconds), negative afterwards.",
     );
     for ((name, source), end) in &ends {
-        let days = seconds_from(now, *end) / 86_400.0;
-        family.sample(&[("name", name), ("source", source)], format_args!("{days:.2}"));
+        let left = seconds_from(now, *end);
+        family.sample(&[("name", name), ("source", source)], format_args!("{left:.0}"));
     }
 }
 
@@ -188,9 +188,9 @@ mod tests {
         let mut out = String::new();
         render_certificates(&reports, now, &mut out);
         let samples: Vec<_> = out.lines().filter(|line| !line.starts_with('#')).collect();
-        let (at, days) = (
+        let (at, left) = (
             "dynomesh_certificate_expiry_timestamp_seconds",
-            "dynomesh_certificate_days_to_expiry",
+            "dynomesh_certificate_remaining_seconds",
         );
         assert_eq!(
             samples,
@@ -198,9 +198,9 @@ mod tests {
                 format!("{at}{{name=\"local CA\",source=\"local\"}} 316360000"),
                 format!("{at}{{name=\"shop.test\",source=\"file\"}} 1129600"),
                 format!("{at}{{name=\"shop.test\",source=\"acme\"}} 913600"),
-                format!("{days}{{name=\"local CA\",source=\"local\"}} 3650.00"),
-                format!("{days}{{name=\"shop.test\",source=\"file\"}} 1.50"),
-                format!("{days}{{name=\"shop.test\",source=\"acme\"}} -1.00"),
+                format!("{left}{{name=\"local CA\",source=\"local\"}} 315360000"),
+                format!("{left}{{name=\"shop.test\",source=\"file\"}} 129600"),
+                format!("{left}{{name=\"shop.test\",source=\"acme\"}} -86400"),
             ]
         );
     }
