@@ -90,6 +90,8 @@ pub const RESETS_PER_SECOND: u64 = 100;
 pub const IDLE_FRAMES_BURST: u64 = 1000;
 /// See [`IDLE_FRAMES_BURST`].
 pub const IDLE_FRAMES_PER_SECOND: u64 = 500;
+/// How many of them a client may have in hand, however much it was sent.
+pub const IDLE_FRAMES_EARNED: u64 = 100_000;
 /// As many more for each request, which costs more than they do: there are clients that send a PING with each,
 /// and two window updates for each piece of an answer.
 pub const IDLE_FRAMES_PER_REQUEST: u64 = 10;

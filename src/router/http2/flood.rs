@@ -144,16 +144,18 @@ impl Bucket {
     fn take(&mut self, now: Moment) {
         let millis = now.since(self.filled).as_millis() as u64;
         if millis > 0 {
-            self.level = (self.level + millis * self.per_second).min(self.burst);
+            let filled = (self.level + millis * self.per_second).min(self.burst);
+            self.level = self.level.max(filled);
             self.filled = now;
         }
         self.level = self.level.saturating_sub(1000);
         self.ran_dry |= self.level == 0;
     }
 
-    /// Bytes that were worth something: a frame for each KiB.
+    /// Bytes that were worth something: a frame for each KiB. They are kept beyond what time fills, for what is
+    /// written today is acknowledged all at once by a client that was slow to read.
     fn give(&mut self, bytes: usize) {
-        self.level = (self.level + bytes as u64).min(self.burst);
+        self.level = (self.level + bytes as u64).min(limits::IDLE_FRAMES_EARNED * 1000);
     }
 
     fn has_run_dry(&self) -> bool {
@@ -239,6 +241,16 @@ mod tests {
         let (mut frames, now) = start();
         for _ in 0..10 * limits::IDLE_FRAMES_BURST {
             frames.wrote(16 * 1024);
+            frames.read(&frame(8, 0, 4), now);
+        }
+        assert!(!frames.is_flood());
+    }
+
+    #[test]
+    fn window_updates_may_come_all_at_once() {
+        let (mut frames, now) = start();
+        frames.wrote(10_000_000);
+        for _ in 0..5000 {
             frames.read(&frame(8, 0, 4), now);
         }
         assert!(!frames.is_flood());
