@@ -108,6 +108,12 @@ impl Frames {
         self.idle.give(count);
     }
 
+    /// Takes note of a piece of an answer, however small: the stream's window may be opened for it, and the
+    /// connection's.
+    pub(super) fn sent_piece(&mut self) {
+        self.idle.give(2 * 1000);
+    }
+
     /// Whether there were too many.
     pub(super) fn is_flood(&self) -> bool {
         self.resets.has_run_dry() || self.idle.has_run_dry()

@@ -71,10 +71,12 @@ impl Source for Stream {
 
 impl Sink for Stream {
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.answer {
-            Answer::Body(body) => body.poll_write(cx, bytes),
-            Answer::Head(_) | Answer::Ended => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-        }
+        let Answer::Body(body) = &mut self.answer else {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        };
+        let count = ready!(body.poll_write(cx, bytes))?;
+        self.connection.frames.borrow_mut().sent_piece();
+        Poll::Ready(Ok(count))
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
