@@ -5,6 +5,7 @@
 
 // 0
 pub mod model; // the words of the field as types: app, domain, formation, dyno. No I/O, no clock
+mod private_file; // files that only their owner reads
 pub mod shutdown; // how everything ends: gracefully, then now
 
 // 1

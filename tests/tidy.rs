@@ -11,17 +11,18 @@ use std::path::Path;
 const FLOORS: &[(u8, &str, &[&str])] = &[
     (0, "model",      &[]),
     (0, "shutdown",   &[]),
+    (0, "private_file", &[]),
     (1, "config",     &["model"]),
     (1, "table",      &["model", "config"]),
     (1, "telemetry",  &["model", "config"]),
     (1, "wire",       &["model", "config"]),
-    (2, "certs",      &["model", "shutdown", "config", "table", "telemetry", "wire"]),
+    (2, "certs",      &["model", "private_file", "shutdown", "config", "table", "telemetry", "wire"]),
     (2, "init",       &["model", "shutdown", "config", "table", "telemetry", "wire"]),
     (2, "hello",      &["model", "shutdown", "config", "table", "telemetry", "wire"]),
     (3, "router",     &["model", "shutdown", "config", "table", "telemetry", "wire", "certs"]),
     (3, "supervisor", &["model", "shutdown", "config", "table", "telemetry", "wire", "init"]),
-    (4, "control",    &["model", "shutdown", "config", "table", "telemetry", "certs", "router", "supervisor"]),
-    (5, "daemon",     &["model", "shutdown", "config", "table", "telemetry", "certs", "init", "router", "supervisor", "control"]),
+    (4, "control",    &["model", "private_file", "shutdown", "config", "table", "telemetry", "certs", "router", "supervisor"]),
+    (5, "daemon",     &["model", "private_file", "shutdown", "config", "table", "telemetry", "certs", "init", "router", "supervisor", "control"]),
     (6, "cli",        &["model", "shutdown", "config", "table", "telemetry", "certs", "init", "hello", "control", "daemon"]),
 ];
 

@@ -21,6 +21,7 @@ use x509_parser::parse_x509_certificate;
 
 use crate::certs::certificate::system_time;
 use crate::config::limits;
+use crate::private_file;
 
 /// The directory below the state directory, and what is in it.
 const DIR: &str = "ca";
@@ -161,7 +162,7 @@ impl Ca {
 /// and one who is killed leaves nothing that looks like a CA.
 fn make(state_dir: &Path, dir: &Path) -> io::Result<()> {
     let (certificate, key) = generate(&host_name()).map_err(io::Error::other)?;
-    DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
+    private_file::make_dir(state_dir)?;
     // Two containers that share a volume may have one process id; no two keys are the same.
     let point = &key.public_key_raw()[1..9];
     let draft = point.iter().map(|byte| format!("{byte:02x}")).collect::<String>();

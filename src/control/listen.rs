@@ -1,11 +1,11 @@
 //! Binding the admin listener and the control socket, and serving behind them.
 
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{fs, fs::DirBuilder};
 
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use crate::config::{AdminConfig, limits};
 use crate::control::{Running, admin, control};
 use crate::model::ListenAddr;
+use crate::private_file;
 use crate::shutdown::Shutdown;
 
 /// Why one of the doors could not be opened.
@@ -122,7 +123,7 @@ fn bind_admin(addr: &ListenAddr) -> io::Result<Bound> {
 /// a kill -9) is replaced; one that somebody answers behind is [`io::ErrorKind::AddrInUse`].
 fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     if let Some(dir) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        private_file::make_dir(dir)?;
     }
     if UnixStream::connect(path).is_ok() {
         return Err(io::ErrorKind::AddrInUse.into());

@@ -3,12 +3,12 @@
 //! A secret of its own in a file of its own: there is nothing to derive it from that is secret and outlives a
 //! restart. Nothing depends on the file: without it, clients come to other dynos once after each start.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
 use std::path::Path;
 
 use aws_lc_rs::rand;
+
+use crate::private_file;
 
 /// Below the state directory.
 const FILE: &str = "affinity.key";
@@ -25,24 +25,11 @@ pub(crate) fn load_or_make(state_dir: &Path) -> [u8; 32] {
     }
     let mut key = [0; 32];
     rand::fill(&mut key).expect("the kernel gives random numbers");
-    if let Err(error) = write(state_dir, &file, &key) {
+    if let Err(error) = private_file::replace(state_dir, FILE, &key) {
         let file = file.display();
         tracing::warn!("{file}: {error}: cookies of session affinity will not outlive this run");
     }
     key
-}
-
-/// Whole or not at all: whoever reads it meanwhile must not take half a key for one.
-fn write(dir: &Path, file: &Path, key: &[u8]) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let new = file.with_extension("new");
-    // One that a crash has left would keep its permissions.
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?.write_all(key)?;
-    fs::rename(&new, file)
 }
 
 #[cfg(test)]

@@ -8,9 +8,8 @@
 //! Everything here blocks on the disk.
 
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -19,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::certs::Flaw;
 use crate::certs::acme::authority::Issued;
 use crate::certs::acme::obtained::{Obtained, ObtainedError};
+use crate::private_file;
 
 const ACCOUNT: &str = "account.json";
 
@@ -70,7 +70,7 @@ impl Store {
 
     /// Keeps a certificate in place of the one before.
     pub(crate) fn save_certificate(&self, name: &str, issued: &Issued) -> io::Result<()> {
-        self.write(&self.path(name), format!("{}{}", issued.key, issued.chain).as_bytes())
+        self.write(&format!("{name}.pem"), format!("{}{}", issued.key, issued.chain).as_bytes())
     }
 
     /// The account, if there is one. A file that cannot be read is set aside and said.
@@ -90,34 +90,21 @@ impl Store {
 
     /// Keeps the account.
     pub(crate) fn save_account(&self, account: &StoredAccount) -> io::Result<()> {
-        self.write(&self.dir.join(ACCOUNT), &serde_json::to_vec_pretty(account)?)
+        self.write(ACCOUNT, &serde_json::to_vec_pretty(account)?)
     }
 
     /// Makes the directory, where it is missing.
     pub(crate) fn prepare(&self) -> io::Result<()> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
-        made.map_err(|error| at(&self.dir, error))
+        private_file::make_dir(&self.dir).map_err(|error| at(&self.dir, error))
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.pem"))
     }
 
-    /// In one step: a reader, and a start after a loss of power, finds the file before or the file after.
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        self.prepare()?;
-        let new = with_suffix(path, ".new");
-        let written = || {
-            // One that was left half written keeps its mode; it was made here, with this one.
-            let mut options = OpenOptions::new();
-            let mut file =
-                options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, path)?;
-            File::open(&self.dir)?.sync_all()
-        };
-        written().map_err(|error| at(path, error))
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let written = private_file::replace(&self.dir, name, bytes);
+        written.map_err(|error| at(&self.dir.join(name), error))
     }
 }
 
