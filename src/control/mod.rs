@@ -19,4 +19,4 @@ pub use client::{ClientError, Reply, request};
 pub use listen::{ControlError, Doors};
 pub use reload::{ReloadOutcome, ReloadRequest};
 pub use routes::{admin, control};
-pub use running::{Parts, Phase, Running};
+pub use running::{Notes, Phase, Running};

@@ -34,21 +34,15 @@ pub struct Running {
     pub config: ArcSwap<Config>,
     /// Where reloads are asked for.
     pub reloads: mpsc::Sender<ReloadRequest>,
-    phase: AtomicU8,
-    stalled: Mutex<Vec<(usize, f64)>>,
+    /// Empty at first, in [`Phase::Starting`].
+    pub notes: Notes,
 }
 
-/// What [`Running::new`] puts together; each field as there.
-#[expect(missing_docs, reason = "they are said at Running")]
-pub struct Parts {
-    pub router: Router,
-    pub supervisor: Supervisor,
-    pub publisher: Arc<Publisher>,
-    pub acme: Acme,
-    pub recorded: PrometheusHandle,
-    pub access_log: Lines,
-    pub config: Arc<Config>,
-    pub reloads: mpsc::Sender<ReloadRequest>,
+/// What the daemon notes about itself while it runs.
+#[derive(Default)]
+pub struct Notes {
+    phase: AtomicU8,
+    stalled: Mutex<Vec<(usize, f64)>>,
 }
 
 /// Where the daemon is in its life.
@@ -56,7 +50,7 @@ pub struct Parts {
 #[repr(u8)]
 pub enum Phase {
     /// Nothing is accepted yet.
-    Starting,
+    Starting = 0,
     /// Requests are accepted.
     Serving,
     /// What is in flight finishes.
@@ -64,27 +58,9 @@ pub enum Phase {
 }
 
 impl Running {
-    /// Puts the parts together; the phase is [`Phase::Starting`].
-    pub fn new(parts: Parts) -> Self {
-        let Parts { router, supervisor, publisher, acme, recorded, access_log, config, reloads } =
-            parts;
-        Self {
-            router,
-            supervisor,
-            publisher,
-            acme,
-            recorded,
-            access_log,
-            config: ArcSwap::new(config),
-            reloads,
-            phase: AtomicU8::new(Phase::Starting as u8),
-            stalled: Mutex::default(),
-        }
-    }
-
     /// Where the daemon is in its life.
     pub fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Relaxed) {
+        match self.notes.phase.load(Ordering::Relaxed) {
             phase if phase == Phase::Starting as u8 => Phase::Starting,
             phase if phase == Phase::Serving as u8 => Phase::Serving,
             _ => Phase::Stopping,
@@ -93,17 +69,17 @@ impl Running {
 
     /// Enters the next phase.
     pub fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Relaxed);
+        self.notes.phase.store(phase as u8, Ordering::Relaxed);
     }
 
     /// The workers that do not answer, with the seconds since they last did.
     pub fn stalled(&self) -> Vec<(usize, f64)> {
-        self.stalled.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.notes.stalled.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes which workers do not answer. The daemon's tick calls it each second.
     pub fn note_stalled(&self, stalled: Vec<(usize, f64)>) {
-        *self.stalled.lock().unwrap_or_else(PoisonError::into_inner) = stalled;
+        *self.notes.stalled.lock().unwrap_or_else(PoisonError::into_inner) = stalled;
     }
 
     /// Requests that hold a slot on some dyno of the table.

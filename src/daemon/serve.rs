@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io, thread};
 
+use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::runtime;
 use tokio::signal::unix::Signal;
@@ -14,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::certs::{Acme, Certs, CertsError, Loaded};
 use crate::config::{Config, ConfigError};
-use crate::control::{ControlError, Doors, Parts, Phase, Running};
+use crate::control::{ControlError, Doors, Notes, Phase, Running};
 use crate::daemon::access_log::AccessLogError;
 use crate::daemon::notify::Notifier;
 use crate::daemon::reload::{Reloader, load};
@@ -171,16 +172,17 @@ async fn build(
         tracing::info!("metrics and health on {}", Url::plain(&addr));
     }
     let (reloads, requests) = mpsc::channel(RELOADS_WAITING);
-    let running = Arc::new(Running::new(Parts {
+    let running = Arc::new(Running {
         router,
         supervisor,
         publisher,
         acme,
         recorded,
         access_log: access_log.clone(),
-        config,
+        config: ArcSwap::new(config),
         reloads,
-    }));
+        notes: Notes::default(),
+    });
     running.enter(Phase::Serving);
     doors.serve(&running, control);
     control.spawn(watch(running.clone(), control.clone()));
