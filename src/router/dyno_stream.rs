@@ -7,6 +7,7 @@ use crate::router::duplex::{Sink, Source};
 use crate::router::http2::DynoConnection;
 use crate::router::stream::{Peek, Stream};
 use crate::table::Dyno;
+use crate::wire;
 
 /// A connection to a dyno.
 pub(crate) enum DynoStream {
@@ -31,6 +32,22 @@ impl DynoStream {
         matches!(self, Self::Http1(_))
     }
 
+    /// Appends a piece of a body whose length is not known beforehand.
+    pub(crate) fn frame(&self, out: &mut Vec<u8>, data: &[u8]) {
+        match self {
+            Self::Http1(_) => wire::write_chunk(out, data),
+            Self::Http2(_) => out.extend_from_slice(data),
+        }
+    }
+
+    /// Appends the end of such a body, which is written next.
+    pub(crate) fn frame_end(&mut self, out: &mut Vec<u8>, trailers: &[u8]) {
+        match self {
+            Self::Http1(_) => wire::write_last_chunk(out, trailers),
+            Self::Http2(connection) => connection.ends(trailers),
+        }
+    }
+
     /// Whether it may carry another request: the dyno has neither ended it nor sent what nobody asked for.
     pub(crate) fn is_idle(&mut self) -> bool {
         match self {
@@ -39,10 +56,10 @@ impl DynoStream {
         }
     }
 
-    /// The bytes that are written next, all of them, are the last of the request; `trailers` go behind.
-    pub(crate) fn ends(&mut self, trailers: &[u8]) {
+    /// The bytes that are written next, all of them, are the last of a body whose length was known.
+    pub(crate) fn ends(&mut self) {
         if let Self::Http2(connection) = self {
-            connection.ends(trailers);
+            connection.ends(&[]);
         }
     }
 

@@ -10,7 +10,7 @@ use crate::router::relay::{End, Relay, Sending};
 use crate::router::reply::Refusal;
 use crate::router::request::Request;
 use crate::router::transport::Transport;
-use crate::wire::{self, ChunkedDecoder, Piece, RequestBody};
+use crate::wire::{ChunkedDecoder, Piece, RequestBody};
 
 impl Relay {
     /// Passes on what there is of the request, as far as the dyno takes it.
@@ -115,11 +115,7 @@ impl Relay {
         self.moved += 1;
         let Some(held) = &mut self.held else { return };
         let mut end = Vec::new();
-        if held.stream.is_framed() {
-            wire::write_last_chunk(&mut end, trailers);
-        } else {
-            held.stream.ends(trailers);
-        }
+        held.stream.frame_end(&mut end, trailers);
         if self.to_dyno.send(&mut held.stream, cx, &end, &mut self.moved).is_err() {
             self.sending = Sending::Broken;
         }
@@ -133,7 +129,6 @@ impl Relay {
         cx: &mut Context<'_>,
     ) -> Result<usize, End> {
         let Some(held) = &mut self.held else { return Ok(bytes.len()) };
-        let framed = held.stream.is_framed();
         let mut rest = bytes;
         let written = match &mut self.sending {
             Sending::Length(left) => {
@@ -142,7 +137,7 @@ impl Relay {
                 let whole = *left == 0;
                 rest = &bytes[count..];
                 if whole {
-                    held.stream.ends(&[]);
+                    held.stream.ends();
                 }
                 let written =
                     self.to_dyno.send(&mut held.stream, cx, &bytes[..count], &mut self.moved);
@@ -157,15 +152,10 @@ impl Relay {
                 let mut bad = false;
                 loop {
                     match decoder.next(&mut rest) {
-                        Ok(Piece::Data(data)) if framed => wire::write_chunk(out, data),
-                        Ok(Piece::Data(data)) => out.extend_from_slice(data),
+                        Ok(Piece::Data(data)) => held.stream.frame(out, data),
                         Ok(Piece::More) => break,
                         Ok(Piece::End) => {
-                            if framed {
-                                wire::write_last_chunk(out, decoder.trailers());
-                            } else {
-                                held.stream.ends(decoder.trailers());
-                            }
+                            held.stream.frame_end(out, decoder.trailers());
                             self.sending = Sending::Done;
                             break;
                         }
@@ -185,14 +175,10 @@ impl Relay {
                 }
                 written
             }
-            Sending::Unframed if !framed => {
-                rest = &[];
-                self.to_dyno.send(&mut held.stream, cx, bytes, &mut self.moved)
-            }
             Sending::Unframed => {
                 let out = &mut *out.borrow_mut();
                 out.clear();
-                wire::write_chunk(out, bytes);
+                held.stream.frame(out, bytes);
                 rest = &[];
                 self.to_dyno.send(&mut held.stream, cx, out, &mut self.moved)
             }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::{Buf, Bytes};
 use h2::client::{self, Connection, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream};
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TE};
+use http::header::{CONTENT_LENGTH, HeaderValue, TE};
 use http::{HeaderMap, Request, Response, Uri};
 
 use crate::config::limits;
@@ -102,9 +102,7 @@ impl DynoConnection {
 
     /// Sends a head.
     fn begin(&mut self, head: &[u8]) -> io::Result<()> {
-        let request = read_request(head)?;
-        let bodiless =
-            request.headers().get(CONTENT_LENGTH).is_none_or(|it| it == "0") && !has_chunks(head);
+        let (request, bodiless) = read_request(head)?;
         let sent = self.requests.send_request(request, bodiless);
         let (answer, body) = sent.map_err(io::Error::other)?;
         self.exchange = Some(Exchange {
@@ -198,43 +196,40 @@ impl Sink for DynoConnection {
     }
 }
 
-/// Whether a head that the router wrote announces chunks.
-fn has_chunks(head: &[u8]) -> bool {
-    lines(head).any(|line| line.eq_ignore_ascii_case(b"transfer-encoding: chunked"))
-}
-
-/// A head that the router wrote, as a header list. Trailers are always welcome, as gRPC wants to hear.
-fn read_request(head: &[u8]) -> io::Result<Request<()>> {
+/// A head that the router wrote, as a header list, and whether no body follows it. Trailers are always welcome, as
+/// gRPC wants to hear.
+fn read_request(head: &[u8]) -> io::Result<(Request<()>, bool)> {
     let bad = || io::Error::from(io::ErrorKind::InvalidInput);
     let mut lines = lines(head);
     let mut words = lines.next().unwrap_or_default().split(|byte| *byte == b' ');
     let method = words.next().unwrap_or_default();
     let path = words.next().unwrap_or_default();
-    let (mut host, mut headers) = (&b""[..], HeaderMap::new());
+    let (mut host, mut chunked, mut headers) = (&b""[..], false, HeaderMap::new());
     for line in lines {
         let colon = memchr::memchr(b':', line).ok_or_else(bad)?;
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        match () {
-            () if name.eq_ignore_ascii_case(b"host") => host = value,
-            () if is_of_the_connection(name) => {}
-            () => append(&mut headers, name, value),
+        if name.eq_ignore_ascii_case(b"host") {
+            host = value;
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            chunked = true;
+        } else if !is_of_the_connection(name) {
+            append(&mut headers, name, value);
         }
     }
     headers.insert(TE, HeaderValue::from_static("trailers"));
+    let bodiless = !chunked && headers.get(CONTENT_LENGTH).is_none_or(|it| it == "0");
     let uri = Uri::builder().scheme("http").authority(host).path_and_query(path);
     let mut request = Request::new(());
     *request.method_mut() = http::Method::from_bytes(method).map_err(|_| bad())?;
     *request.uri_mut() = uri.build().map_err(io::Error::other)?;
     *request.headers_mut() = headers;
-    Ok(request)
+    Ok((request, bodiless))
 }
 
-/// Fields that are HTTP/1.1's own (RFC 9113 §8.2.2).
+/// Fields that are HTTP/1.1's own (RFC 9113 §8.2.2), beside the framing.
 fn is_of_the_connection(name: &[u8]) -> bool {
-    ["connection", "upgrade", "transfer-encoding", "keep-alive", "sec-websocket-key"]
-        .iter()
-        .any(|own| name.eq_ignore_ascii_case(own.as_bytes()))
-        || HeaderName::from_bytes(name).is_err()
+    let own = ["connection", "upgrade", "keep-alive", "sec-websocket-key"];
+    own.iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes()))
 }
 
 fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -249,11 +244,11 @@ mod tests {
     fn what_the_router_wrote_becomes_a_header_list() {
         let head = b"POST /a?b HTTP/1.1\r\nHost: shop.example\r\nAccept: */*\r\n\
             Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
-        let request = read_request(head).unwrap();
+        let (request, bodiless) = read_request(head).unwrap();
         assert_eq!(request.method(), "POST");
         assert_eq!(request.uri(), "http://shop.example/a?b");
-        let names: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
+        let names: Vec<_> = request.headers().keys().map(http::HeaderName::as_str).collect();
         assert_eq!(names, ["accept", "te"]);
-        assert!(has_chunks(head));
+        assert!(!bodiless);
     }
 }
