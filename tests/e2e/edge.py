@@ -70,6 +70,7 @@ class Edge(SlowClients, unittest.TestCase):
         cls.port = cls.mesh.https_port
         cls.url = f"https://echo.localhost:{cls.port}"
         cls.bare_url = f"https://127.0.0.1:{cls.port}"
+        cls.slow_url = cls.bare_url
         cls.payload = os.urandom(TEN_MB)
         cls.file = home / "payload"
         cls.file.write_bytes(cls.payload)
@@ -278,16 +279,6 @@ class Edge(SlowClients, unittest.TestCase):
                 self.assertGreater(took, HANDSHAKE_S - 0.1)
                 # Late by a loaded machine, not by another timer: the next one is a minute.
                 self.assertLess(took, HANDSHAKE_S + 15)
-
-    def test_slow_heads_harm_nobody(self):
-        self.slowly("-H", "-i", "1", "-x", "24", "-p", "3", "-u", f"{self.bare_url}/slow")
-
-    def test_slow_bodies_harm_nobody(self):
-        self.slowly("-B", "-i", "1", "-s", "8192", "-x", "10", "-p", "3", "-u", f"{self.bare_url}/slow")
-
-    def test_slow_readers_harm_nobody(self):
-        window = ["-w", "1", "-y", "16", "-n", "1", "-z", "16", "-k", "1"]
-        self.slowly("-X", *window, "-p", "3", "-u", f"{self.bare_url}/download/{TEN_MB}")
 
 
 # The document of the frame is open for as long as the WebSocket has something to say, and the page has not loaded

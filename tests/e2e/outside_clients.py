@@ -33,6 +33,7 @@ class OutsideClients(SlowClients, unittest.TestCase):
         for name in names:
             cls.mesh.wait_for_dynos(name, 2)
         cls.url = f"http://127.0.0.1:{cls.mesh.port}"
+        cls.slow_url = cls.url
         cls.payload = os.urandom(TEN_MB)
         cls.file = home / "payload"
         cls.file.write_bytes(cls.payload)
@@ -133,18 +134,6 @@ class OutsideClients(SlowClients, unittest.TestCase):
         client = [f"{venv()}/python", __file__, "websocket-client", str(self.mesh.port)]
         done = subprocess.run(client, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
         self.assertEqual(done.returncode, 0, done.stderr)
-
-    # ---- slow clients ------------------------------------------------------------------------------------
-
-    def test_slow_heads_harm_nobody(self):
-        self.slowly("-H", "-i", "1", "-x", "24", "-p", "3", "-u", f"{self.url}/slow")
-
-    def test_slow_bodies_harm_nobody(self):
-        self.slowly("-B", "-i", "1", "-s", "8192", "-x", "10", "-p", "3", "-u", f"{self.url}/slow")
-
-    def test_slow_readers_harm_nobody(self):
-        window = ["-w", "1", "-y", "16", "-n", "1", "-z", "16", "-k", "1"]
-        self.slowly("-X", *window, "-p", "3", "-u", f"{self.url}/download/{TEN_MB}")
 
 
 def expected_download(size):

@@ -6,9 +6,22 @@ import time
 
 from mesh import program
 
+# Far more than the kernel takes for a reader that is slow.
+DOWNLOAD = 10_000_000
+
 
 class SlowClients:
-    """For a TestCase that has a `mesh` with an app `static`."""
+    """For a TestCase that has a `mesh` with an app `static`, and a `slow_url` at which the slow ones ask."""
+
+    def test_slow_heads_harm_nobody(self):
+        self.slowly("-H", "-i", "1", "-x", "24", "-p", "3", "-u", f"{self.slow_url}/slow")
+
+    def test_slow_bodies_harm_nobody(self):
+        self.slowly("-B", "-i", "1", "-s", "8192", "-x", "10", "-p", "3", "-u", f"{self.slow_url}/slow")
+
+    def test_slow_readers_harm_nobody(self):
+        window = ["-w", "1", "-y", "16", "-n", "1", "-z", "16", "-k", "1"]
+        self.slowly("-X", *window, "-p", "3", "-u", f"{self.slow_url}/download/{DOWNLOAD}")
 
     def slowly(self, *options):
         """slowhttptest with 200 connections to one app for some seconds, while others ask another app."""
