@@ -1,4 +1,4 @@
-//! A client's connection, as its exchanges see it.
+//! A client, as its exchanges see it.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -44,7 +44,8 @@ impl<T: Transport> Client<T> {
         .await;
     }
 
-    /// Whether the client has gone, seen without reading: bytes that it sends ahead stay in the kernel.
+    /// Whether the client has gone, seen without reading where that is possible: bytes that it sends ahead stay in
+    /// the kernel, or with TLS are kept as input.
     ///
     /// `Some(true)`: gone. `Some(false)`: it has sent more, or half-closed as it said it would; watching
     /// further would show nothing new. `None`: nothing yet, the task is woken when there is.
