@@ -101,6 +101,9 @@ pub const HANDSHAKES_MAX: usize = 16 * 1024;
 /// Bytes relayed before others on the same worker get their turn: with a thousand downloads that begin at once,
 /// what comes after them waits for a thousand of these.
 pub const FAIR_SHARE: usize = 64 * 1024;
+/// What the kernel takes of an answer beyond what the client's window lets it send: without a bound, each slow
+/// reader of a large answer has megabytes copied for it at once, and everybody else waits meanwhile.
+pub const NOT_SENT_MAX: u32 = 128 * 1024;
 /// Bytes discarded by `wind_down`.
 pub const WIND_DOWN_BYTES: u32 = 256 * 1024;
 /// Idle connections kept per dyno and worker.
