@@ -110,6 +110,9 @@ pub fn diff(old: &Summary, new: &Summary) -> Diff {
     }
     diff.items("certs", &old.certs, &new.certs);
     diff_acme(&mut diff, old.acme.as_ref(), new.acme.as_ref());
+    for (name, old, new) in differing(&old.sizes, &new.sizes) {
+        diff.changed(&format!("size {name}"), text(old), text(new));
+    }
     for (name, old, new) in differing(&old.apps, &new.apps) {
         match (old, new) {
             (Some(old), Some(new)) => diff_app(&mut diff, name, old, new),
@@ -141,10 +144,12 @@ fn diff_app(diff: &mut Diff, name: &str, old: &AppSummary, new: &AppSummary) {
     diff.items(&format!("app {name}: domain"), &old.domains, &new.domains);
     diff_source(diff, name, old, new);
     for (key, old, new) in differing(&old.settings, &new.settings) {
-        diff.changed(&format!("app {name}: {key}"), text(old), text(new));
+        // What only one of two kinds of source has comes and goes with it.
+        if let (Some(old), Some(new)) = (old, new) {
+            diff.changed(&format!("app {name}: {key}"), old, new);
+        }
     }
     for (key, old, new) in differing(&old.timeouts, &new.timeouts) {
-        // A timer that only one of two kinds of source has comes and goes with it.
         if let (Some(old), Some(new)) = (old, new) {
             diff.changed(&format!("app {name}: timeouts.{key}"), old, new);
         }
@@ -156,11 +161,12 @@ fn diff_source(diff: &mut Diff, name: &str, old: &AppSummary, new: &AppSummary) 
     match (&old.source, &new.source) {
         (External(old), External(new)) => diff.items(&format!("app {name}: dyno"), old, new),
         (
-            Managed { dir, commands, formation, config_vars },
+            Managed { dir, commands, formation, sizes, config_vars },
             Managed {
                 dir: new_dir,
                 commands: new_commands,
                 formation: new_formation,
+                sizes: new_sizes,
                 config_vars: new_vars,
             },
         ) => {
@@ -175,6 +181,9 @@ fn diff_source(diff: &mut Diff, name: &str, old: &AppSummary, new: &AppSummary) 
                     &count(old),
                     &count(new),
                 );
+            }
+            for (process_type, old, new) in differing(sizes, new_sizes) {
+                diff.changed(&format!("app {name}: {process_type} size"), text(old), text(new));
             }
             for (var, old, new) in differing(config_vars, new_vars) {
                 let mark = match (old, new) {
@@ -363,6 +372,31 @@ mod tests {
                 "- app shop: config var GONE",
                 "~ app shop: maintenance: false → true",
                 "~ app shop: timeouts.boot: 1m → 5s",
+            ]
+        );
+    }
+
+    #[test]
+    fn changes_of_sizes_are_lines_too() {
+        let old =
+            "[sizes.nap]\nmemory = '256MB'\n[apps.shop]\ndir = 'shop'\nsizes = { worker = 'nap' }";
+        let new = "[sizes.nap]\nmemory = '0.5GB'\ncpus = 0.5\nprice = 2.5\nsleep_after = '30m'
+            [sizes.big]\nmemory = '32GB'\ndedicated = true
+            [apps.shop]\ndir = 'shop'\nsize = 'eco'\nsizes = { web = 'big' }\nrecycle_on_r14 = '5m'\nruntime_metrics = true";
+        let fixture = Fixture::new(old, &[("shop/Procfile", "web: serve\nworker: work\n")]);
+        let old = Summary::of(&fixture.loaded());
+        std::fs::write(fixture.path("dynomesh.toml"), new).unwrap();
+        let new = Summary::of(&fixture.loaded());
+        assert_eq!(
+            diff(&old, &new).to_string().lines().collect::<Vec<_>>(),
+            [
+                "~ size big: nothing → 32GB, dedicated, 256 processes, $0 a month",
+                "~ size nap: 256MB, cpu_share 1, 256 processes, $0 a month → 512MB, cpu_share 1, at most 0.5 cpus, 256 processes, sleeps after 30m, $2.5 a month",
+                "~ app shop: web size: basic → big",
+                "~ app shop: worker size: nap → eco",
+                "~ app shop: recycle_on_r14: never → 5m",
+                "~ app shop: runtime_metrics: false → true",
+                "~ app shop: size: basic → eco",
             ]
         );
     }

@@ -7,6 +7,7 @@ mod written; // the file, key by key
 mod resolve; // as written → as used
 mod resolve_endpoints; // the same for where the router listens
 mod resolve_certs; // the same for certificates
+mod resolve_sizes; // the same for sizes of dynos
 mod resolve_app; // the same for one app
 mod claims; // which app a domain belongs to
 mod values; // single values: timers, addresses, choices
@@ -16,6 +17,7 @@ pub mod procfile; // process types and their commands
 pub mod env_file; // foreman's .env
 mod config_var; // names, and how values stay hidden
 mod duration; // 1h30m
+mod bytes; // 512MB
 pub mod text_file; // small files, bounded
 mod nearest; // did you mean
 mod findings; // collects problems and warnings

@@ -7,6 +7,7 @@ mod domain;
 mod process_type;
 mod dyno;
 mod policy;
+mod size;
 mod address;
 
 pub use address::{ClientNet, DynoAddr, Endpoint, ListenAddr};
@@ -17,3 +18,4 @@ pub use policy::{
     Affinity, AppPolicy, AppTimeouts, Balance, Expect, ListenerPolicy, TrafficLimits,
 };
 pub use process_type::{Formation, ProcessType};
+pub use size::{CpuShare, Size, SizeLimits, SizeName, Sizes};

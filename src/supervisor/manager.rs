@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{AppConfig, AppSource, Config, ManagedApp};
-use crate::model::{AppName, DynoName, ProcessType};
+use crate::model::{AppName, DynoName, ProcessType, Size};
 use crate::shutdown::Shutdown;
 use crate::supervisor::dyno::Dyno;
-use crate::supervisor::place::{Event, Orders, Place};
+use crate::supervisor::place::{Event, Orders, Place, WatchOrders};
 use crate::supervisor::plan::{Step, plan};
 use crate::supervisor::ports::Ports;
 use crate::supervisor::program::Program;
@@ -203,16 +203,17 @@ impl Formed {
 
     /// Takes over what the configuration says now. What the app runs has changed: that is a new release.
     fn follow(&mut self, app: &ManagedApp, drain: Duration) {
-        let ManagedApp { dir, commands, config_vars, timeouts, formation: _ } = &self.app;
-        if (dir, commands, config_vars) != (&app.dir, &app.commands, &app.config_vars) {
+        if runs_another_thing(&self.app, app) {
             self.release += 1;
             self.config_vars = Arc::new(app.config_vars.clone());
         }
-        if (*timeouts, self.drain) != (app.timeouts, drain) {
+        let watch = watch_orders(app);
+        if (self.app.timeouts, self.drain, watch_orders(&self.app)) != (app.timeouts, drain, watch)
+        {
             for living in self.dynos.values() {
-                living
-                    .orders
-                    .send_modify(|orders| (orders.timeouts, orders.drain) = (app.timeouts, drain));
+                living.orders.send_modify(|orders| {
+                    (orders.timeouts, orders.drain, orders.watch) = (app.timeouts, drain, watch);
+                });
             }
         }
         self.app = app.clone();
@@ -225,10 +226,16 @@ impl Formed {
             release: self.release,
             command: self.app.commands.get(process_type)?.clone(),
             dir: self.app.dir.clone(),
+            size: self.app.sizes.get(process_type)?.clone(),
             config_vars: self.config_vars.clone(),
         };
-        let timeouts = self.app.timeouts;
-        Some(Orders { program: Arc::new(program), timeouts, drain: self.drain, stop: false })
+        Some(Orders {
+            program: Arc::new(program),
+            timeouts: self.app.timeouts,
+            drain: self.drain,
+            watch: watch_orders(&self.app),
+            stop: false,
+        })
     }
 
     fn restart(&mut self, dyno: &DynoName) {
@@ -238,4 +245,18 @@ impl Formed {
             living.orders.send_replace(orders);
         }
     }
+}
+
+/// Whether a dyno of the one configuration must be started anew to be one of the other.
+fn runs_another_thing(old: &ManagedApp, new: &ManagedApp) -> bool {
+    let ManagedApp { dir, commands, config_vars, sizes, .. } = old;
+    let size_differs = |(process_type, size): (&ProcessType, &Arc<Size>)| {
+        new.sizes.get(process_type).is_none_or(|new| !size.runs_as(new))
+    };
+    (dir, commands, config_vars) != (&new.dir, &new.commands, &new.config_vars)
+        || sizes.iter().any(size_differs)
+}
+
+fn watch_orders(app: &ManagedApp) -> WatchOrders {
+    WatchOrders { recycle_on_r14: app.recycle_on_r14, say_metrics: app.runtime_metrics }
 }
