@@ -21,9 +21,9 @@ pub(crate) fn upkeep(
             let bounds = limits::CYCLE_MIN..=limits::CYCLE_MAX;
             duration_within(findings, &key("cycle"), cycle, limits::CYCLE_MAX, bounds)
         }),
-        freeze_after: freeze_after.is_some().then(|| {
-            timeout(findings, &key("freeze_after"), freeze_after, limits::TIMEOUT_MAX)
-        }),
+        freeze_after: freeze_after
+            .is_some()
+            .then(|| timeout(findings, &key("freeze_after"), freeze_after, limits::TIMEOUT_MAX)),
     }
 }
 
@@ -78,11 +78,7 @@ fn health_path(
 }
 
 /// A number of failures in a row.
-fn failures(
-    findings: &mut Findings<'_>,
-    key: &str,
-    written: &Optional<u32>,
-) -> Option<NonZeroU32> {
+fn failures(findings: &mut Findings<'_>, key: &str, written: &Optional<u32>) -> Option<NonZeroU32> {
     let written = written.as_ref()?;
     let number = NonZeroU32::new(*written.get_ref());
     if number.is_none() {

@@ -73,5 +73,9 @@ async fn exchange(port: u16, check: &HealthCheck) -> Result<(), Unwell> {
         Err(error) = connection => Err(error),
     };
     let status = status.map_err(Unwell::Broken)?;
-    if status.is_success() || status.is_redirection() { Ok(()) } else { Err(Unwell::Status(status)) }
+    if status.is_success() || status.is_redirection() {
+        Ok(())
+    } else {
+        Err(Unwell::Status(status))
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{AppConfig, AppSource, Config, ManagedApp};
-use crate::model::{AppName, DynoName, ProcessType, Size};
+use crate::model::{AppName, AppPolicy, DynoName, ProcessType, Size};
 use crate::shutdown::Shutdown;
 use crate::supervisor::dyno::Dyno;
 use crate::supervisor::place::{Event, Orders, Place, WatchOrders};
@@ -15,8 +15,10 @@ use crate::supervisor::plan::{Step, plan};
 use crate::supervisor::ports::Ports;
 use crate::supervisor::program::Program;
 use crate::supervisor::routes::Routes;
+use crate::supervisor::sleep::{Nap, Sleeper};
 use crate::supervisor::spawn::{Spawn, random};
 use crate::supervisor::status::Board;
+use crate::supervisor::turns::Turns;
 use crate::telemetry::AppLog;
 
 /// What the manager is asked to do.
@@ -47,6 +49,8 @@ pub(crate) struct Manager<S> {
     /// How long dynos may drain when the daemon itself ends.
     stop: Duration,
     events: mpsc::UnboundedSender<(u64, Event)>,
+    /// Unbounded: an app falls asleep and is woken at most once a [`limits::IDLE_LOOK_MIN`].
+    naps: mpsc::UnboundedSender<(AppName, Nap)>,
 }
 
 /// An app whose dynos dynomesh runs.
@@ -55,6 +59,13 @@ struct Formed {
     app: ManagedApp,
     config_vars: Arc<BTreeMap<String, String>>,
     drain: Duration,
+    slow_start: Option<Duration>,
+    /// By process type: how many are replaced at a time.
+    turns: BTreeMap<ProcessType, Arc<Turns>>,
+    /// Where it sleeps when it is idle.
+    sleeper: Option<Sleeper>,
+    /// Whether it does now.
+    asleep: bool,
     dynos: BTreeMap<DynoName, Living>,
 }
 
@@ -70,6 +81,7 @@ impl<S: Spawn> Manager<S> {
     /// commands, is a stop.
     pub(crate) async fn run(means: Means<S>, mut commands: mpsc::UnboundedReceiver<Command>) {
         let (events, mut heard) = mpsc::unbounded_channel();
+        let (naps, mut napped) = mpsc::unbounded_channel();
         let shutdown = means.shutdown.clone();
         let mut manager = Self {
             means,
@@ -78,6 +90,7 @@ impl<S: Spawn> Manager<S> {
             next_id: 1,
             stop: Duration::ZERO,
             events,
+            naps,
         };
         let mut stopping = false;
         while !stopping || !manager.leaving.is_empty() {
@@ -85,6 +98,7 @@ impl<S: Spawn> Manager<S> {
             tokio::select! {
                 biased;
                 Some((id, event)) = heard.recv() => manager.hear(id, &event),
+                Some((app, nap)) = napped.recv() => manager.turn_over(&app, nap),
                 () = shutdown.forced(), if !stopping => stopping = manager.stop_all(),
                 command = commands.recv(), if !stopping => match command {
                     Some(Command::Apply(config)) => manager.apply(&config),
@@ -97,9 +111,7 @@ impl<S: Spawn> Manager<S> {
     fn apply(&mut self, config: &Config) {
         self.stop = config.router.stop;
         let managed = |name: &AppName| match config.apps.get(name) {
-            Some(AppConfig { source: AppSource::Managed(app), policy, .. }) => {
-                Some((app, policy.timeouts.drain))
-            }
+            Some(AppConfig { source: AppSource::Managed(app), policy, .. }) => Some((app, policy)),
             _ => None,
         };
         let gone =
@@ -108,23 +120,25 @@ impl<S: Spawn> Manager<S> {
             self.stop_app(&name);
         }
         for name in config.apps.keys() {
-            if let Some((app, drain)) = managed(name) {
-                self.form(name, app, drain);
+            if let Some((app, policy)) = managed(name) {
+                self.form(name, app, policy);
             }
         }
     }
 
     /// Brings one app's dynos to what is wanted; those that are right already are not touched.
-    fn form(&mut self, name: &AppName, app: &ManagedApp, drain: Duration) {
+    fn form(&mut self, name: &AppName, app: &ManagedApp, policy: &AppPolicy) {
         let mut formed = self.apps.remove(name).unwrap_or_else(|| Formed::new(app.clone()));
-        formed.follow(app, drain);
+        formed.follow(app, policy);
+        self.follow_sleep(name, &mut formed);
         let actual =
             formed.dynos.iter().map(|(name, living)| (name.clone(), living.release)).collect();
         for step in plan(&app.formation, formed.release, &actual) {
             match step {
                 Step::Start(dyno) => {
                     if let Some(orders) = formed.orders(&dyno.process_type) {
-                        let living = self.start(name, &dyno, orders);
+                        let turns = formed.turns(&dyno.process_type);
+                        let living = self.start(name, &dyno, orders, turns);
                         formed.dynos.insert(dyno, living);
                     }
                 }
@@ -139,7 +153,38 @@ impl<S: Spawn> Manager<S> {
         self.apps.insert(name.clone(), formed);
     }
 
-    fn start(&mut self, app: &AppName, dyno: &DynoName, orders: Orders) -> Living {
+    /// Has an app sleep when it is idle, or not any more. One without web dynos never does: nothing would wake it.
+    fn follow_sleep(&self, name: &AppName, formed: &mut Formed) {
+        let Means { routes, shutdown, .. } = &self.means;
+        match (formed.sleep_after().zip(routes.roster(name)), &formed.sleeper) {
+            (Some((after, _)), Some(sleeper)) => sleeper.set_after(after),
+            (Some((after, roster)), None) => {
+                let (name, naps) = (name.clone(), self.naps.clone());
+                // Nobody hears it at the very end.
+                let tell = move |nap| _ = naps.send((name.clone(), nap));
+                formed.sleeper = Some(Sleeper::start(roster, after, shutdown, tell));
+            }
+            (None, _) => {
+                formed.sleeper = None;
+                formed.sleep(false);
+            }
+        }
+    }
+
+    /// An app has nothing to do, or has something to do again.
+    fn turn_over(&mut self, app: &AppName, nap: Nap) {
+        if let Some(formed) = self.apps.get_mut(app).filter(|formed| formed.sleeper.is_some()) {
+            formed.sleep(nap == Nap::Idle);
+        }
+    }
+
+    fn start(
+        &mut self,
+        app: &AppName,
+        dyno: &DynoName,
+        orders: Orders,
+        turns: Arc<Turns>,
+    ) -> Living {
         let id = self.next_id;
         self.next_id += 1;
         let release = orders.program.release;
@@ -149,6 +194,7 @@ impl<S: Spawn> Manager<S> {
             app: app.clone(),
             dyno: dyno.clone(),
             orders: receiver,
+            turns,
             log: self.means.log.clone(),
             shutdown: self.means.shutdown.clone(),
             events: self.events.clone(),
@@ -198,26 +244,70 @@ impl<S: Spawn> Manager<S> {
 impl Formed {
     fn new(app: ManagedApp) -> Self {
         let config_vars = Arc::new(app.config_vars.clone());
-        Self { release: 1, app, config_vars, drain: Duration::ZERO, dynos: BTreeMap::new() }
+        Self {
+            release: 1,
+            app,
+            config_vars,
+            drain: Duration::ZERO,
+            slow_start: None,
+            turns: BTreeMap::new(),
+            sleeper: None,
+            asleep: false,
+            dynos: BTreeMap::new(),
+        }
     }
 
     /// Takes over what the configuration says now. What the app runs has changed: that is a new release.
-    fn follow(&mut self, app: &ManagedApp, drain: Duration) {
+    fn follow(&mut self, app: &ManagedApp, policy: &AppPolicy) {
         if runs_another_thing(&self.app, app) {
             self.release += 1;
             self.config_vars = Arc::new(app.config_vars.clone());
         }
-        let watch = watch_orders(app);
-        if (self.app.timeouts, self.drain, watch_orders(&self.app)) != (app.timeouts, drain, watch)
-        {
-            for living in self.dynos.values() {
-                living.orders.send_modify(|orders| {
-                    (orders.timeouts, orders.drain, orders.watch) = (app.timeouts, drain, watch);
-                });
-            }
-        }
         self.app = app.clone();
-        self.drain = drain;
+        self.drain = policy.timeouts.drain;
+        self.slow_start = policy.slow_start;
+        for (process_type, count) in &app.formation {
+            self.turns(process_type).set_dynos(*count);
+        }
+        for living in self.dynos.values() {
+            living.orders.send_if_modified(|orders| {
+                let before = orders.clone();
+                orders.timeouts = app.timeouts;
+                orders.drain = self.drain;
+                orders.upkeep = app.upkeep.clone();
+                orders.slow_start = self.slow_start;
+                orders.watch = watch_orders(app);
+                *orders != before
+            });
+        }
+    }
+
+    /// Those of one process type.
+    fn turns(&mut self, process_type: &ProcessType) -> Arc<Turns> {
+        self.turns.entry(process_type.clone()).or_default().clone()
+    }
+
+    fn sleep_after(&self) -> Option<Duration> {
+        let web = ProcessType::web();
+        let any = self.app.formation.get(&web).is_some_and(|count| *count > 0);
+        self.app.sizes.get(&web).filter(|_| any)?.sleep_after
+    }
+
+    /// Sends its dynos to sleep, or wakes them.
+    fn sleep(&mut self, asleep: bool) {
+        self.asleep = asleep;
+        for (name, living) in &self.dynos {
+            let asleep = self.is_asleep(&name.process_type);
+            living
+                .orders
+                .send_if_modified(|orders| std::mem::replace(&mut orders.asleep, asleep) != asleep);
+        }
+    }
+
+    /// Whether those of this type sleep now: a worker sleeps with the app if its own size does.
+    fn is_asleep(&self, process_type: &ProcessType) -> bool {
+        let size = self.app.sizes.get(process_type);
+        self.asleep && size.is_some_and(|size| size.sleep_after.is_some())
     }
 
     /// What dynos of this type are told. `None`: the Procfile has no such type, so none is wanted.
@@ -234,6 +324,10 @@ impl Formed {
             timeouts: self.app.timeouts,
             drain: self.drain,
             watch: watch_orders(&self.app),
+            upkeep: self.app.upkeep.clone(),
+            slow_start: self.slow_start,
+            restart: 0,
+            asleep: self.is_asleep(process_type),
             stop: false,
         })
     }
@@ -242,7 +336,7 @@ impl Formed {
         let orders = self.orders(&dyno.process_type);
         if let (Some(orders), Some(living)) = (orders, self.dynos.get_mut(dyno)) {
             living.release = self.release;
-            living.orders.send_replace(orders);
+            living.orders.send_modify(|now| *now = Orders { restart: now.restart, ..orders });
         }
     }
 }

@@ -12,6 +12,9 @@ mod program; // what is started
 mod spawn; // the only place that makes processes
 mod group; // a dyno's processes together
 mod probe; // when a web dyno is ready
+mod health; // whether it is well
+mod turns; // how many are replaced at a time
+mod sleep; // when an app falls asleep, and when it wakes
 mod ports; // lent to web dynos
 mod output; // what dynos print
 mod routes; // what the table says

@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
+use crate::config::HealthCheck;
 use crate::model::Exit;
+use crate::supervisor::health::Unwell;
 use crate::supervisor::program::Start;
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
 
@@ -23,12 +27,20 @@ pub(crate) struct Script {
     pub(crate) heeds_sigterm: Option<Duration>,
     /// Whether the start itself fails.
     pub(crate) fails: bool,
+    /// From when until when it is not well.
+    pub(crate) unwell: Option<(Duration, Duration)>,
 }
 
 impl Script {
     pub(crate) fn listens(secs: u64) -> Self {
         let listens = Some(Duration::from_secs(secs));
-        Self { listens, exits: None, heeds_sigterm: Some(Duration::ZERO), fails: false }
+        Self {
+            listens,
+            exits: None,
+            heeds_sigterm: Some(Duration::ZERO),
+            fails: false,
+            unwell: None,
+        }
     }
 
     pub(crate) fn never_listens() -> Self {
@@ -43,6 +55,10 @@ impl Script {
         Self { exits: Some((Duration::from_secs(secs), exit)), ..self }
     }
 
+    pub(crate) fn unwell(self, from: u64, until: u64) -> Self {
+        Self { unwell: Some((Duration::from_secs(from), Duration::from_secs(until))), ..self }
+    }
+
     pub(crate) fn ignores_sigterm(self) -> Self {
         Self { heeds_sigterm: None, ..self }
     }
@@ -53,6 +69,7 @@ impl Script {
 pub(crate) struct Scripts {
     scripts: Arc<Mutex<VecDeque<Script>>>,
     pub(crate) starts: Arc<Mutex<Vec<Start>>>,
+    living: Arc<AtomicUsize>,
     /// The ports of the processes that live.
     pub(crate) ports: Arc<Mutex<BTreeSet<u16>>>,
 }
@@ -60,7 +77,12 @@ pub(crate) struct Scripts {
 impl Scripts {
     pub(crate) fn new(scripts: &[Script]) -> Self {
         let scripts = Arc::new(Mutex::new(scripts.iter().copied().collect()));
-        Self { scripts, starts: Arc::default(), ports: Arc::default() }
+        Self { scripts, starts: Arc::default(), living: Arc::default(), ports: Arc::default() }
+    }
+
+    /// How many processes live.
+    pub(crate) fn living(&self) -> usize {
+        self.living.load(Ordering::Relaxed)
     }
 
     /// What the next processes will do, in place of what was planned.
@@ -83,8 +105,16 @@ impl Spawn for Scripts {
         if let Some(port) = start.port {
             assert!(self.ports.lock().unwrap().insert(port), "port {port} is lent twice");
         }
-        let (port, ports) = (start.port, self.ports.clone());
-        Ok(Scripted { script, born: Instant::now(), asked: watch::channel(None).0, port, ports })
+        let (port, ports, living) = (start.port, self.ports.clone(), self.living.clone());
+        living.fetch_add(1, Ordering::Relaxed);
+        Ok(Scripted {
+            script,
+            born: Instant::now(),
+            asked: watch::channel(None).0,
+            port,
+            ports,
+            living,
+        })
     }
 }
 
@@ -96,10 +126,12 @@ pub(crate) struct Scripted {
     asked: watch::Sender<Option<(Instant, Exit)>>,
     port: Option<u16>,
     ports: Arc<Mutex<BTreeSet<u16>>>,
+    living: Arc<AtomicUsize>,
 }
 
 impl Drop for Scripted {
     fn drop(&mut self) {
+        self.living.fetch_sub(1, Ordering::Relaxed);
         if let Some(port) = self.port {
             self.ports.lock().unwrap().remove(&port);
         }
@@ -127,6 +159,15 @@ impl Process for Scripted {
         match self.script.listens {
             Some(after) => time::sleep_until(self.born + after).await,
             None => pending().await,
+        }
+    }
+
+    async fn well(&self, _: &HealthCheck) -> Result<(), Unwell> {
+        match self.script.unwell {
+            Some((from, until)) if (from..until).contains(&self.born.elapsed()) => {
+                Err(Unwell::Status(StatusCode::SERVICE_UNAVAILABLE))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -35,7 +35,8 @@ mod tests {
     #[tokio::test]
     async fn many_rings_are_heard_once_and_a_later_one_again() {
         let bell = Doorbell::default();
-        let is_heard = async || tokio::time::timeout(std::time::Duration::ZERO, bell.rung()).await.is_ok();
+        let is_heard =
+            async || tokio::time::timeout(std::time::Duration::ZERO, bell.rung()).await.is_ok();
         assert!(!is_heard().await);
         bell.ring();
         bell.ring();

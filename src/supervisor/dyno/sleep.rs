@@ -8,10 +8,7 @@ use crate::supervisor::spawn::Spawn;
 impl<S: Spawn> Dyno<S> {
     /// The process, if there is one, ends beside this: who wakes the dyno does not wait for it. A request that it
     /// still holds is finished.
-    pub(super) fn fall_asleep(
-        &mut self,
-        running: Option<Running<S::Process>>,
-    ) -> Step<S::Process> {
+    pub(super) fn fall_asleep(&mut self, running: Option<Running<S::Process>>) -> Step<S::Process> {
         self.place.say("Idling");
         // Out of the line-up first: the process must not go while it gets requests.
         self.enter(State::Asleep);
@@ -25,23 +22,13 @@ impl<S: Spawn> Dyno<S> {
     pub(super) async fn sleep(&mut self) -> Step<S::Process> {
         self.enter(State::Asleep);
         self.turn = None;
-        loop {
-            {
-                let orders = self.place.orders.borrow_and_update();
-                if orders.stop {
-                    break;
-                }
-                if !orders.asleep {
-                    drop(orders);
-                    self.place.say("Unidling");
-                    self.enter(State::Starting);
-                    self.await_earlier_worker().await;
-                    return Step::Boot;
-                }
-            }
-            if self.place.orders.changed().await.is_err() {
-                break;
-            }
+        // Whoever gives the orders is gone: stop.
+        let heard = self.place.orders.wait_for(|orders| orders.stop || !orders.asleep).await;
+        if heard.is_ok_and(|orders| !orders.stop) {
+            self.place.say("Unidling");
+            self.enter(State::Starting);
+            self.await_earlier_worker().await;
+            return Step::Boot;
         }
         self.leave();
         self.enter(State::Stopping);

@@ -164,8 +164,10 @@ impl<S: Spawn> Dyno<S> {
                 self.put_back(running, tending);
             }
             let reason = tending.reason(call.as_ref(), health);
-            let old_at = orders.upkeep.cycle.map(|time| tending.since + time.mul_f64(tending.lifetime));
-            let (turns, jitter, warming) = (self.place.turns.clone(), self.place.jitter, tending.warming);
+            let old_at =
+                orders.upkeep.cycle.map(|time| tending.since + time.mul_f64(tending.lifetime));
+            let (turns, jitter, warming) =
+                (self.place.turns.clone(), self.place.jitter, tending.warming);
             tokio::select! {
                 biased;
                 exit = running.process.exited() => return Next::Exited(exit),
