@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -70,6 +70,7 @@ pub(crate) struct Scripts {
     scripts: Arc<Mutex<VecDeque<Script>>>,
     pub(crate) starts: Arc<Mutex<Vec<Start>>>,
     living: Arc<AtomicUsize>,
+    frozen: Arc<AtomicUsize>,
     /// The ports of the processes that live.
     pub(crate) ports: Arc<Mutex<BTreeSet<u16>>>,
 }
@@ -77,12 +78,23 @@ pub(crate) struct Scripts {
 impl Scripts {
     pub(crate) fn new(scripts: &[Script]) -> Self {
         let scripts = Arc::new(Mutex::new(scripts.iter().copied().collect()));
-        Self { scripts, starts: Arc::default(), living: Arc::default(), ports: Arc::default() }
+        Self {
+            scripts,
+            starts: Arc::default(),
+            living: Arc::default(),
+            frozen: Arc::default(),
+            ports: Arc::default(),
+        }
     }
 
     /// How many processes live.
     pub(crate) fn living(&self) -> usize {
         self.living.load(Ordering::Relaxed)
+    }
+
+    /// How many of them are frozen.
+    pub(crate) fn frozen(&self) -> usize {
+        self.frozen.load(Ordering::Relaxed)
     }
 
     /// What the next processes will do, in place of what was planned.
@@ -114,6 +126,8 @@ impl Spawn for Scripts {
             port,
             ports,
             living,
+            frozen: self.frozen.clone(),
+            is_frozen: AtomicBool::new(false),
         })
     }
 }
@@ -127,6 +141,8 @@ pub(crate) struct Scripted {
     port: Option<u16>,
     ports: Arc<Mutex<BTreeSet<u16>>>,
     living: Arc<AtomicUsize>,
+    frozen: Arc<AtomicUsize>,
+    is_frozen: AtomicBool,
 }
 
 impl Drop for Scripted {
@@ -163,6 +179,7 @@ impl Process for Scripted {
     }
 
     async fn well(&self, _: &HealthCheck) -> Result<(), Unwell> {
+        assert!(!self.is_frozen.load(Ordering::Relaxed), "who is frozen answers nobody");
         match self.script.unwell {
             Some((from, until)) if (from..until).contains(&self.born.elapsed()) => {
                 Err(Unwell::Status(StatusCode::SERVICE_UNAVAILABLE))
@@ -193,7 +210,19 @@ impl Process for Scripted {
 
     async fn output_settled(&self) {}
 
+    fn freeze(&self) {
+        assert!(!self.is_frozen.swap(true, Ordering::Relaxed), "frozen twice");
+        self.frozen.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn thaw(&self) {
+        if self.is_frozen.swap(false, Ordering::Relaxed) {
+            self.frozen.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     fn terminate(&self) {
+        assert!(!self.is_frozen.load(Ordering::Relaxed), "who is frozen hears nothing");
         if let Some(after) = self.script.heeds_sigterm {
             self.ask(Instant::now() + after, Exit::Signal(15));
         }

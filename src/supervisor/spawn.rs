@@ -55,6 +55,10 @@ pub(crate) trait Process: Send + Sync + 'static {
     fn group_gone(&self) -> impl Future<Output = ()> + Send;
     /// Returns once what the process printed is handed to the log, or after a moment.
     fn output_settled(&self) -> impl Future<Output = ()> + Send;
+    /// Stops every process of the group where it is, until [`thaw`](Self::thaw).
+    fn freeze(&self);
+    /// Has them go on, where they are stopped.
+    fn thaw(&self);
     /// SIGTERM to every process of the group.
     fn terminate(&self);
     /// SIGKILL to every process of the group.
@@ -286,6 +290,14 @@ impl Process for OsProcess {
 
     async fn output_settled(&self) {
         self.output.settled().await;
+    }
+
+    fn freeze(&self) {
+        group::signal(self.group, Signal::STOP);
+    }
+
+    fn thaw(&self) {
+        group::signal(self.group, Signal::CONT);
     }
 
     fn terminate(&self) {

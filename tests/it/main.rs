@@ -31,4 +31,6 @@ mod reload; // one configuration for another
 mod certs; // certificates by name
 mod acme; // automatic certificates
 mod dynos; // dynos that dynomesh runs, and their faults
+mod health; // dynos that are asked how they are
+mod sleep; // apps that sleep, dynos that are frozen
 mod operator; // start, check, stop

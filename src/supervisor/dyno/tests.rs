@@ -30,6 +30,7 @@ struct Stage {
     orders: watch::Sender<Orders>,
     shutdown: Shutdown,
     publisher: Arc<Publisher>,
+    scripts: Scripts,
     events: mpsc::UnboundedReceiver<(u64, Event)>,
     life: JoinHandle<()>,
     log: AppLog,
@@ -104,13 +105,15 @@ impl Stage {
             jitter: || 0.5,
         };
         // No real port is asked for where the clock is paused: these are only numbers.
-        let dyno = Dyno::new(place, Scripts::new(scripts), Ports::new(29_000..29_100), routes);
+        let scripts = Scripts::new(scripts);
+        let dyno = Dyno::new(place, scripts.clone(), Ports::new(29_000..29_100), routes);
         let life = shutdown.spawn(begin(dyno));
         Self {
             began: Instant::now(),
             orders,
             shutdown,
             publisher,
+            scripts,
             events,
             life,
             log,
@@ -894,6 +897,72 @@ async fn without_a_slow_start_a_dyno_has_its_share_at_once() {
     let stage = Stage::new("web", &[Script::listens(1)]);
     stage.at(1).await;
     assert_eq!(stage.lease().dyno().share(), 1000);
+    stage.stop();
+    stage.end().await;
+}
+
+// ---- frozen ------------------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_dyno_is_frozen_and_the_next_request_has_it_go_on() {
+    let stage = Stage::new("web", &[Script::listens(0)]);
+    stage.order(|orders| Arc::make_mut(&mut orders.upkeep).freeze_after = Some(secs(60)));
+    stage.at(50).await;
+    let lease = stage.lease();
+    stage.at(500).await;
+    drop(lease);
+    stage.at(550).await;
+    assert_eq!(stage.scripts.frozen(), 0, "in use until a moment ago");
+    stage.at(565).await;
+    assert_eq!(stage.scripts.frozen(), 1);
+    assert_eq!(stage.standing(), (1, Standing::Up));
+    let lease = stage.lease();
+    time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(stage.scripts.frozen(), 0);
+    stage.at(1000).await;
+    assert_eq!(stage.scripts.frozen(), 0, "never with a request in flight");
+    drop(lease);
+    stage.at(1070).await;
+    assert_eq!(stage.scripts.frozen(), 1);
+    stage.order(|orders| orders.upkeep = Arc::default());
+    stage.at(1071).await;
+    assert_eq!(stage.scripts.frozen(), 0);
+    stage.stop();
+    let said = stage.end().await;
+    assert_eq!(said[2..6], ["Freezing", "Thawing", "Freezing", "Thawing"]);
+}
+
+/// The scripted process asserts that nobody who is frozen is asked to end, or how it is.
+#[tokio::test(start_paused = true)]
+async fn a_frozen_dyno_goes_on_before_it_is_stopped_replaced_or_put_to_sleep() {
+    let changes: [fn(&mut Orders); 3] =
+        [|orders| orders.stop = true, |orders| orders.restart += 1, |orders| orders.asleep = true];
+    for change in changes {
+        let stage = Stage::new("web", &[Script::listens(0)]);
+        stage.order(health);
+        stage.order(|orders| Arc::make_mut(&mut orders.upkeep).freeze_after = Some(secs(60)));
+        stage.at(70).await;
+        assert_eq!(stage.scripts.frozen(), 1);
+        stage.order(change);
+        stage.at(71).await;
+        assert_eq!(stage.scripts.frozen(), 0);
+        stage.stop();
+        stage.end().await;
+    }
+}
+
+/// It gets no requests, so that it would never be set going.
+#[tokio::test(start_paused = true)]
+async fn who_is_passed_over_is_not_frozen() {
+    let stage = Stage::new("web", &[Script::listens(0).unwell(20, 1000)]);
+    stage.order(health);
+    stage.order(|orders| {
+        let upkeep = Arc::make_mut(&mut orders.upkeep);
+        upkeep.freeze_after = Some(secs(60));
+        upkeep.health.as_mut().unwrap().restart_after = None;
+    });
+    stage.at(500).await;
+    assert_eq!(stage.scripts.frozen(), 0);
     stage.stop();
     stage.end().await;
 }
