@@ -30,6 +30,8 @@ pub enum Report {
     /// All that was printed before was said; what comes now, the daemon reads itself. With the reading end of
     /// the pipe.
     Pipe,
+    /// The dyno could not be made, and this is why. Nothing follows.
+    Failed(String),
     /// The command was started. With a pidfd of its process; to the daemon that started it also with the
     /// master of its terminal, or with the writing end of its standard input, where it has one.
     Started,
@@ -81,6 +83,7 @@ const PIPE: u8 = 3;
 const STARTED: u8 = 4;
 const EXITED: u8 = 5;
 const GONE: u8 = 6;
+const FAILED: u8 = 7;
 
 const SIGNAL: u8 = 1;
 const UP: u8 = 2;
@@ -98,6 +101,10 @@ impl Report {
             Self::Hello(hello) => hello.print(),
             Self::Output(bytes) => [&[OUTPUT], bytes.as_slice()].concat(),
             Self::Pipe => vec![PIPE],
+            Self::Failed(reason) => {
+                let end = reason.floor_char_boundary(OUTPUT_MAX);
+                [&[FAILED], &reason.as_bytes()[..end]].concat()
+            }
             Self::Started => vec![STARTED],
             Self::Exited(Exit::Status(status)) => exited(BY_ITSELF, *status),
             Self::Exited(Exit::Signal(signal)) => exited(BY_SIGNAL, *signal),
@@ -111,6 +118,9 @@ impl Report {
             [HELLO, rest @ ..] => Hello::parse(rest).map(Self::Hello),
             [OUTPUT, output @ ..] => Ok(Self::Output(output.to_vec())),
             [PIPE] => Ok(Self::Pipe),
+            [FAILED, reason @ ..] => {
+                Ok(Self::Failed(str::from_utf8(reason).map_err(|_| MessageError)?.to_owned()))
+            }
             [STARTED] => Ok(Self::Started),
             [EXITED, kind, number @ ..] => {
                 let number = i32::from_le_bytes(number.try_into().map_err(|_| MessageError)?);
@@ -200,6 +210,7 @@ mod tests {
             hello().prop_map(Report::Hello),
             prop::collection::vec(any::<u8>(), 0..99).prop_map(Report::Output),
             Just(Report::Pipe),
+            ".{0,99}".prop_map(Report::Failed),
             Just(Report::Started),
             any::<i32>().prop_map(|status| Report::Exited(Exit::Status(status))),
             any::<i32>().prop_map(|signal| Report::Exited(Exit::Signal(signal))),

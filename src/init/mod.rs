@@ -19,7 +19,9 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 pub use command_line::{Init, UsageError};
 pub use descriptors::{descriptors_before_raise, raise_descriptors};
 pub use message::{Hello, Lost, MESSAGE_MAX, MessageError, OUTPUT_MAX, Report, Request, VERSION};
-pub use order::{Identity, ORDER_FILE, Order, OrderError, SOCKET_FILE, Terminal, dynos_dir};
+pub use order::{
+    ControlGroup, Identity, ORDER_FILE, Order, OrderError, SOCKET_FILE, Terminal, dynos_dir,
+};
 
 /// Becomes the command, run by `bash -c` where there is a bash, else by `sh -c`. Returns only on failure; the
 /// caller prints the error, which then is a line of the dyno's output, and exits with 127 (126 where the shell

@@ -28,9 +28,10 @@ pub struct Order {
     /// Whether it gets PID, mount, IPC and UTS namespaces of its own.
     #[serde(default)]
     pub namespaces: bool,
-    /// The control groups that its processes must be in, each by its directory. The init itself stays outside.
+    /// The control groups that its processes are in, one per hierarchy. The init itself stays outside: it must
+    /// not be frozen with the dyno, nor killed for the memory that the dyno takes.
     #[serde(default)]
-    pub cgroups: Vec<PathBuf>,
+    pub cgroups: Vec<ControlGroup>,
     /// Its standard input, output and errors are a terminal of this size. The daemon is the only holder of the
     /// other side: when it dies, the kernel hangs up.
     #[serde(default)]
@@ -58,6 +59,16 @@ pub struct Identity {
     pub port: Option<u16>,
     /// When it was started, in milliseconds since 1970.
     pub started: u64,
+}
+
+/// A control group of a dyno, in one hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlGroup {
+    /// The directory of the dyno's group.
+    pub dir: PathBuf,
+    /// The directory of the group that the init goes back to: the daemon's own. It is in the dyno's while it
+    /// builds the sandbox, which therefore shows that group and none above it.
+    pub home: PathBuf,
 }
 
 /// A terminal's size in characters.
@@ -116,7 +127,10 @@ mod tests {
             environment: [("A".to_owned(), "b\0\u{1f600}".to_owned())].into(),
             descriptors: Some(1024),
             namespaces: true,
-            cgroups: vec!["/sys/fs/cgroup/dynomesh/x".into()],
+            cgroups: vec![ControlGroup {
+                dir: "/sys/fs/cgroup/dynomesh/x".into(),
+                home: "/sys/fs/cgroup".into(),
+            }],
             terminal: Some(Terminal { rows: 24, cols: 80 }),
             stdin: false,
         }
