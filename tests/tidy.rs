@@ -20,7 +20,7 @@ const FLOORS: &[(u8, &str, &[&str])] = &[
     (2, "init",       &["model", "shutdown", "config", "table", "telemetry", "wire"]),
     (2, "hello",      &["model", "shutdown", "config", "table", "telemetry", "wire"]),
     (3, "router",     &["model", "shutdown", "config", "table", "telemetry", "wire", "certs"]),
-    (3, "supervisor", &["model", "shutdown", "config", "table", "telemetry", "wire", "init"]),
+    (3, "supervisor", &["model", "private_file", "shutdown", "config", "table", "telemetry", "wire", "init"]),
     (4, "control",    &["model", "private_file", "shutdown", "config", "table", "telemetry", "certs", "router", "supervisor"]),
     (5, "daemon",     &["model", "private_file", "shutdown", "config", "table", "telemetry", "certs", "init", "router", "supervisor", "control"]),
     (6, "cli",        &["model", "shutdown", "config", "table", "telemetry", "certs", "init", "hello", "control", "daemon"]),

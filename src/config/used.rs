@@ -6,8 +6,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::ConfigProblem;
 use crate::config::config_var::Redacted;
+use crate::config::{ConfigProblem, defaults};
 use crate::model::{
     AppName, AppPolicy, Domain, DynoAddr, Endpoint, Formation, ListenAddr, ListenerPolicy,
     ProcessType,
@@ -182,4 +182,9 @@ pub struct SupervisorTimeouts {
     pub cool_off_first: Duration,
     /// The longest cool-off, 5 min.
     pub cool_off_max: Duration,
+}
+
+impl SupervisorTimeouts {
+    /// Where the file says nothing, or says nothing any more.
+    pub const DEFAULT: Self = defaults::SUPERVISOR_TIMEOUTS;
 }

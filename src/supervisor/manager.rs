@@ -1,5 +1,7 @@
 //! The dyno manager: one loop that owns which dynos are wanted, and starts, restarts and stops their lives.
 
+mod adopt; // what an earlier daemon has left
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use crate::supervisor::program::Program;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::spawn::{Spawn, random};
 use crate::supervisor::status::Board;
+use crate::supervisor::survivors::Survivor;
 use crate::telemetry::AppLog;
 
 /// What the manager is asked to do.
@@ -67,8 +70,12 @@ struct Living {
 
 impl<S: Spawn> Manager<S> {
     /// Runs until it was told to stop and every dyno has ended. A forced shutdown, or the end of whoever gives
-    /// commands, is a stop.
-    pub(crate) async fn run(means: Means<S>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    /// commands, is a stop. The survivors are adopted with the first configuration.
+    pub(crate) async fn run(
+        means: Means<S>,
+        mut survivors: Vec<Survivor<S::Process>>,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+    ) {
         let (events, mut heard) = mpsc::unbounded_channel();
         let shutdown = means.shutdown.clone();
         let mut manager = Self {
@@ -87,28 +94,26 @@ impl<S: Spawn> Manager<S> {
                 Some((id, event)) = heard.recv() => manager.hear(id, &event),
                 () = shutdown.forced(), if !stopping => stopping = manager.stop_all(),
                 command = commands.recv(), if !stopping => match command {
-                    Some(Command::Apply(config)) => manager.apply(&config),
+                    Some(Command::Apply(config)) => {
+                        manager.adopt(std::mem::take(&mut survivors), &config);
+                        manager.apply(&config);
+                    }
                     Some(Command::Stop) | None => stopping = manager.stop_all(),
                 },
             }
         }
+        manager.means.spawn.cleared().await;
     }
 
     fn apply(&mut self, config: &Config) {
         self.stop = config.router.stop;
-        let managed = |name: &AppName| match config.apps.get(name) {
-            Some(AppConfig { source: AppSource::Managed(app), policy, .. }) => {
-                Some((app, policy.timeouts.drain))
-            }
-            _ => None,
-        };
-        let gone =
-            self.apps.keys().filter(|name| managed(name).is_none()).cloned().collect::<Vec<_>>();
+        let apps = self.apps.keys();
+        let gone = apps.filter(|name| managed(config, name).is_none()).cloned().collect::<Vec<_>>();
         for name in gone {
             self.stop_app(&name);
         }
         for name in config.apps.keys() {
-            if let Some((app, drain)) = managed(name) {
+            if let Some((app, drain)) = managed(config, name) {
                 self.form(name, app, drain);
             }
         }
@@ -140,6 +145,15 @@ impl<S: Spawn> Manager<S> {
     }
 
     fn start(&mut self, app: &AppName, dyno: &DynoName, orders: Orders) -> Living {
+        let (place, living) = self.begin(app, dyno, orders);
+        let Means { spawn, ports, routes, .. } = &self.means;
+        let dyno = Dyno::new(place, spawn.clone(), ports.clone(), routes.clone());
+        self.means.shutdown.spawn(dyno.live());
+        living
+    }
+
+    /// The place of a dyno that is about to live here.
+    fn begin(&mut self, app: &AppName, dyno: &DynoName, orders: Orders) -> (Place, Living) {
         let id = self.next_id;
         self.next_id += 1;
         let release = orders.program.release;
@@ -155,10 +169,7 @@ impl<S: Spawn> Manager<S> {
             jitter: || random() as f64 / u64::MAX as f64,
         };
         self.means.board.list(id, app.clone(), dyno.clone());
-        let Means { spawn, ports, routes, .. } = &self.means;
-        let dyno = Dyno::new(place, spawn.clone(), ports.clone(), routes.clone());
-        self.means.shutdown.spawn(dyno.live());
-        Living { id, release, orders: sender }
+        (place, Living { id, release, orders: sender })
     }
 
     fn stop(&mut self, living: Living) {
@@ -192,6 +203,16 @@ impl<S: Spawn> Manager<S> {
                 formed.dynos.retain(|_, living| living.id != id);
             }
         }
+    }
+}
+
+/// An app whose dynos dynomesh runs, and how long these may drain.
+fn managed<'a>(config: &'a Config, name: &AppName) -> Option<(&'a ManagedApp, Duration)> {
+    match config.apps.get(name) {
+        Some(AppConfig { source: AppSource::Managed(app), policy, .. }) => {
+            Some((app, policy.timeouts.drain))
+        }
+        _ => None,
     }
 }
 

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
 use crate::model::Exit;
-use crate::supervisor::program::Start;
+use crate::supervisor::program::{Ends, ProcessId, Start};
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
 
 /// What one process will do, counted from its start.
@@ -69,6 +71,15 @@ impl Scripts {
     }
 }
 
+impl Scripts {
+    /// A process that follows this script from now on.
+    pub(crate) fn process(&self, script: Script, port: Option<u16>) -> Scripted {
+        let ports = self.ports.clone();
+        let (asked, came_up) = (watch::channel(None).0, Arc::default());
+        Scripted { script, born: Instant::now(), asked, port, ports, came_up }
+    }
+}
+
 impl Spawn for Scripts {
     type Process = Scripted;
 
@@ -83,9 +94,10 @@ impl Spawn for Scripts {
         if let Some(port) = start.port {
             assert!(self.ports.lock().unwrap().insert(port), "port {port} is lent twice");
         }
-        let (port, ports) = (start.port, self.ports.clone());
-        Ok(Scripted { script, born: Instant::now(), asked: watch::channel(None).0, port, ports })
+        Ok(self.process(script, start.port))
     }
+
+    async fn cleared(&self) {}
 }
 
 /// A process that follows its script.
@@ -96,6 +108,8 @@ pub(crate) struct Scripted {
     asked: watch::Sender<Option<(Instant, Exit)>>,
     port: Option<u16>,
     ports: Arc<Mutex<BTreeSet<u16>>>,
+    /// Whether it was told that it is up.
+    pub(crate) came_up: Arc<AtomicBool>,
 }
 
 impl Drop for Scripted {
@@ -119,8 +133,10 @@ impl Scripted {
 }
 
 impl Process for Scripted {
-    fn pid(&self) -> Option<u32> {
-        Some(1)
+    fn pid(&self) -> ProcessId {
+        let pid = ProcessId::default();
+        pid.set(1);
+        pid
     }
 
     async fn listening(&self) {
@@ -151,6 +167,16 @@ impl Process for Scripted {
     async fn group_gone(&self) {}
 
     async fn output_settled(&self) {}
+
+    async fn ends(&self) -> Option<Ends> {
+        None
+    }
+
+    fn came_up(&self) {
+        self.came_up.store(true, Ordering::Relaxed);
+    }
+
+    fn signal(&self, _: Signal) {}
 
     fn terminate(&self) {
         if let Some(after) = self.script.heeds_sigterm {

@@ -43,7 +43,6 @@ pub(crate) struct Dyno<S: Spawn> {
 }
 
 /// A process that another daemon started, and that goes on here.
-#[cfg_attr(not(test), expect(dead_code, reason = "whoever finds such processes is being built"))]
 pub(crate) struct Adopted<P> {
     pub(crate) running: Running<P>,
     /// The release that it runs.
@@ -95,10 +94,6 @@ impl<S: Spawn> Dyno<S> {
         self.go(Step::Boot).await;
     }
 
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "whoever finds such processes is being built")
-    )]
     /// Goes on with a process that was there before, and lives until told to stop.
     pub(crate) async fn go_on(mut self, adopted: Adopted<S::Process>) {
         let Adopted { running, release, is_up } = adopted;

@@ -21,6 +21,7 @@ impl<S: Spawn> Dyno<S> {
         if let Some(replaced) = replaced {
             self.retire(replaced);
         }
+        running.process.came_up();
         self.enter(State::Up);
         let since = Instant::now();
         loop {
