@@ -254,6 +254,28 @@ pub const OUTPUT_WINDOW: Duration = Duration::from_millis(100);
 /// How often the last count of dropped lines is tried to be said, an [`OUTPUT_WINDOW`] apart.
 pub const OUTPUT_LAST_TRIES: u32 = 10;
 
+// ---- one-off dynos -------------------------------------------------------------------------------------
+
+/// The numbers of one-off dynos: four digits, as on Heroku, and none that a formation could have.
+pub const ONE_OFF_NUMBERS: RangeInclusive<u32> = 1001..=9999;
+/// One-off dynos of one app at a time: more are a job that does not end.
+pub const ONE_OFFS_MAX: usize = 100;
+/// How long an attached one-off dyno waits for its client (R13). Commands come within milliseconds.
+pub const ATTACH_WAIT: Duration = Duration::from_secs(60);
+/// How often a process is told SIGHUP once its client has left, before it is R16 and stopped.
+pub const HANGUPS: u32 = 3;
+/// The time between two of them.
+pub const HANGUP_EVERY: Duration = Duration::from_secs(5);
+/// Signals of a client that wait to be passed on: somebody leans on Ctrl-C.
+pub const SIGNALS_WAITING: usize = 16;
+
+// ---- what is remembered --------------------------------------------------------------------------------
+
+/// How often what dynos used is booked. A daemon that is killed forgets what its own dynos used since.
+pub const BOOK_EVERY: Duration = Duration::from_secs(10);
+/// Tasks that may wait for the database: each is a moment's work, so that so many mean a disk that is stuck.
+pub const STORE_TASKS_MAX: usize = 256;
+
 const _: () = assert!(REQUEST_LINE_MAX < REQUEST_HEAD_MAX && REQUEST_HEAD_MAX <= SCRATCH);
 const _: () = assert!(READ_FIRST <= SCRATCH && RESPONSE_FIELD_MAX < RESPONSE_HEAD_MAX);
 const _: () = assert!(FAIR_SHARE >= READ_FIRST && LOG_BLOCK < SCRATCH);

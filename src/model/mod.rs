@@ -8,12 +8,20 @@ mod process_type;
 mod dyno;
 mod policy;
 mod address;
+mod calendar;
+mod cron;
+mod schedule;
+mod usage;
 
 pub use address::{ClientNet, DynoAddr, Endpoint, ListenAddr};
 pub use app::AppName;
+pub use calendar::{Civil, Month};
+pub use cron::Cron;
 pub use domain::{Domain, Host};
 pub use dyno::{DynoName, DynoState, Exit};
 pub use policy::{
     Affinity, AppPolicy, AppTimeouts, Balance, Expect, ListenerPolicy, TrafficLimits,
 };
 pub use process_type::{Formation, ProcessType};
+pub use schedule::{Period, Schedule};
+pub use usage::{Payer, Usage};
