@@ -2,6 +2,7 @@
 
 mod serve; // start, run, stop: the daemon's life
 mod reload; // one file swapped for another, or refused
+mod books; // what dynos used is booked now and then
 mod watch; // what is looked at each second
 mod signals; // what the operating system asks for
 mod descriptors; // how many connections the process may hold

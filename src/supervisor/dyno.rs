@@ -15,7 +15,7 @@ use crate::supervisor::cool_off::CoolOff;
 use crate::supervisor::metrics;
 use crate::supervisor::place::{Event, Place, State, seconds};
 use crate::supervisor::ports::Ports;
-use crate::supervisor::program::Start;
+use crate::supervisor::program::{Start, Streams};
 use crate::supervisor::routes::{Entry, Routes};
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
@@ -288,6 +288,7 @@ impl<S: Spawn> Dyno<S> {
             dyno: self.place.dyno.clone(),
             program,
             port: port.as_ref().map(|port| port.number()),
+            streams: Streams::Log,
         };
         let started = Instant::now();
         let process = self.spawn.spawn(&start)?;

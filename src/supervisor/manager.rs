@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{AppConfig, AppSource, Config, ManagedApp};
-use crate::model::{AppName, DynoName, ProcessType};
+use crate::model::{AppName, DynoName, Payer, ProcessType};
 use crate::shutdown::Shutdown;
 use crate::supervisor::dyno::Dyno;
+use crate::supervisor::meter::Meter;
+use crate::supervisor::one_off::{OneOff, Visitor};
 use crate::supervisor::place::{Event, Orders, Place};
 use crate::supervisor::plan::{Step, plan};
 use crate::supervisor::ports::Ports;
-use crate::supervisor::program::Program;
+use crate::supervisor::program::{Program, Streams};
 use crate::supervisor::routes::Routes;
+use crate::supervisor::run::{Begun, LivingOneOff, OneOffs, RunError, RunOrder, written_out};
 use crate::supervisor::spawn::{Spawn, random};
 use crate::supervisor::status::Board;
 use crate::telemetry::AppLog;
@@ -23,6 +26,12 @@ use crate::telemetry::AppLog;
 pub(crate) enum Command {
     /// Bring the dynos to what this configuration wants.
     Apply(Arc<Config>),
+    /// Begin a one-off dyno.
+    Run(RunOrder, oneshot::Sender<Result<Begun, RunError>>),
+    /// A client has come for an attached one-off dyno; it is not heard of again where none waits for one.
+    Attach(AppName, String, Visitor),
+    /// Stop this dyno; one of a formation is replaced. `false`: there is none of the name.
+    StopDyno(AppName, String, oneshot::Sender<bool>),
     /// Stop every dyno, then end.
     Stop,
 }
@@ -33,6 +42,7 @@ pub(crate) struct Means<S> {
     pub(crate) ports: Ports,
     pub(crate) routes: Arc<Routes>,
     pub(crate) board: Board,
+    pub(crate) meter: Meter,
     pub(crate) log: AppLog,
     pub(crate) shutdown: Shutdown,
 }
@@ -43,6 +53,7 @@ pub(crate) struct Manager<S> {
     apps: BTreeMap<AppName, Formed>,
     /// Dynos that were told to stop and have not ended, with the line to change their orders.
     leaving: BTreeMap<u64, watch::Sender<Orders>>,
+    one_offs: OneOffs,
     next_id: u64,
     /// How long dynos may drain when the daemon itself ends.
     stop: Duration,
@@ -75,23 +86,37 @@ impl<S: Spawn> Manager<S> {
             means,
             apps: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            one_offs: OneOffs::default(),
             next_id: 1,
             stop: Duration::ZERO,
             events,
         };
         let mut stopping = false;
-        while !stopping || !manager.leaving.is_empty() {
+        while !stopping || !manager.leaving.is_empty() || !manager.one_offs.is_empty() {
             // Each of these may be dropped and asked again without loss.
             tokio::select! {
                 biased;
                 Some((id, event)) = heard.recv() => manager.hear(id, &event),
                 () = shutdown.forced(), if !stopping => stopping = manager.stop_all(),
-                command = commands.recv(), if !stopping => match command {
-                    Some(Command::Apply(config)) => manager.apply(&config),
-                    Some(Command::Stop) | None => stopping = manager.stop_all(),
-                },
+                command = commands.recv(), if !stopping => {
+                    stopping = manager.obey(command.unwrap_or(Command::Stop));
+                }
             }
         }
+    }
+
+    /// Does what it is asked; `true`: all is to end. Who asked may have left, and then hears no answer.
+    fn obey(&mut self, command: Command) -> bool {
+        match command {
+            Command::Apply(config) => self.apply(&config),
+            Command::Run(order, begun) => drop(begun.send(self.run_one_off(order))),
+            Command::Attach(app, dyno, visitor) => self.attach(&app, &dyno, visitor),
+            Command::StopDyno(app, dyno, stopped) => {
+                let _ = stopped.send(self.stop_dyno(&app, &dyno));
+            }
+            Command::Stop => return self.stop_all(),
+        }
+        false
     }
 
     fn apply(&mut self, config: &Config) {
@@ -140,9 +165,31 @@ impl<S: Spawn> Manager<S> {
     }
 
     fn start(&mut self, app: &AppName, dyno: &DynoName, orders: Orders) -> Living {
+        let release = orders.program.release;
+        let (place, orders) = self.place(app, dyno, orders);
+        let id = place.id;
+        self.means.board.list(id, app.clone(), dyno.clone(), None);
+        let Means { spawn, ports, routes, .. } = &self.means;
+        let dyno = Dyno::new(place, spawn.clone(), ports.clone(), routes.clone());
+        self.means.shutdown.spawn(dyno.live());
+        Living { id, release, orders }
+    }
+
+    /// What a new life has in hand, and the line to change its orders.
+    fn place(
+        &mut self,
+        app: &AppName,
+        dyno: &DynoName,
+        orders: Orders,
+    ) -> (Place, watch::Sender<Orders>) {
         let id = self.next_id;
         self.next_id += 1;
-        let release = orders.program.release;
+        let payer = Payer {
+            app: app.clone(),
+            process_type: dyno.process_type.clone(),
+            size: "basic".into(),
+        };
+        self.means.meter.list(id, payer);
         let (sender, receiver) = watch::channel(orders);
         let place = Place {
             id,
@@ -154,11 +201,61 @@ impl<S: Spawn> Manager<S> {
             events: self.events.clone(),
             jitter: || random() as f64 / u64::MAX as f64,
         };
-        self.means.board.list(id, app.clone(), dyno.clone());
-        let Means { spawn, ports, routes, .. } = &self.means;
-        let dyno = Dyno::new(place, spawn.clone(), ports.clone(), routes.clone());
-        self.means.shutdown.spawn(dyno.live());
-        Living { id, release, orders: sender }
+        (place, sender)
+    }
+
+    fn run_one_off(&mut self, order: RunOrder) -> Result<Begun, RunError> {
+        let RunOrder { app, process_type, command, env, streams } = order;
+        let formed = self.apps.get(&app).ok_or_else(|| RunError::NotManaged(app.clone()))?;
+        let command = written_out(&command, &formed.app.commands).ok_or(RunError::NoCommand)?;
+        let dyno = self.one_offs.name(&app, &process_type, random());
+        let dyno = dyno.ok_or_else(|| RunError::TooMany(app.clone()))?;
+        let orders = formed.one_off_orders(command.clone(), env);
+        let (place, orders) = self.place(&app, &dyno, orders);
+        self.means.board.list(place.id, app.clone(), dyno.clone(), Some(command.clone()));
+        let (door, comes_in) = match streams {
+            Streams::Log => (None, None),
+            Streams::Terminal { .. } | Streams::Pipes => {
+                let (door, comes_in) = oneshot::channel();
+                (Some(door), Some(comes_in))
+            }
+        };
+        let living = LivingOneOff { app, dyno: dyno.clone(), orders, door };
+        self.one_offs.insert(place.id, living);
+        let (told, ended) = oneshot::channel();
+        let (spawn, routes) = (self.means.spawn.clone(), self.means.routes.clone());
+        let one_off = OneOff { place, spawn, routes, streams, door: comes_in, ended: told };
+        self.means.shutdown.spawn(one_off.live());
+        Ok(Begun { dyno, command, ended })
+    }
+
+    fn attach(&mut self, app: &AppName, dyno: &str, visitor: Visitor) {
+        let door = self.one_offs.find(app, dyno).and_then(|living| living.door.take());
+        if let Some(door) = door {
+            // It may be ending: then the client hears that as well.
+            let _ = door.send(visitor);
+        }
+    }
+
+    fn stop_dyno(&mut self, app: &AppName, dyno: &str) -> bool {
+        if let Some(one_off) = self.one_offs.find(app, dyno) {
+            one_off.orders.send_modify(|orders| orders.stop = true);
+            return true;
+        }
+        let Some(formed) = self.apps.get_mut(app) else { return false };
+        let name = formed.dynos.keys().find(|name| name.to_string() == dyno).cloned();
+        let Some((name, living)) = name.and_then(|name| formed.dynos.remove_entry(&name)) else {
+            return false;
+        };
+        let orders = formed.orders(&name.process_type);
+        self.stop(living);
+        if let Some(orders) = orders {
+            let living = self.start(app, &name, orders);
+            if let Some(formed) = self.apps.get_mut(app) {
+                formed.dynos.insert(name, living);
+            }
+        }
+        true
     }
 
     fn stop(&mut self, living: Living) {
@@ -167,6 +264,7 @@ impl<S: Spawn> Manager<S> {
     }
 
     fn stop_app(&mut self, name: &AppName) {
+        self.one_offs.stop(Some(name));
         let dynos = self.apps.remove(name).map(|formed| formed.dynos).unwrap_or_default();
         for living in dynos.into_values().rev() {
             self.stop(living);
@@ -178,6 +276,7 @@ impl<S: Spawn> Manager<S> {
         for name in self.apps.keys().cloned().collect::<Vec<_>>() {
             self.stop_app(&name);
         }
+        self.one_offs.stop(None);
         for orders in self.leaving.values() {
             orders.send_modify(|orders| orders.drain = orders.drain.min(self.stop));
         }
@@ -186,6 +285,10 @@ impl<S: Spawn> Manager<S> {
 
     fn hear(&mut self, id: u64, event: &Event) {
         self.means.board.note(id, event);
+        self.means.meter.note(id, event);
+        if matches!(event, Event::Ended) {
+            self.one_offs.remove(id);
+        }
         if matches!(event, Event::Ended) && self.leaving.remove(&id).is_none() {
             // It ended without being told to: a defect, which has said so as a panic. Forget it.
             for formed in self.apps.values_mut() {
@@ -229,6 +332,20 @@ impl Formed {
         };
         let timeouts = self.app.timeouts;
         Some(Orders { program: Arc::new(program), timeouts, drain: self.drain, stop: false })
+    }
+
+    /// What a one-off dyno is told.
+    fn one_off_orders(&self, command: String, env: BTreeMap<String, String>) -> Orders {
+        let mut config_vars = BTreeMap::clone(&self.config_vars);
+        config_vars.extend(env);
+        let program = Program {
+            release: self.release,
+            command,
+            dir: self.app.dir.clone(),
+            config_vars: Arc::new(config_vars),
+        };
+        let timeouts = self.app.timeouts;
+        Orders { program: Arc::new(program), timeouts, drain: self.drain, stop: false }
     }
 
     fn restart(&mut self, dyno: &DynoName) {

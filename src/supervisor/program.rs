@@ -1,6 +1,7 @@
 //! What is started: a program of a release, and one start of it for one dyno. Plain data.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -27,4 +28,35 @@ pub(crate) struct Start {
     pub(crate) program: Arc<Program>,
     /// Where a web dyno must listen.
     pub(crate) port: Option<u16>,
+    pub(crate) streams: Streams,
+}
+
+/// Where a process' standard streams lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streams {
+    /// Input is at its end, output goes into the log.
+    Log,
+    /// A client has them: a terminal of this size, in characters.
+    Terminal {
+        /// Lines.
+        rows: u16,
+        /// Characters of a line.
+        columns: u16,
+    },
+    /// A client has them: a pipe to the input, and one that output and errors share.
+    Pipes,
+}
+
+/// The daemon's ends of streams that a client has.
+#[derive(Debug)]
+pub enum Ends {
+    /// The master of the terminal. Whoever drops it hangs up.
+    Terminal(OwnedFd),
+    /// Two pipes.
+    Pipes {
+        /// To the process' input.
+        input: OwnedFd,
+        /// From its output and its errors.
+        output: OwnedFd,
+    },
 }

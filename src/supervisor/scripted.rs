@@ -5,11 +5,12 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
 use crate::model::Exit;
-use crate::supervisor::program::Start;
+use crate::supervisor::program::{Ends, Start, Streams};
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
 
 /// What one process will do, counted from its start.
@@ -55,12 +56,14 @@ pub(crate) struct Scripts {
     pub(crate) starts: Arc<Mutex<Vec<Start>>>,
     /// The ports of the processes that live.
     pub(crate) ports: Arc<Mutex<BTreeSet<u16>>>,
+    /// What the processes were signalled for their clients.
+    pub(crate) signals: Arc<Mutex<Vec<i32>>>,
 }
 
 impl Scripts {
     pub(crate) fn new(scripts: &[Script]) -> Self {
         let scripts = Arc::new(Mutex::new(scripts.iter().copied().collect()));
-        Self { scripts, starts: Arc::default(), ports: Arc::default() }
+        Self { scripts, starts: Arc::default(), ports: Arc::default(), signals: Arc::default() }
     }
 
     /// What the next processes will do, in place of what was planned.
@@ -84,7 +87,15 @@ impl Spawn for Scripts {
             assert!(self.ports.lock().unwrap().insert(port), "port {port} is lent twice");
         }
         let (port, ports) = (start.port, self.ports.clone());
-        Ok(Scripted { script, born: Instant::now(), asked: watch::channel(None).0, port, ports })
+        Ok(Scripted {
+            script,
+            born: Instant::now(),
+            asked: watch::channel(None).0,
+            port,
+            ports,
+            streams: start.streams,
+            signals: self.signals.clone(),
+        })
     }
 }
 
@@ -96,6 +107,8 @@ pub(crate) struct Scripted {
     asked: watch::Sender<Option<(Instant, Exit)>>,
     port: Option<u16>,
     ports: Arc<Mutex<BTreeSet<u16>>>,
+    streams: Streams,
+    signals: Arc<Mutex<Vec<i32>>>,
 }
 
 impl Drop for Scripted {
@@ -151,6 +164,22 @@ impl Process for Scripted {
     async fn group_gone(&self) {}
 
     async fn output_settled(&self) {}
+
+    async fn ends(&self) -> Option<Ends> {
+        if self.streams == Streams::Log {
+            return None;
+        }
+        let (output, _) = std::io::pipe().unwrap();
+        let (_, input) = std::io::pipe().unwrap();
+        Some(Ends::Pipes { input: input.into(), output: output.into() })
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.signals.lock().unwrap().push(signal.as_raw());
+        if let (Signal::HUP, Some(after)) = (signal, self.script.heeds_sigterm) {
+            self.ask(Instant::now() + after, Exit::Signal(1));
+        }
+    }
 
     fn terminate(&self) {
         if let Some(after) = self.script.heeds_sigterm {

@@ -28,7 +28,7 @@ use crate::shutdown::Shutdown;
 use crate::supervisor::group;
 use crate::supervisor::output::{self, Output};
 use crate::supervisor::probe;
-use crate::supervisor::program::Start;
+use crate::supervisor::program::{Ends, Start};
 use crate::telemetry::AppLog;
 
 /// Starts processes. The operating system's in the daemon, scripted ones in tests.
@@ -52,6 +52,10 @@ pub(crate) trait Process: Send + Sync + 'static {
     fn group_gone(&self) -> impl Future<Output = ()> + Send;
     /// Returns once what the process printed is handed to the log, or after a moment.
     fn output_settled(&self) -> impl Future<Output = ()> + Send;
+    /// The daemon's ends of the streams, where a client has them; whoever asks first gets them.
+    fn ends(&self) -> impl Future<Output = Option<Ends>> + Send;
+    /// This signal to every process of the group.
+    fn signal(&self, signal: Signal);
     /// SIGTERM to every process of the group.
     fn terminate(&self);
     /// SIGKILL to every process of the group.
@@ -278,6 +282,14 @@ impl Process for OsProcess {
         self.output.settled().await;
     }
 
+    async fn ends(&self) -> Option<Ends> {
+        None
+    }
+
+    fn signal(&self, signal: Signal) {
+        group::signal(self.group, signal);
+    }
+
     fn terminate(&self) {
         group::signal(self.group, Signal::TERM);
     }
@@ -370,6 +382,7 @@ mod tests {
                 config_vars: Arc::new(config_vars.into()),
             }),
             port,
+            streams: crate::supervisor::program::Streams::Log,
         }
     }
 

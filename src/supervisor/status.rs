@@ -19,6 +19,10 @@ pub struct DynoStatus {
     pub app: String,
     /// `web.1`
     pub dyno: String,
+    /// What a one-off dyno runs; a formation's runs what the Procfile says.
+    pub command: Option<String>,
+    /// The name of its size; absent where somebody else runs it.
+    pub size: Option<String>,
     /// `starting`, `up`, `crashed`, `down`; `external` where somebody else runs it.
     pub state: String,
     /// Unix seconds since when.
@@ -46,6 +50,7 @@ pub(crate) struct Board {
 struct Listed {
     app: AppName,
     dyno: DynoName,
+    command: Option<String>,
     state: Option<State>,
     since: u64,
     pid: Option<u32>,
@@ -54,10 +59,18 @@ struct Listed {
 }
 
 impl Board {
-    /// Lists a dyno that is about to live.
-    pub(crate) fn list(&self, id: u64, app: AppName, dyno: DynoName) {
-        let listed =
-            Listed { app, dyno, state: None, since: now(), pid: None, record: None, restarts: 0 };
+    /// Lists a dyno that is about to live; the command is that of a one-off.
+    pub(crate) fn list(&self, id: u64, app: AppName, dyno: DynoName, command: Option<String>) {
+        let listed = Listed {
+            app,
+            dyno,
+            command,
+            state: None,
+            since: now(),
+            pid: None,
+            record: None,
+            restarts: 0,
+        };
         self.dynos().insert(id, listed);
     }
 
@@ -127,6 +140,8 @@ impl Listed {
         DynoStatus {
             app: self.app.to_string(),
             dyno: self.dyno.to_string(),
+            command: self.command.clone(),
+            size: Some("basic".into()),
             state: state.to_string(),
             since: self.since,
             pid: self.pid,
@@ -143,6 +158,8 @@ fn external_status(app: &AppName, dyno: &Dyno) -> DynoStatus {
     DynoStatus {
         app: app.to_string(),
         dyno: dyno.name().to_string(),
+        command: None,
+        size: None,
         state: "external".into(),
         since: 0,
         pid: None,

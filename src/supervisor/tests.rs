@@ -16,6 +16,8 @@ use crate::model::{
 };
 use crate::shutdown::Shutdown;
 use crate::supervisor::Supervisor;
+use crate::supervisor::place::Orders;
+use crate::supervisor::program::Program;
 use crate::supervisor::scripted::{Script, Scripts};
 use crate::table::{Lineup, Publisher, Standing};
 use crate::telemetry::{AppLog, Lines, Target};
@@ -42,6 +44,19 @@ pub(crate) fn managed(formation: &[(&str, u32)]) -> AppSource {
             cool_off_max: Duration::from_secs(300),
         },
     })
+}
+
+/// What a dyno that runs this is told.
+pub(crate) fn orders(command: &str) -> Orders {
+    let AppSource::Managed(app) = managed(&[]) else { unreachable!() };
+    let program = Program {
+        release: 1,
+        command: command.into(),
+        dir: app.dir,
+        config_vars: Arc::new(app.config_vars),
+    };
+    let drain = Duration::from_secs(300);
+    Orders { program: Arc::new(program), timeouts: app.timeouts, drain, stop: false }
 }
 
 pub(crate) fn external(addresses: &[&str]) -> AppSource {
@@ -122,7 +137,7 @@ impl Formation {
         Self { supervisor, publisher, scripts, shutdown }
     }
 
-    async fn apply(&self, apps: &[(&str, AppSource)]) {
+    pub(crate) async fn apply(&self, apps: &[(&str, AppSource)]) {
         self.supervisor.apply(&Arc::new(config(apps)));
         passes(1).await;
     }
