@@ -25,6 +25,7 @@ pub mod router; // a request's life
 pub mod supervisor; // a dyno's life
 
 // 4
+pub mod scheduler; // what apps run by the clock
 pub mod control; // what people ask the running daemon
 
 // 5

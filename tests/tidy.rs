@@ -22,8 +22,9 @@ const FLOORS: &[(u8, &str, &[&str])] = &[
     (2, "hello",      &["model", "shutdown", "config", "table", "telemetry", "wire"]),
     (3, "router",     &["model", "shutdown", "config", "table", "telemetry", "wire", "certs"]),
     (3, "supervisor", &["model", "shutdown", "config", "table", "telemetry", "wire", "init"]),
+    (4, "scheduler",  &["model", "config", "telemetry", "store", "supervisor"]),
     (4, "control",    &["model", "private_file", "shutdown", "config", "table", "telemetry", "certs", "store", "router", "supervisor"]),
-    (5, "daemon",     &["model", "private_file", "shutdown", "config", "table", "telemetry", "certs", "store", "init", "router", "supervisor", "control"]),
+    (5, "daemon",     &["model", "private_file", "shutdown", "config", "table", "telemetry", "certs", "store", "init", "router", "supervisor", "scheduler", "control"]),
     (6, "cli",        &["model", "shutdown", "config", "table", "telemetry", "certs", "init", "hello", "control", "daemon"]),
 ];
 

@@ -21,6 +21,9 @@ const WITHIN: Duration = Duration::from_secs(60);
 struct Wanted {
     #[command(flatten)]
     app: App,
+    /// The dyno's size [default: the app's]
+    #[arg(short, long, value_name = "SIZE")]
+    size: Option<String>,
     /// Variables for this dyno alone: "A=1;B=2"
     #[arg(short, long, value_name = "VARS")]
     env: Option<String>,
@@ -119,7 +122,8 @@ impl Stop {
 impl Wanted {
     fn create(&self) -> anyhow::Result<DynoCreate> {
         let env = variables(self.env.as_deref().unwrap_or_default())?;
-        Ok(DynoCreate { command: joined(&self.command), env, ..DynoCreate::default() })
+        let (command, size) = (joined(&self.command), self.size.clone());
+        Ok(DynoCreate { command, env, size, ..DynoCreate::default() })
     }
 }
 

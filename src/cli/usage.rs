@@ -42,22 +42,54 @@ impl Usage {
 }
 
 fn table(rows: &[UsageRow]) -> String {
-    let head = ["app", "type", "size", "hours"].map(str::to_owned);
-    let row = |row: &UsageRow| {
-        let hours = format!("{:.2}", row.dyno_seconds as f64 / 3600.0);
-        [row.app.clone(), row.process_type.clone(), row.size.clone(), hours]
+    let hours = |seconds: u64| format!("{:.2}", seconds as f64 / 3600.0);
+    let price = |cents: u64| format!("${}.{:02}", cents / 100, cents % 100);
+    let line = |row: &UsageRow| {
+        let UsageRow { app, process_type, size, dyno_seconds, cents, .. } = row;
+        let price = cents.map_or("?".to_owned(), price);
+        [app.clone(), process_type.clone(), size.clone(), hours(*dyno_seconds), price]
     };
-    let mut lines = vec![head];
-    lines.extend(rows.iter().map(row));
-    let seconds = rows.iter().map(|row| row.dyno_seconds).sum::<u64>();
-    let total = format!("{:.2}", seconds as f64 / 3600.0);
-    lines.push(["all".into(), String::new(), String::new(), total]);
+    let mut lines = vec![["app", "type", "size", "hours", "price"].map(str::to_owned)];
+    lines.extend(rows.iter().map(line));
+    let seconds = rows.iter().map(|row| row.dyno_seconds).sum();
+    let cents = rows.iter().filter_map(|row| row.cents).sum();
+    lines.push(["all".into(), String::new(), String::new(), hours(seconds), price(cents)]);
     let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
-    let [app, process_type, size, hours] = [0, 1, 2, 3].map(width);
-    lines.iter().fold(String::new(), |mut text, line| {
-        let [one, two, three, four] = line;
-        writeln!(text, "{one:app$}  {two:process_type$}  {three:size$}  {four:>hours$}")
-            .expect("writing to a string does not fail");
+    let [app, process_type, size, hours, price] = [0, 1, 2, 3, 4].map(width);
+    lines.iter().fold(String::new(), |mut text, [one, two, three, four, five]| {
+        writeln!(
+            text,
+            "{one:app$}  {two:process_type$}  {three:size$}  {four:>hours$}  {five:>price$}"
+        )
+        .expect("writing to a string does not fail");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hours_and_prices_stand_below_each_other() {
+        let row = |app: &str, size: &str, dyno_seconds, cents| UsageRow {
+            month: "2026-11".into(),
+            app: app.into(),
+            process_type: "web".into(),
+            size: size.into(),
+            dyno_seconds,
+            cents,
+        };
+        let rows =
+            [row("blog", "gone", 36, None), row("shop", "standard-1x", 1_296_000, Some(1250))];
+        assert_eq!(
+            table(&rows),
+            "\
+app   type  size          hours   price
+blog  web   gone           0.01       ?
+shop  web   standard-1x  360.00  $12.50
+all                      360.01  $12.50
+"
+        );
+    }
 }

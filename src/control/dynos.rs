@@ -81,14 +81,16 @@ fn object(dyno: &DynoStatus, app: &AppConfig) -> DynoObject {
         AppSource::Managed(managed) => Some(managed),
         _ => None,
     };
-    let of_type =
-        ProcessType::parse(process_type).ok().and_then(|it| managed?.commands.get(&it).cloned());
+    let of_type = ProcessType::parse(process_type).ok().zip(managed);
+    let command = of_type.as_ref().and_then(|(it, managed)| managed.commands.get(it).cloned());
+    let size = of_type.as_ref().and_then(|(it, managed)| managed.sizes.get(it));
+    let size = dyno.size.clone().or(size.map(|size| size.name.to_string()));
     DynoObject {
         app: AppObject { name: dyno.app.clone() },
         name: dyno.dyno.clone(),
         process_type: process_type.to_owned(),
-        command: dyno.command.clone().or(of_type).unwrap_or_default(),
-        size: dyno.size.as_deref().map_or(String::new(), titled),
+        command: dyno.command.clone().or(command).unwrap_or_default(),
+        size: size.as_deref().map_or(String::new(), titled),
         state: dyno.state.clone(),
         updated_at: Civil::of(dyno.since).rfc3339(),
         attach_url: None,

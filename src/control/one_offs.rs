@@ -12,10 +12,10 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 
 use crate::control::attach::relay;
-use crate::control::dynos::find_app;
+use crate::control::dynos::{find_app, titled};
 use crate::control::problem::Problem;
 use crate::control::{AppObject, DynoObject, Running, clock};
-use crate::model::{Civil, ProcessType};
+use crate::model::{Civil, ProcessType, Size, Sizes};
 use crate::supervisor::{Begun, RunError, RunOrder, Streams};
 
 /// What the connection of an attached client becomes.
@@ -33,6 +33,9 @@ pub struct DynoCreate {
     /// Variables for it alone. With `LINES` and `COLUMNS` an attached one has a terminal of this size.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// The name of its size, if not the app's.
+    #[serde(default)]
+    pub size: Option<String>,
     /// Pipes, whatever the variables say.
     #[serde(default)]
     pub force_no_tty: bool,
@@ -45,23 +48,35 @@ pub(in crate::control) async fn create(
     Json(create): Json<DynoCreate>,
 ) -> Result<Response, Problem> {
     let (app, _) = find_app(&running, &app)?;
+    let size = size(&running.config.load().sizes, create.size.as_deref())?;
     let process_type = ProcessType::parse("run").expect("run is a well-formed name");
     let streams = streams(&create);
     let DynoCreate { command, env, .. } = create;
-    let order = RunOrder { app: app.clone(), process_type, command, env, streams };
-    let Begun { dyno, command, ended: _ } = running.supervisor.run(order).await.map_err(refused)?;
+    let order = RunOrder { app: app.clone(), process_type, command, env, size, streams };
+    let Begun { dyno, command, size, ended: _ } =
+        running.supervisor.run(order).await.map_err(refused)?;
     let path = format!("/apps/{app}/dynos/{dyno}/attach");
     let created = DynoObject {
         app: AppObject { name: app.to_string() },
         name: dyno.to_string(),
         process_type: dyno.process_type.to_string(),
         command,
-        size: String::new(),
+        size: titled(size.as_str()),
         state: "starting".into(),
         updated_at: Civil::of(clock::unix()).rfc3339(),
         attach_url: (streams != Streams::Log).then_some(path),
     };
     Ok((StatusCode::CREATED, Json(created)).into_response())
+}
+
+fn size(sizes: &Sizes, name: Option<&str>) -> Result<Option<Arc<Size>>, Problem> {
+    let Some(name) = name else { return Ok(None) };
+    let found = sizes.find(name).cloned();
+    found.map(Some).ok_or_else(|| {
+        let names: Vec<_> = sizes.iter().map(|size| size.name.as_str()).collect();
+        let message = format!("There is no size {name} (there is: {}).", names.join(", "));
+        Problem { status: StatusCode::UNPROCESSABLE_ENTITY, id: "invalid_params", message }
+    })
 }
 
 fn streams(create: &DynoCreate) -> Streams {
@@ -141,7 +156,7 @@ mod tests {
         let of = |attach, force_no_tty, env: &[(&str, &str)]| {
             let env = env.iter().map(|(name, value)| (name.to_string(), value.to_string()));
             let command = "bash".to_owned();
-            streams(&DynoCreate { command, attach, env: env.collect(), force_no_tty })
+            streams(&DynoCreate { command, attach, env: env.collect(), force_no_tty, size: None })
         };
         let size = [("LINES", "24"), ("COLUMNS", "80")];
         assert_eq!(of(true, false, &size), Streams::Terminal { rows: 24, columns: 80 });

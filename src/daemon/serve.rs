@@ -18,6 +18,7 @@ use crate::config::{Config, ConfigError};
 use crate::control::{self, ControlError, Doors, Notes, Phase, Running};
 use crate::daemon::access_log::AccessLogError;
 use crate::daemon::books::keep_books;
+use crate::daemon::jobs::keep_jobs;
 use crate::daemon::notify::Notifier;
 use crate::daemon::reload::{Reloader, load};
 use crate::daemon::signals::{self, Ends};
@@ -135,6 +136,7 @@ async fn build(
     notifier: &Notifier,
 ) -> Result<Arc<Running>, ServeError> {
     let Start { path, inherited, config, loaded, log, access_log } = start;
+    let app_log = log.clone();
     let connections_max = descriptors::raise();
     tracing::info!(
         "dynomesh {}: {}, apps: {}, workers: {}, connections at most: {connections_max}",
@@ -192,6 +194,7 @@ async fn build(
     doors.serve(&running, control);
     control.spawn(watch(running.clone(), control.clone()));
     control.spawn(keep_books(running.clone(), control.clone()));
+    control.spawn(keep_jobs(running.clone(), app_log, control.clone()));
     let reloader = Reloader::new(path.to_owned(), running.clone(), access_log, notifier.clone());
     control.spawn(reloader.run(hangups, requests, control.clone()));
     Ok(running)

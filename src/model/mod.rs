@@ -7,6 +7,7 @@ mod domain;
 mod process_type;
 mod dyno;
 mod policy;
+mod size;
 mod address;
 mod calendar;
 mod cron;
@@ -24,4 +25,5 @@ pub use policy::{
 };
 pub use process_type::{Formation, ProcessType};
 pub use schedule::{Period, Schedule};
+pub use size::{CpuShare, Size, SizeLimits, SizeName, Sizes};
 pub use usage::{Payer, Usage};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{AppName, Month, ProcessType};
+use crate::model::{AppName, Month, ProcessType, SizeName};
 
 /// Who pays for a dyno's time: the smallest unit that usage is told of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -11,8 +11,8 @@ pub struct Payer {
     pub app: AppName,
     /// `run` and `scheduler` for one-off dynos.
     pub process_type: ProcessType,
-    /// The name of the dyno's size.
-    pub size: Box<str>,
+    /// The dyno's size.
+    pub size: SizeName,
 }
 
 /// Milliseconds in which dynos ran, by month (UTC) and payer. Two that ran at one time count twice.

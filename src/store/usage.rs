@@ -3,7 +3,7 @@
 
 use rusqlite::Row;
 
-use crate::model::{AppName, Month, Payer, ProcessType, Usage};
+use crate::model::{AppName, Month, Payer, ProcessType, SizeName, Usage};
 use crate::store::Store;
 use crate::store::handle::AskError;
 
@@ -19,7 +19,7 @@ impl Store {
                 )?;
                 for ((month, payer), millis) in &usage {
                     let Payer { app, process_type, size } = payer;
-                    let payer = (app.as_str(), process_type.as_str(), &**size);
+                    let payer = (app.as_str(), process_type.as_str(), size.as_str());
                     add.execute((month.begin(), payer.0, payer.1, payer.2, millis))?;
                 }
             }
@@ -46,7 +46,7 @@ impl Store {
             let mut rows = connection
                 .prepare("SELECT app, process_type, size, millis FROM usage WHERE month = ?1")?;
             let booked = rows.query_map([month.begin()], booked)?;
-            // A row that names no app that could be is none of ours.
+            // A row whose names could not be is none of ours.
             booked
                 .filter_map(Result::transpose)
                 .map(|row| row.map(|(payer, millis)| ((month, payer), millis)))
@@ -57,11 +57,16 @@ impl Store {
 }
 
 fn booked(row: &Row<'_>) -> rusqlite::Result<Option<(Payer, u64)>> {
-    let (app, process_type) = (row.get::<_, String>(0)?, row.get::<_, String>(1)?);
-    let size = row.get::<_, String>(2)?.into();
+    let [app, process_type, size] = [row.get::<_, String>(0)?, row.get(1)?, row.get(2)?];
     let millis = row.get(3)?;
-    let names = AppName::parse(&app).ok().zip(ProcessType::parse(&process_type).ok());
-    Ok(names.map(|(app, process_type)| (Payer { app, process_type, size }, millis)))
+    let payer = || {
+        Some(Payer {
+            app: AppName::parse(&app).ok()?,
+            process_type: ProcessType::parse(&process_type).ok()?,
+            size: SizeName::parse(&size).ok()?,
+        })
+    };
+    Ok(payer().map(|payer| (payer, millis)))
 }
 
 #[cfg(test)]
@@ -72,7 +77,7 @@ mod tests {
         let payer = Payer {
             app: AppName::parse(app).unwrap(),
             process_type: ProcessType::web(),
-            size: "basic".into(),
+            size: SizeName::parse("basic").unwrap(),
         };
         Usage::from([((Month::of(0), payer), millis)])
     }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{AppConfig, AppSource, Config, ManagedApp};
-use crate::model::{AppName, DynoName, Payer, ProcessType};
+use crate::model::{AppName, DynoName, Payer, ProcessType, Size};
 use crate::shutdown::Shutdown;
 use crate::supervisor::dyno::Dyno;
 use crate::supervisor::meter::Meter;
 use crate::supervisor::one_off::{OneOff, Visitor};
-use crate::supervisor::place::{Event, Orders, Place};
+use crate::supervisor::place::{Event, Orders, Place, WatchOrders};
 use crate::supervisor::plan::{Step, plan};
 use crate::supervisor::ports::Ports;
 use crate::supervisor::program::{Program, Streams};
@@ -153,7 +153,10 @@ impl<S: Spawn> Manager<S> {
                         formed.dynos.insert(dyno, living);
                     }
                 }
-                Step::Restart(dyno) => formed.restart(&dyno),
+                Step::Restart(dyno) => {
+                    formed.restart(&dyno);
+                    self.meter_size(&formed, &dyno);
+                }
                 Step::Stop(dyno) => {
                     if let Some(living) = formed.dynos.remove(&dyno) {
                         self.stop(living);
@@ -175,6 +178,14 @@ impl<S: Spawn> Manager<S> {
         Living { id, release, orders }
     }
 
+    /// A release may bring another size: what is used from now on is used of that.
+    fn meter_size(&self, formed: &Formed, dyno: &DynoName) {
+        let size = formed.app.sizes.get(&dyno.process_type);
+        if let (Some(living), Some(size)) = (formed.dynos.get(dyno), size) {
+            self.means.meter.resize(living.id, &size.name);
+        }
+    }
+
     /// What a new life has in hand, and the line to change its orders.
     fn place(
         &mut self,
@@ -187,7 +198,7 @@ impl<S: Spawn> Manager<S> {
         let payer = Payer {
             app: app.clone(),
             process_type: dyno.process_type.clone(),
-            size: "basic".into(),
+            size: orders.program.size.name.clone(),
         };
         self.means.meter.list(id, payer);
         let (sender, receiver) = watch::channel(orders);
@@ -205,14 +216,20 @@ impl<S: Spawn> Manager<S> {
     }
 
     fn run_one_off(&mut self, order: RunOrder) -> Result<Begun, RunError> {
-        let RunOrder { app, process_type, command, env, streams } = order;
+        let RunOrder { app, process_type, command, env, size, streams } = order;
         let formed = self.apps.get(&app).ok_or_else(|| RunError::NotManaged(app.clone()))?;
         let command = written_out(&command, &formed.app.commands).ok_or(RunError::NoCommand)?;
         let dyno = self.one_offs.name(&app, &process_type, random());
         let dyno = dyno.ok_or_else(|| RunError::TooMany(app.clone()))?;
-        let orders = formed.one_off_orders(command.clone(), env);
+        let orders = formed.one_off_orders(command.clone(), env, size);
+        let size = orders.program.size.name.clone();
         let (place, orders) = self.place(&app, &dyno, orders);
-        self.means.board.list(place.id, app.clone(), dyno.clone(), Some(command.clone()));
+        self.means.board.list(
+            place.id,
+            app.clone(),
+            dyno.clone(),
+            Some((command.clone(), size.clone())),
+        );
         let (door, comes_in) = match streams {
             Streams::Log => (None, None),
             Streams::Terminal { .. } | Streams::Pipes => {
@@ -226,7 +243,7 @@ impl<S: Spawn> Manager<S> {
         let (spawn, routes) = (self.means.spawn.clone(), self.means.routes.clone());
         let one_off = OneOff { place, spawn, routes, streams, door: comes_in, ended: told };
         self.means.shutdown.spawn(one_off.live());
-        Ok(Begun { dyno, command, ended })
+        Ok(Begun { dyno, command, size, ended })
     }
 
     fn attach(&mut self, app: &AppName, dyno: &str, visitor: Visitor) {
@@ -306,16 +323,17 @@ impl Formed {
 
     /// Takes over what the configuration says now. What the app runs has changed: that is a new release.
     fn follow(&mut self, app: &ManagedApp, drain: Duration) {
-        let ManagedApp { dir, commands, config_vars, timeouts, formation: _ } = &self.app;
-        if (dir, commands, config_vars) != (&app.dir, &app.commands, &app.config_vars) {
+        if runs_another_thing(&self.app, app) {
             self.release += 1;
             self.config_vars = Arc::new(app.config_vars.clone());
         }
-        if (*timeouts, self.drain) != (app.timeouts, drain) {
+        let watch = watch_orders(app);
+        if (self.app.timeouts, self.drain, watch_orders(&self.app)) != (app.timeouts, drain, watch)
+        {
             for living in self.dynos.values() {
-                living
-                    .orders
-                    .send_modify(|orders| (orders.timeouts, orders.drain) = (app.timeouts, drain));
+                living.orders.send_modify(|orders| {
+                    (orders.timeouts, orders.drain, orders.watch) = (app.timeouts, drain, watch);
+                });
             }
         }
         self.app = app.clone();
@@ -328,24 +346,41 @@ impl Formed {
             release: self.release,
             command: self.app.commands.get(process_type)?.clone(),
             dir: self.app.dir.clone(),
+            size: self.app.sizes.get(process_type)?.clone(),
             config_vars: self.config_vars.clone(),
         };
-        let timeouts = self.app.timeouts;
-        Some(Orders { program: Arc::new(program), timeouts, drain: self.drain, stop: false })
+        Some(Orders {
+            program: Arc::new(program),
+            timeouts: self.app.timeouts,
+            drain: self.drain,
+            watch: watch_orders(&self.app),
+            stop: false,
+        })
     }
 
     /// What a one-off dyno is told.
-    fn one_off_orders(&self, command: String, env: BTreeMap<String, String>) -> Orders {
+    fn one_off_orders(
+        &self,
+        command: String,
+        env: BTreeMap<String, String>,
+        size: Option<Arc<Size>>,
+    ) -> Orders {
         let mut config_vars = BTreeMap::clone(&self.config_vars);
         config_vars.extend(env);
         let program = Program {
             release: self.release,
             command,
             dir: self.app.dir.clone(),
+            size: size.unwrap_or_else(|| self.app.size.clone()),
             config_vars: Arc::new(config_vars),
         };
-        let timeouts = self.app.timeouts;
-        Orders { program: Arc::new(program), timeouts, drain: self.drain, stop: false }
+        Orders {
+            program: Arc::new(program),
+            timeouts: self.app.timeouts,
+            drain: self.drain,
+            watch: watch_orders(&self.app),
+            stop: false,
+        }
     }
 
     fn restart(&mut self, dyno: &DynoName) {
@@ -355,4 +390,18 @@ impl Formed {
             living.orders.send_replace(orders);
         }
     }
+}
+
+/// Whether a dyno of the one configuration must be started anew to be one of the other.
+fn runs_another_thing(old: &ManagedApp, new: &ManagedApp) -> bool {
+    let ManagedApp { dir, commands, config_vars, sizes, .. } = old;
+    let size_differs = |(process_type, size): (&ProcessType, &Arc<Size>)| {
+        new.sizes.get(process_type).is_none_or(|new| !size.runs_as(new))
+    };
+    (dir, commands, config_vars) != (&new.dir, &new.commands, &new.config_vars)
+        || sizes.iter().any(size_differs)
+}
+
+fn watch_orders(app: &ManagedApp) -> WatchOrders {
+    WatchOrders { recycle_on_r14: app.recycle_on_r14, say_metrics: app.runtime_metrics }
 }

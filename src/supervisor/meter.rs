@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use crate::model::{Month, Payer, Usage};
+use crate::model::{Month, Payer, SizeName, Usage};
 use crate::supervisor::place::{Event, State};
 
 /// Counts what dynos use until somebody takes it to book it. Cheap to clone.
@@ -33,6 +33,16 @@ impl Meter {
     /// A dyno that is about to live. It counts from its first event on.
     pub(crate) fn list(&self, id: u64, payer: Payer) {
         self.counts().dynos.insert(id, Metered { payer, since: None });
+    }
+
+    /// The dyno is of this size from now on.
+    pub(crate) fn resize(&self, id: u64, size: &SizeName) {
+        let mut counts = self.counts();
+        let runs = counts.dynos.get(&id).is_some_and(|metered| metered.since.is_some());
+        counts.run(id, runs);
+        if let Some(metered) = counts.dynos.get_mut(&id) {
+            metered.payer.size = size.clone();
+        }
     }
 
     /// Hears what happened to a dyno.
@@ -127,7 +137,11 @@ mod tests {
     use crate::supervisor::tests::app_name;
 
     fn web() -> Payer {
-        Payer { app: app_name("shop"), process_type: ProcessType::web(), size: "basic".into() }
+        Payer { app: app_name("shop"), process_type: ProcessType::web(), size: size("basic") }
+    }
+
+    fn size(name: &str) -> SizeName {
+        SizeName::parse(name).unwrap()
     }
 
     fn total(meter: &Meter) -> u64 {
@@ -168,6 +182,21 @@ mod tests {
         meter.give_back(meter.take().0);
         time::sleep(Duration::from_secs(1)).await;
         assert_eq!(total(&meter), 2_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_size_counts_apart() {
+        let meter = Meter::default();
+        meter.list(1, web());
+        meter.note(1, &Event::Entered(State::Up));
+        time::sleep(Duration::from_secs(1)).await;
+        meter.resize(1, &size("eco"));
+        time::sleep(Duration::from_secs(2)).await;
+        let used = meter.take().0;
+        let of = |name: &str| -> u64 {
+            used.iter().filter(|((_, it), _)| it.size == size(name)).map(|it| *it.1).sum()
+        };
+        assert_eq!((of("basic"), of("eco")), (1_000, 2_000));
     }
 
     #[tokio::test(start_paused = true)]

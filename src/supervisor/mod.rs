@@ -48,7 +48,7 @@ use status::Board;
 
 pub use one_off::Session;
 pub use program::{Ends, Streams};
-pub use run::{Begun, RunError, RunOrder};
+pub use run::{Begun, RunError, RunOrder, written_out};
 pub use status::DynoStatus;
 
 /// The running dyno manager.

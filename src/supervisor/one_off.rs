@@ -205,6 +205,7 @@ mod tests {
             process_type: ProcessType::parse("run").unwrap(),
             command: command.into(),
             env: BTreeMap::from([("ONE".into(), "1".into())]),
+            size: None,
             streams,
         }
     }

@@ -1,11 +1,12 @@
 //! What one-off dynos are asked for, and which live. Plain data: `manager` begins and ends them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tokio::sync::{oneshot, watch};
 
 use crate::config::limits;
-use crate::model::{AppName, DynoName, Exit, ProcessType};
+use crate::model::{AppName, DynoName, Exit, ProcessType, Size, SizeName};
 use crate::supervisor::one_off::Visitor;
 use crate::supervisor::place::Orders;
 use crate::supervisor::program::Streams;
@@ -21,6 +22,8 @@ pub struct RunOrder {
     pub command: String,
     /// Variables over the app's own, for this one alone.
     pub env: BTreeMap<String, String>,
+    /// Its size, if not that of the app.
+    pub size: Option<Arc<Size>>,
     /// Where its streams lead. Where a client has them, nothing starts before it has come.
     pub streams: Streams,
 }
@@ -32,6 +35,8 @@ pub struct Begun {
     pub dyno: DynoName,
     /// What its process type stood for, written out.
     pub command: String,
+    /// Its size.
+    pub size: SizeName,
     /// How its process ended; an error where it never had one.
     pub ended: oneshot::Receiver<Exit>,
 }
@@ -118,11 +123,9 @@ impl OneOffs {
     }
 }
 
-/// The command with a process type as its first word written out. `None`: there is none.
-pub(crate) fn written_out(
-    command: &str,
-    commands: &BTreeMap<ProcessType, String>,
-) -> Option<String> {
+/// The command of a one-off dyno, with a process type of the Procfile as its first word written out. `None`:
+/// there is none.
+pub fn written_out(command: &str, commands: &BTreeMap<ProcessType, String>) -> Option<String> {
     let command = command.trim();
     let (first, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
     let of_type = ProcessType::parse(first).ok().and_then(|it| commands.get(&it));

@@ -320,6 +320,7 @@ mod tests {
     use super::*;
     use crate::model::{AppName, DynoName, ProcessType};
     use crate::supervisor::program::Program;
+    use crate::supervisor::tests::basic;
     use crate::telemetry::{Lines, Target};
 
     /// Real processes, run by a plain `sh -c`, in real time.
@@ -379,6 +380,7 @@ mod tests {
                 release: 7,
                 command: command.into(),
                 dir,
+                size: basic(),
                 config_vars: Arc::new(config_vars.into()),
             }),
             port,

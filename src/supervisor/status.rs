@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::model::{AppName, DynoName, DynoState};
+use crate::model::{AppName, DynoName, DynoState, SizeName};
 use crate::supervisor::metrics;
 use crate::supervisor::place::{Event, State};
 use crate::table::Dyno;
@@ -21,7 +21,7 @@ pub struct DynoStatus {
     pub dyno: String,
     /// What a one-off dyno runs; a formation's runs what the Procfile says.
     pub command: Option<String>,
-    /// The name of its size; absent where somebody else runs it.
+    /// The size of a one-off dyno; a formation's has what the file says.
     pub size: Option<String>,
     /// `starting`, `up`, `crashed`, `down`; `external` where somebody else runs it.
     pub state: String,
@@ -50,7 +50,7 @@ pub(crate) struct Board {
 struct Listed {
     app: AppName,
     dyno: DynoName,
-    command: Option<String>,
+    one_off: Option<(String, SizeName)>,
     state: Option<State>,
     since: u64,
     pid: Option<u32>,
@@ -59,12 +59,18 @@ struct Listed {
 }
 
 impl Board {
-    /// Lists a dyno that is about to live; the command is that of a one-off.
-    pub(crate) fn list(&self, id: u64, app: AppName, dyno: DynoName, command: Option<String>) {
+    /// Lists a dyno that is about to live; a one-off with its command and its size.
+    pub(crate) fn list(
+        &self,
+        id: u64,
+        app: AppName,
+        dyno: DynoName,
+        one_off: Option<(String, SizeName)>,
+    ) {
         let listed = Listed {
             app,
             dyno,
-            command,
+            one_off,
             state: None,
             since: now(),
             pid: None,
@@ -140,8 +146,8 @@ impl Listed {
         DynoStatus {
             app: self.app.to_string(),
             dyno: self.dyno.to_string(),
-            command: self.command.clone(),
-            size: Some("basic".into()),
+            command: self.one_off.as_ref().map(|(command, _)| command.clone()),
+            size: self.one_off.as_ref().map(|(_, size)| size.to_string()),
             state: state.to_string(),
             since: self.since,
             pid: self.pid,

@@ -13,12 +13,12 @@ use crate::config::SupervisorTimeouts;
 use crate::model::{DynoName, Exit, ProcessType};
 use crate::shutdown::Shutdown;
 use crate::supervisor::dyno::Dyno;
-use crate::supervisor::place::{Event, Orders, Place, State};
+use crate::supervisor::place::{Event, Orders, Place, State, WatchOrders};
 use crate::supervisor::ports::Ports;
 use crate::supervisor::program::Program;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::scripted::{Script, Scripts};
-use crate::supervisor::tests::{app_name, config, managed};
+use crate::supervisor::tests::{app_name, basic, config, managed};
 use crate::table::{Lease, Publisher, Standing};
 use crate::telemetry::{AppLog, Lines, Target};
 
@@ -45,6 +45,7 @@ fn orders(release: u64) -> Orders {
             release,
             command: format!("run v{release}"),
             dir: "/".into(),
+            size: basic(),
             config_vars: Arc::new(BTreeMap::new()),
         }),
         timeouts: SupervisorTimeouts {
@@ -54,6 +55,7 @@ fn orders(release: u64) -> Orders {
             cool_off_max: secs(10),
         },
         drain: secs(300),
+        watch: WatchOrders::default(),
         stop: false,
     }
 }
