@@ -159,6 +159,21 @@ pub const WORKERS_MAX: usize = 256;
 pub const FORMATION_MAX: u32 = 1000;
 /// What a configured backlog may be: a million waiting requests hold a million connections.
 pub const BACKLOG_MAX: u32 = 1_000_000;
+/// Bytes of memory that a size may have at least: a shell and an interpreter's first steps need half of it.
+pub const MEMORY_MIN: u64 = 16 << 20;
+/// And at most; what is more is a slip of the unit.
+pub const MEMORY_MAX: u64 = 16 << 40;
+/// The CPU quota of a size: the kernel's smallest is a millisecond of each 100, and no machine in sight has more
+/// than these.
+pub const CPUS: RangeInclusive<f64> = 0.01..=1024.0;
+/// Processes and threads of a size that says nothing of them (Heroku: Limits, those of `standard-1x`).
+pub const PROCESSES: u32 = 256;
+/// What a size may have at least: a shell, what it starts, and a few threads.
+pub const PROCESSES_MIN: u32 = 8;
+/// And at most; the kernel's own numbers end at four million for all dynos together.
+pub const PROCESSES_MAX: u32 = 1_000_000;
+/// Dollars a month of a size.
+pub const PRICE: RangeInclusive<f64> = 0.0..=1_000_000.0;
 /// Bytes of the configuration and of each file it names (Procfile, env file, pages).
 pub const CONFIG_FILE_MAX: u64 = 1024 * 1024;
 /// Bytes of a unix socket's path, without the NUL (sun_path of sockaddr_un).
@@ -263,6 +278,32 @@ pub const OUTPUT_HELD: usize = 16 * 1024;
 pub const OUTPUT_WINDOW: Duration = Duration::from_millis(100);
 /// How often the last count of dropped lines is tried to be said, an [`OUTPUT_WINDOW`] apart.
 pub const OUTPUT_LAST_TRIES: u32 = 10;
+
+// ---- one-off dynos -------------------------------------------------------------------------------------
+
+/// The numbers of one-off dynos: four digits, as on Heroku, and none that a formation could have.
+pub const ONE_OFF_NUMBERS: RangeInclusive<u32> = 1001..=9999;
+/// One-off dynos of one app at a time: more are a job that does not end.
+pub const ONE_OFFS_MAX: usize = 100;
+/// How long an attached one-off dyno waits for its client (R13). Commands come within milliseconds.
+pub const ATTACH_WAIT: Duration = Duration::from_secs(60);
+/// How often a process is told SIGHUP once its client has left, before it is R16 and stopped.
+pub const HANGUPS: u32 = 3;
+/// The time between two of them.
+pub const HANGUP_EVERY: Duration = Duration::from_secs(5);
+/// Signals of a client that wait to be passed on: somebody leans on Ctrl-C.
+pub const SIGNALS_WAITING: usize = 16;
+/// How often the wall clock is asked whether a job is due: their times are whole minutes.
+pub const JOBS_LOOK: Duration = Duration::from_secs(1);
+/// Missed runs of a job that are counted; whoever reads of more does not need the number.
+pub const MISSED_RUNS_COUNTED: usize = 1000;
+
+// ---- what is remembered --------------------------------------------------------------------------------
+
+/// How often what dynos used is booked. A daemon that is killed forgets what its own dynos used since.
+pub const BOOK_EVERY: Duration = Duration::from_secs(10);
+/// Tasks that may wait for the database: each is a moment's work, so that so many mean a disk that is stuck.
+pub const STORE_TASKS_MAX: usize = 256;
 
 const _: () = assert!(REQUEST_LINE_MAX < REQUEST_HEAD_MAX && REQUEST_HEAD_MAX <= SCRATCH);
 const _: () = assert!(READ_FIRST <= SCRATCH && RESPONSE_FIELD_MAX < RESPONSE_HEAD_MAX);

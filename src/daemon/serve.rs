@@ -15,8 +15,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::certs::{Acme, Certs, CertsError, Loaded};
 use crate::config::{Config, ConfigError};
-use crate::control::{ControlError, Doors, Notes, Phase, Running};
+use crate::control::{self, ControlError, Doors, Notes, Phase, Running};
 use crate::daemon::access_log::AccessLogError;
+use crate::daemon::books::keep_books;
+use crate::daemon::jobs::keep_jobs;
 use crate::daemon::notify::Notifier;
 use crate::daemon::reload::{Reloader, load};
 use crate::daemon::signals::{self, Ends};
@@ -25,6 +27,7 @@ use crate::daemon::watch::watch;
 use crate::daemon::{access_log, affinity_key, descriptors, inherited};
 use crate::router::{self, BindError, Router};
 use crate::shutdown::Shutdown;
+use crate::store::Store;
 use crate::supervisor::{Supervisor, SurvivorsError};
 use crate::telemetry::{self, AppLog, Lines, Target};
 
@@ -135,6 +138,7 @@ async fn build(
     notifier: &Notifier,
 ) -> Result<Arc<Running>, ServeError> {
     let Start { path, inherited, config, loaded, log, access_log } = start;
+    let app_log = log.clone();
     let connections_max = descriptors::raise();
     tracing::info!(
         "dynomesh {}: {}, apps: {}, workers: {}, connections at most: {connections_max}",
@@ -145,6 +149,7 @@ async fn build(
     );
     // The control socket comes first: where another dynomesh runs, no dyno is started.
     let doors = Doors::bind(&config.admin)?;
+    let store = Store::open(&config.state_dir)?;
     let certs = Certs::open(&config.state_dir, loaded)?;
     // Before the router, so that its first handshake has what is kept; what is missing is ordered as soon as
     // this task waits, when the router accepts.
@@ -180,17 +185,21 @@ async fn build(
     let running = Arc::new(Running {
         router,
         supervisor,
+        store,
         publisher,
         acme,
         recorded,
         access_log: access_log.clone(),
         config: ArcSwap::new(config),
         reloads,
+        shutdown: control.clone(),
         notes: Notes::default(),
     });
     running.enter(Phase::Serving);
     doors.serve(&running, control);
     control.spawn(watch(running.clone(), control.clone()));
+    control.spawn(keep_books(running.clone(), control.clone()));
+    control.spawn(keep_jobs(running.clone(), app_log, control.clone()));
     let reloader = Reloader::new(path.to_owned(), running.clone(), access_log, notifier.clone());
     control.spawn(reloader.run(hangups, requests, control.clone()));
     Ok(running)
@@ -223,7 +232,7 @@ async fn stop(running: Arc<Running>, dynos: &Shutdown, control: &Shutdown) {
         control.finished().await;
     }
     let running = Arc::into_inner(running).expect("every task of the control plane has ended");
-    let Running { router, supervisor, .. } = running;
+    let Running { router, supervisor, store, .. } = running;
     // It joins threads; meanwhile dynos that end are still seen to.
     let stopped = tokio::task::spawn_blocking(move || router.stop()).await;
     match stopped {
@@ -235,6 +244,7 @@ async fn stop(running: Arc<Running>, dynos: &Shutdown, control: &Shutdown) {
     tracing::info!("dynos: {left} to stop");
     dynos.begin();
     supervisor.stop().await;
+    control::book(&supervisor, &store).await;
     let left = supervisor.status().iter().filter(|dyno| dyno.pid.is_some()).count();
     tracing::info!("dynos: stopped, {left} left");
 }

@@ -5,6 +5,8 @@
 mod manager; // one loop owns what is wanted
 mod plan; // wanted against actual, as steps
 mod dyno; // the life
+mod one_off; // the life of a one-off dyno
+mod run; // what one-off dynos are asked for, and which live
 mod place; // what every part of one life has in hand
 mod running; // one process of a dyno, and how it ends
 mod cool_off; // how long after a crash
@@ -18,6 +20,7 @@ mod ports; // lent to web dynos
 mod output; // what dynos print
 mod routes; // what the table says
 mod status; // what people are told
+mod meter; // how long dynos ran
 mod metrics; // what is counted
 #[cfg(test)]
 mod scripted; // processes for tests
@@ -29,21 +32,26 @@ mod simulation; // any order of events
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, limits};
+use crate::model::{AppName, Usage};
 use crate::shutdown::Shutdown;
 use crate::table::Publisher;
 use crate::telemetry::AppLog;
 
 use manager::{Command, Manager, Means};
+use meter::Meter;
 use ports::Ports;
 use routes::Routes;
 use spawn::{Launcher, Spawn};
 use status::Board;
 use survivors::{Claim, Survivor};
 
+pub use one_off::Session;
+pub use program::{Ends, Streams};
+pub use run::{Begun, RunError, RunOrder, written_out};
 pub use status::DynoStatus;
 pub use survivors::SurvivorsError;
 
@@ -51,6 +59,7 @@ pub use survivors::SurvivorsError;
 pub struct Supervisor {
     routes: Arc<Routes>,
     board: Board,
+    meter: Meter,
     /// Unbounded: people send these, a few in a daemon's life.
     commands: mpsc::UnboundedSender<Command>,
     ended: CancellationToken,
@@ -113,13 +122,14 @@ impl Supervisor {
         shutdown: Shutdown,
     ) -> Self {
         metrics::describe();
-        let board = Board::default();
+        let (board, meter) = (Board::default(), Meter::default());
         let (commands, orders) = mpsc::unbounded_channel();
         let means = Means {
             spawn,
             ports: ports_of_this_process(),
             routes: routes.clone(),
             board: board.clone(),
+            meter: meter.clone(),
             log,
             shutdown: shutdown.clone(),
         };
@@ -129,7 +139,7 @@ impl Supervisor {
             Manager::run(means, survivors, orders).await;
             drop(end);
         });
-        let supervisor = Self { routes, board, commands, ended, shutdown, _claim: None };
+        let supervisor = Self { routes, board, meter, commands, ended, shutdown, _claim: None };
         supervisor.command(Command::Apply(config.clone()));
         supervisor
     }
@@ -143,6 +153,38 @@ impl Supervisor {
     /// Every dyno, those that are finishing included.
     pub fn status(&self) -> Vec<DynoStatus> {
         self.board.status(self.routes.external())
+    }
+
+    /// Begins a one-off dyno. One whose streams a client has waits for [`attach`](Self::attach).
+    pub async fn run(&self, order: RunOrder) -> Result<Begun, RunError> {
+        let (begun, answer) = oneshot::channel();
+        self.command(Command::Run(order, begun));
+        answer.await.unwrap_or(Err(RunError::Stopping))
+    }
+
+    /// Has a one-off dyno that waits for its client start, and gives that client its streams. `None`: there is
+    /// none of this name that waits, or it could not start.
+    pub async fn attach(&self, app: &AppName, dyno: &str) -> Option<Session> {
+        let (visitor, session) = oneshot::channel();
+        self.command(Command::Attach(app.clone(), dyno.to_owned(), visitor));
+        session.await.ok()
+    }
+
+    /// Stops a dyno by its name; one of a formation is replaced at once. `false`: there is none.
+    pub async fn stop_dyno(&self, app: &AppName, dyno: &str) -> bool {
+        let (stopped, answer) = oneshot::channel();
+        self.command(Command::StopDyno(app.clone(), dyno.to_owned(), stopped));
+        answer.await.unwrap_or(false)
+    }
+
+    /// What dynos used since the last call, and the Unix millisecond up to which it counts.
+    pub fn take_usage(&self) -> (Usage, u64) {
+        self.meter.take()
+    }
+
+    /// Takes back what could not be booked.
+    pub fn give_back_usage(&self, usage: Usage) {
+        self.meter.give_back(usage);
     }
 
     /// Stops every dyno (SIGTERM, then SIGKILL after its exit timeout, or at once when the shutdown is

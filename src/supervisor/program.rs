@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use crate::model::{AppName, DynoName};
+use crate::model::{AppName, DynoName, Size};
 
 /// What a dyno runs: one process type of one release.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub(crate) struct Program {
     pub(crate) command: String,
     /// Where it runs.
     pub(crate) dir: PathBuf,
+    /// What it may take.
+    pub(crate) size: Arc<Size>,
     /// The app's config vars.
     pub(crate) config_vars: Arc<BTreeMap<String, String>>,
 }

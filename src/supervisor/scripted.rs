@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
 use crate::model::Exit;
-use crate::supervisor::program::{Ends, ProcessId, Start};
+use crate::supervisor::program::{Ends, ProcessId, Start, Streams};
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
 
 /// What one process will do, counted from its start.
@@ -57,12 +57,14 @@ pub(crate) struct Scripts {
     pub(crate) starts: Arc<Mutex<Vec<Start>>>,
     /// The ports of the processes that live.
     pub(crate) ports: Arc<Mutex<BTreeSet<u16>>>,
+    /// What the processes were signalled for their clients.
+    pub(crate) signals: Arc<Mutex<Vec<i32>>>,
 }
 
 impl Scripts {
     pub(crate) fn new(scripts: &[Script]) -> Self {
         let scripts = Arc::new(Mutex::new(scripts.iter().copied().collect()));
-        Self { scripts, starts: Arc::default(), ports: Arc::default() }
+        Self { scripts, starts: Arc::default(), ports: Arc::default(), signals: Arc::default() }
     }
 
     /// What the next processes will do, in place of what was planned.
@@ -73,10 +75,22 @@ impl Scripts {
 
 impl Scripts {
     /// A process that follows this script from now on.
-    pub(crate) fn process(&self, script: Script, port: Option<u16>) -> Scripted {
-        let ports = self.ports.clone();
-        let (asked, came_up) = (watch::channel(None).0, Arc::default());
-        Scripted { script, born: Instant::now(), asked, port, ports, came_up }
+    pub(crate) fn process(
+        &self,
+        script: Script,
+        port: Option<u16>,
+        streams: Streams,
+    ) -> Scripted {
+        Scripted {
+            script,
+            born: Instant::now(),
+            asked: watch::channel(None).0,
+            port,
+            ports: self.ports.clone(),
+            came_up: Arc::default(),
+            streams,
+            signals: self.signals.clone(),
+        }
     }
 }
 
@@ -94,7 +108,7 @@ impl Spawn for Scripts {
         if let Some(port) = start.port {
             assert!(self.ports.lock().unwrap().insert(port), "port {port} is lent twice");
         }
-        Ok(self.process(script, start.port))
+        Ok(self.process(script, start.port, start.streams))
     }
 
     async fn cleared(&self) {}
@@ -110,6 +124,8 @@ pub(crate) struct Scripted {
     ports: Arc<Mutex<BTreeSet<u16>>>,
     /// Whether it was told that it is up.
     pub(crate) came_up: Arc<AtomicBool>,
+    streams: Streams,
+    signals: Arc<Mutex<Vec<i32>>>,
 }
 
 impl Drop for Scripted {
@@ -169,14 +185,24 @@ impl Process for Scripted {
     async fn output_settled(&self) {}
 
     async fn ends(&self) -> Option<Ends> {
-        None
+        if self.streams == Streams::Log {
+            return None;
+        }
+        let (output, _) = std::io::pipe().unwrap();
+        let (_, input) = std::io::pipe().unwrap();
+        Some(Ends::Pipes { input: input.into(), output: output.into() })
     }
 
     fn came_up(&self) {
         self.came_up.store(true, Ordering::Relaxed);
     }
 
-    fn signal(&self, _: Signal) {}
+    fn signal(&self, signal: Signal) {
+        self.signals.lock().unwrap().push(signal.as_raw());
+        if let (Signal::HUP, Some(after)) = (signal, self.script.heeds_sigterm) {
+            self.ask(Instant::now() + after, Exit::Signal(1));
+        }
+    }
 
     fn terminate(&self) {
         if let Some(after) = self.script.heeds_sigterm {

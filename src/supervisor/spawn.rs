@@ -351,6 +351,7 @@ mod tests {
                 release: 7,
                 command: command.into(),
                 dir,
+                size: basic(),
                 config_vars: Arc::new(config_vars.into()),
             }),
             port,

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::model::{AppName, DynoName, DynoState};
+use crate::model::{AppName, DynoName, DynoState, SizeName};
 use crate::supervisor::metrics;
 use crate::supervisor::place::{Event, State};
 use crate::supervisor::program::ProcessId;
@@ -20,6 +20,10 @@ pub struct DynoStatus {
     pub app: String,
     /// `web.1`
     pub dyno: String,
+    /// What a one-off dyno runs; a formation's runs what the Procfile says.
+    pub command: Option<String>,
+    /// The size of a one-off dyno; a formation's has what the file says.
+    pub size: Option<String>,
     /// `starting`, `up`, `crashed`, `down`; `external` where somebody else runs it.
     pub state: String,
     /// Unix seconds since when.
@@ -47,6 +51,7 @@ pub(crate) struct Board {
 struct Listed {
     app: AppName,
     dyno: DynoName,
+    one_off: Option<(String, SizeName)>,
     state: Option<State>,
     since: u64,
     /// It was there before this daemon: since when its first state holds.
@@ -57,11 +62,18 @@ struct Listed {
 }
 
 impl Board {
-    /// Lists a dyno that is about to live.
-    pub(crate) fn list(&self, id: u64, app: AppName, dyno: DynoName) {
+    /// Lists a dyno that is about to live; a one-off with its command and its size.
+    pub(crate) fn list(
+        &self,
+        id: u64,
+        app: AppName,
+        dyno: DynoName,
+        one_off: Option<(String, SizeName)>,
+    ) {
         let listed = Listed {
             app,
             dyno,
+            one_off,
             state: None,
             since: now(),
             before: None,
@@ -145,6 +157,8 @@ impl Listed {
         DynoStatus {
             app: self.app.to_string(),
             dyno: self.dyno.to_string(),
+            command: self.one_off.as_ref().map(|(command, _)| command.clone()),
+            size: self.one_off.as_ref().map(|(_, size)| size.to_string()),
             state: state.to_string(),
             since: self.since,
             pid: self.pid.get(),
@@ -161,6 +175,8 @@ fn external_status(app: &AppName, dyno: &Dyno) -> DynoStatus {
     DynoStatus {
         app: app.to_string(),
         dyno: dyno.name().to_string(),
+        command: None,
+        size: None,
         state: "external".into(),
         since: 0,
         pid: None,

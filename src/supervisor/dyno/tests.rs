@@ -14,12 +14,12 @@ use crate::config::SupervisorTimeouts;
 use crate::model::{DynoName, Exit, ProcessType};
 use crate::shutdown::Shutdown;
 use crate::supervisor::dyno::{Adopted, Dyno};
-use crate::supervisor::place::{Event, Orders, Place, State};
+use crate::supervisor::place::{Event, Orders, Place, State, WatchOrders};
 use crate::supervisor::ports::Ports;
 use crate::supervisor::program::Program;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::scripted::{Script, Scripts};
-use crate::supervisor::tests::{app_name, config, managed};
+use crate::supervisor::tests::{app_name, basic, config, managed};
 use crate::table::{Lease, Publisher, Standing};
 use crate::telemetry::{AppLog, Lines, Target};
 
@@ -46,6 +46,7 @@ fn orders(release: u64) -> Orders {
             release,
             command: format!("run v{release}"),
             dir: "/".into(),
+            size: basic(),
             config_vars: Arc::new(BTreeMap::new()),
         }),
         timeouts: SupervisorTimeouts {
@@ -55,6 +56,7 @@ fn orders(release: u64) -> Orders {
             cool_off_max: secs(10),
         },
         drain: secs(300),
+        watch: WatchOrders::default(),
         stop: false,
     }
 }

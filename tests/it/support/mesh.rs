@@ -37,6 +37,15 @@ pub(crate) struct Mesh {
     admin: SocketAddr,
 }
 
+/// A command that has ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// `None`: it was killed.
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
 #[derive(Default)]
 struct Log {
     lines: Mutex<Vec<String>>,
@@ -256,6 +265,19 @@ impl Mesh {
     pub(crate) async fn metric_becomes(&self, name: &str, labels: &[(&str, &str)], value: f64) {
         let what = format!("{name}{labels:?} to become {value}");
         becomes_true(&what, async || self.metrics().await.get(name, labels) == value).await;
+    }
+
+    // ---- commands ----------------------------------------------------------------------------------------
+
+    /// Runs a command that asks this daemon, to its end. Standard input is empty.
+    pub(crate) async fn command(&self, args: &[&str]) -> Ran {
+        #[expect(clippy::disallowed_methods, reason = "a test stands outside the house")]
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dynomesh"));
+        command.args(&args[..1]).arg("--config").arg(self.setup.file()).args(&args[1..]);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let output = within(&args.join(" "), command.output()).await.expect("run dynomesh");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ran { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
     }
 
     // ---- the log -----------------------------------------------------------------------------------------
