@@ -14,6 +14,9 @@ mod program; // what is started
 mod spawn; // the only place that makes processes
 mod group; // a dyno's processes together
 mod probe; // when a web dyno is ready
+mod health; // whether it is well
+mod turns; // how many are replaced at a time
+mod sleep; // when an app falls asleep, and when it wakes
 mod ports; // lent to web dynos
 mod output; // what dynos print
 mod routes; // what the table says
@@ -46,6 +49,7 @@ use routes::Routes;
 use spawn::{Launcher, Spawn};
 use status::Board;
 
+pub use manager::Which;
 pub use one_off::Session;
 pub use program::{Ends, Streams};
 pub use run::{Begun, RunError, RunOrder, written_out};
@@ -126,6 +130,13 @@ impl Supervisor {
         let (visitor, session) = oneshot::channel();
         self.command(Command::Attach(app.clone(), dyno.to_owned(), visitor));
         session.await.ok()
+    }
+
+    /// Restarts dynos of an app's formation, as a new release would. `false`: there are none.
+    pub async fn restart(&self, app: &AppName, which: Which) -> bool {
+        let (restarted, answer) = oneshot::channel();
+        self.command(Command::Restart(app.clone(), which, restarted));
+        answer.await.unwrap_or(false)
     }
 
     /// Stops a dyno by its name; one of a formation is replaced at once. `false`: there is none.

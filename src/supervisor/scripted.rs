@@ -2,14 +2,18 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http::StatusCode;
 use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
+use crate::config::HealthCheck;
 use crate::model::Exit;
+use crate::supervisor::health::Unwell;
 use crate::supervisor::program::{Ends, Start, Streams};
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
 
@@ -24,12 +28,20 @@ pub(crate) struct Script {
     pub(crate) heeds_sigterm: Option<Duration>,
     /// Whether the start itself fails.
     pub(crate) fails: bool,
+    /// From when until when it is not well.
+    pub(crate) unwell: Option<(Duration, Duration)>,
 }
 
 impl Script {
     pub(crate) fn listens(secs: u64) -> Self {
         let listens = Some(Duration::from_secs(secs));
-        Self { listens, exits: None, heeds_sigterm: Some(Duration::ZERO), fails: false }
+        Self {
+            listens,
+            exits: None,
+            heeds_sigterm: Some(Duration::ZERO),
+            fails: false,
+            unwell: None,
+        }
     }
 
     pub(crate) fn never_listens() -> Self {
@@ -44,6 +56,10 @@ impl Script {
         Self { exits: Some((Duration::from_secs(secs), exit)), ..self }
     }
 
+    pub(crate) fn unwell(self, from: u64, until: u64) -> Self {
+        Self { unwell: Some((Duration::from_secs(from), Duration::from_secs(until))), ..self }
+    }
+
     pub(crate) fn ignores_sigterm(self) -> Self {
         Self { heeds_sigterm: None, ..self }
     }
@@ -54,6 +70,7 @@ impl Script {
 pub(crate) struct Scripts {
     scripts: Arc<Mutex<VecDeque<Script>>>,
     pub(crate) starts: Arc<Mutex<Vec<Start>>>,
+    living: Arc<AtomicUsize>,
     /// The ports of the processes that live.
     pub(crate) ports: Arc<Mutex<BTreeSet<u16>>>,
     /// What the processes were signalled for their clients.
@@ -63,7 +80,18 @@ pub(crate) struct Scripts {
 impl Scripts {
     pub(crate) fn new(scripts: &[Script]) -> Self {
         let scripts = Arc::new(Mutex::new(scripts.iter().copied().collect()));
-        Self { scripts, starts: Arc::default(), ports: Arc::default(), signals: Arc::default() }
+        Self {
+            scripts,
+            starts: Arc::default(),
+            living: Arc::default(),
+            ports: Arc::default(),
+            signals: Arc::default(),
+        }
+    }
+
+    /// How many processes live.
+    pub(crate) fn living(&self) -> usize {
+        self.living.load(Ordering::Relaxed)
     }
 
     /// What the next processes will do, in place of what was planned.
@@ -86,7 +114,8 @@ impl Spawn for Scripts {
         if let Some(port) = start.port {
             assert!(self.ports.lock().unwrap().insert(port), "port {port} is lent twice");
         }
-        let (port, ports) = (start.port, self.ports.clone());
+        let (port, ports, living) = (start.port, self.ports.clone(), self.living.clone());
+        living.fetch_add(1, Ordering::Relaxed);
         Ok(Scripted {
             script,
             born: Instant::now(),
@@ -95,6 +124,7 @@ impl Spawn for Scripts {
             ports,
             streams: start.streams,
             signals: self.signals.clone(),
+            living,
         })
     }
 }
@@ -109,10 +139,12 @@ pub(crate) struct Scripted {
     ports: Arc<Mutex<BTreeSet<u16>>>,
     streams: Streams,
     signals: Arc<Mutex<Vec<i32>>>,
+    living: Arc<AtomicUsize>,
 }
 
 impl Drop for Scripted {
     fn drop(&mut self) {
+        self.living.fetch_sub(1, Ordering::Relaxed);
         if let Some(port) = self.port {
             self.ports.lock().unwrap().remove(&port);
         }
@@ -140,6 +172,15 @@ impl Process for Scripted {
         match self.script.listens {
             Some(after) => time::sleep_until(self.born + after).await,
             None => pending().await,
+        }
+    }
+
+    async fn well(&self, _: &HealthCheck) -> Result<(), Unwell> {
+        match self.script.unwell {
+            Some((from, until)) if (from..until).contains(&self.born.elapsed()) => {
+                Err(Unwell::Status(StatusCode::SERVICE_UNAVAILABLE))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -21,11 +21,12 @@ use rustix::process::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::config::limits;
+use crate::config::{HealthCheck, limits};
 use crate::init::{Init, descriptors_before_raise};
 use crate::model::Exit;
 use crate::shutdown::Shutdown;
 use crate::supervisor::group;
+use crate::supervisor::health::{self, Unwell};
 use crate::supervisor::output::{self, Output};
 use crate::supervisor::probe;
 use crate::supervisor::program::{Ends, Start};
@@ -46,6 +47,8 @@ pub(crate) trait Process: Send + Sync + 'static {
     fn pid(&self) -> Option<u32>;
     /// Returns once the leader's port accepts connections; never where it was lent none.
     fn listening(&self) -> impl Future<Output = ()> + Send;
+    /// Asks the leader at its port whether it is well; where it was lent none, it is.
+    fn well(&self, check: &HealthCheck) -> impl Future<Output = Result<(), Unwell>> + Send;
     /// Returns once the leader is gone.
     fn exited(&self) -> impl Future<Output = Exit> + Send;
     /// Returns once no process of the group is left. Wait for [`exited`](Self::exited) first.
@@ -252,6 +255,13 @@ impl Process for OsProcess {
         match self.port {
             Some(port) => probe::accepts(port).await,
             None => std::future::pending().await,
+        }
+    }
+
+    async fn well(&self, check: &HealthCheck) -> Result<(), Unwell> {
+        match self.port {
+            Some(port) => health::ask(port, check).await,
+            None => Ok(()),
         }
     }
 
