@@ -44,7 +44,9 @@ enum Command {
     Health(health::Health),
     Ps(ps::Ps),
     #[command(name = "ps:stop", visible_aliases = ["ps:kill", "stop", "kill"])]
-    Stop(run::Stop),
+    Stop(ps::Stop),
+    #[command(name = "ps:restart", visible_alias = "restart")]
+    Restart(ps::Restart),
     #[command(name = "ps:usage")]
     Usage(usage::Usage),
     Run(run::Run),
@@ -82,6 +84,7 @@ impl Command {
             Self::Health(health) => health.run(),
             Self::Ps(ps) => ps.run(),
             Self::Stop(stop) => stop.run(),
+            Self::Restart(restart) => restart.run(),
             Self::Usage(usage) => usage.run(),
             Self::Run(run) => run.run(),
             Self::RunDetached(run) => run.run(),
