@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::StatusCode;
+use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
 use crate::config::HealthCheck;
 use crate::model::Exit;
 use crate::supervisor::health::Unwell;
-use crate::supervisor::program::Start;
+use crate::supervisor::program::{Ends, ProcessId, Start, Streams};
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
 
 /// What one process will do, counted from its start.
@@ -73,6 +74,8 @@ pub(crate) struct Scripts {
     frozen: Arc<AtomicUsize>,
     /// The ports of the processes that live.
     pub(crate) ports: Arc<Mutex<BTreeSet<u16>>>,
+    /// What the processes were signalled for their clients.
+    pub(crate) signals: Arc<Mutex<Vec<i32>>>,
 }
 
 impl Scripts {
@@ -84,6 +87,7 @@ impl Scripts {
             living: Arc::default(),
             frozen: Arc::default(),
             ports: Arc::default(),
+            signals: Arc::default(),
         }
     }
 
@@ -103,6 +107,26 @@ impl Scripts {
     }
 }
 
+impl Scripts {
+    /// A process that follows this script from now on.
+    pub(crate) fn process(&self, script: Script, port: Option<u16>, streams: Streams) -> Scripted {
+        self.living.fetch_add(1, Ordering::Relaxed);
+        Scripted {
+            script,
+            born: Instant::now(),
+            asked: watch::channel(None).0,
+            port,
+            ports: self.ports.clone(),
+            came_up: Arc::default(),
+            streams,
+            signals: self.signals.clone(),
+            living: self.living.clone(),
+            frozen: self.frozen.clone(),
+            is_frozen: AtomicBool::new(false),
+        }
+    }
+}
+
 impl Spawn for Scripts {
     type Process = Scripted;
 
@@ -117,19 +141,10 @@ impl Spawn for Scripts {
         if let Some(port) = start.port {
             assert!(self.ports.lock().unwrap().insert(port), "port {port} is lent twice");
         }
-        let (port, ports, living) = (start.port, self.ports.clone(), self.living.clone());
-        living.fetch_add(1, Ordering::Relaxed);
-        Ok(Scripted {
-            script,
-            born: Instant::now(),
-            asked: watch::channel(None).0,
-            port,
-            ports,
-            living,
-            frozen: self.frozen.clone(),
-            is_frozen: AtomicBool::new(false),
-        })
+        Ok(self.process(script, start.port, start.streams))
     }
+
+    async fn cleared(&self) {}
 }
 
 /// A process that follows its script.
@@ -140,6 +155,10 @@ pub(crate) struct Scripted {
     asked: watch::Sender<Option<(Instant, Exit)>>,
     port: Option<u16>,
     ports: Arc<Mutex<BTreeSet<u16>>>,
+    /// Whether it was told that it is up.
+    pub(crate) came_up: Arc<AtomicBool>,
+    streams: Streams,
+    signals: Arc<Mutex<Vec<i32>>>,
     living: Arc<AtomicUsize>,
     frozen: Arc<AtomicUsize>,
     is_frozen: AtomicBool,
@@ -167,8 +186,10 @@ impl Scripted {
 }
 
 impl Process for Scripted {
-    fn pid(&self) -> Option<u32> {
-        Some(1)
+    fn pid(&self) -> ProcessId {
+        let pid = ProcessId::default();
+        pid.set(1);
+        pid
     }
 
     async fn listening(&self) {
@@ -218,6 +239,26 @@ impl Process for Scripted {
     fn thaw(&self) {
         if self.is_frozen.swap(false, Ordering::Relaxed) {
             self.frozen.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn ends(&self) -> Option<Ends> {
+        if self.streams == Streams::Log {
+            return None;
+        }
+        let (output, _) = std::io::pipe().unwrap();
+        let (_, input) = std::io::pipe().unwrap();
+        Some(Ends::Pipes { input: input.into(), output: output.into() })
+    }
+
+    fn came_up(&self) {
+        self.came_up.store(true, Ordering::Relaxed);
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.signals.lock().unwrap().push(signal.as_raw());
+        if let (Signal::HUP, Some(after)) = (signal, self.script.heeds_sigterm) {
+            self.ask(Instant::now() + after, Exit::Signal(1));
         }
     }
 

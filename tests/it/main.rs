@@ -33,4 +33,8 @@ mod acme; // automatic certificates
 mod dynos; // dynos that dynomesh runs, and their faults
 mod health; // dynos that are asked how they are
 mod sleep; // apps that sleep, dynos that are frozen
+mod ps; // dynos as commands show and change them
+mod usage; // how long dynos ran
+mod one_offs; // dynos for one command
+mod jobs; // what apps run by the clock
 mod operator; // start, check, stop

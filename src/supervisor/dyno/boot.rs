@@ -10,7 +10,7 @@ use crate::model::DynoAddr;
 use crate::supervisor::dyno::{Call, Dyno, Ran, Step, called};
 use crate::supervisor::metrics;
 use crate::supervisor::place::{State, seconds};
-use crate::supervisor::program::Start;
+use crate::supervisor::program::{Start, Streams};
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
 use crate::table::Dyno as Record;
@@ -74,6 +74,7 @@ impl<S: Spawn> Dyno<S> {
             dyno: self.place.dyno.clone(),
             program,
             port: port.as_ref().map(|port| port.number()),
+            streams: Streams::Log,
         };
         let started = Instant::now();
         let process = self.spawn.spawn(&start)?;
