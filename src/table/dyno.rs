@@ -222,6 +222,8 @@ impl Drop for Lease {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+
     use super::*;
     use crate::model::ProcessType;
 
@@ -248,6 +250,11 @@ mod tests {
     #[test]
     fn records_keep_to_their_own_cache_lines() {
         assert_eq!(align_of::<Dyno>(), 128);
+        // What each request reads and writes is in one of the two.
+        let line = offset_of!(Dyno, lease) / 64;
+        let hot =
+            [offset_of!(Dyno, quarantined_until), offset_of!(Dyno, uses), offset_of!(Dyno, share)];
+        assert_eq!(hot.map(|offset| offset / 64), [line; 3]);
     }
 
     #[tokio::test]

@@ -155,7 +155,12 @@ impl<S: Spawn> Dyno<S> {
             };
         }
         self.leave();
+        self.await_leaving().await;
+    }
+
+    async fn await_leaving(&mut self) {
         for leaving in self.leaving.drain(..) {
+            // A panic in it has been logged.
             let _ = leaving.await;
         }
     }
