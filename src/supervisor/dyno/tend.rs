@@ -98,9 +98,13 @@ struct Warming {
 }
 
 impl Tending {
-    pub(super) fn begin(place: &Place, record: Option<&Record>) -> Self {
+    /// `slow_start`: over how long its share of requests grows.
+    pub(super) fn begin(
+        place: &Place,
+        record: Option<&Record>,
+        slow_start: Option<Duration>,
+    ) -> Self {
         let since = Instant::now();
-        let slow_start = place.orders.borrow().slow_start;
         if let (Some(record), Some(_)) = (record, slow_start) {
             record.set_share(limits::SHARE_FIRST);
         }
