@@ -273,6 +273,11 @@ pub const KILL_WAIT: Duration = Duration::from_secs(5);
 pub const GROUP_LOOK_FIRST: Duration = Duration::from_millis(5);
 /// See [`GROUP_LOOK_FIRST`].
 pub const GROUP_LOOK_MAX: Duration = Duration::from_millis(160);
+/// How often a dyno's memory and load are looked at (Heroku: log-runtime-metrics).
+pub const METRICS_TICK: Duration = Duration::from_secs(20);
+/// Tasks of a dyno that are looked at for its load, each a read of a line in /proc. Whoever has more of them has
+/// a load that is beyond reading.
+pub const LOAD_TASKS_MAX: usize = 1024;
 /// How long the line that a process exited waits for the last output to be printed before it.
 pub const OUTPUT_SETTLE: Duration = Duration::from_millis(25);
 /// How long output is still read once the process is gone. Whoever left the process group and kept standard

@@ -1,13 +1,14 @@
 //! What runs first inside a dyno: `dynomesh init`, between the daemon's spawn and the app's own command.
 //!
 //! The daemon starts dynos by posix_spawn, which copies no page tables but can set little up; what is missing
-//! is done here, in a small process of its own: tie the dyno's life to the daemon's, give back the
+//! is done here, in a small process of its own: tie the dyno's life to the daemon's, enter its control groups, give back the
 //! descriptor limit that the daemon raised for itself, become the shell that runs the command. No threads,
 //! no runtime, nothing allocated that matters.
 
 mod command_line; // how the daemon and its init understand each other
 mod descriptors; // the limit on open files: raised for the daemon, given back to dynos
 
+use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -35,6 +36,9 @@ fn prepare(init: &Init) -> io::Result<()> {
         if getppid().is_none_or(|now| now.as_raw_nonzero().get() != parent) {
             return Err(io::Error::other("the daemon is gone"));
         }
+    }
+    for dir in &init.cgroups {
+        fs::write(dir.join("cgroup.procs"), "0")?;
     }
     init.descriptors.map_or(Ok(()), descriptors::lower)
 }

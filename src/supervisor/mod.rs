@@ -11,6 +11,10 @@ mod cool_off; // how long after a crash
 mod program; // what is started
 mod spawn; // the only place that makes processes
 mod group; // a dyno's processes together
+mod cgroup; // what holds them to their size
+mod watch; // what they take: R14, R15, runtime metrics
+mod load; // averages of their load
+mod figures; // the same, as it is shown
 mod probe; // when a web dyno is ready
 mod health; // whether it is well
 mod turns; // how many are replaced at a time
@@ -38,12 +42,14 @@ use crate::shutdown::Shutdown;
 use crate::table::Publisher;
 use crate::telemetry::AppLog;
 
+use cgroup::Cgroups;
 use manager::{Command, Manager, Means};
 use ports::Ports;
 use routes::Routes;
 use spawn::{Launcher, Spawn};
 use status::Board;
 
+pub use figures::DynoUsage;
 pub use status::DynoStatus;
 
 /// The running dyno manager.
@@ -62,7 +68,11 @@ impl Supervisor {
     pub fn start(config: &Arc<Config>, log: AppLog, shutdown: Shutdown) -> (Self, Arc<Publisher>) {
         // Where the system does not say, `DYNOMESH` and the shell's search path are as good a guess as any.
         let binary = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("dynomesh"));
-        let launcher = Launcher::through_init(binary, log.clone(), shutdown.clone());
+        let cgroups = Cgroups::start(&config.state_dir);
+        if let Some(cgroups) = &cgroups {
+            shutdown.spawn(cgroup::sweep(cgroups.leftovers(|_| false)));
+        }
+        let launcher = Launcher::through_init(binary, cgroups, log.clone(), shutdown.clone());
         Self::start_with(launcher, config, log, shutdown)
     }
 

@@ -15,11 +15,14 @@ use crate::supervisor::place::{Place, seconds};
 use crate::supervisor::ports::LentPort;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::spawn::Process;
+use crate::supervisor::watch::Watch;
 use crate::table::Dyno;
 
 /// One process of a dyno.
 pub(crate) struct Running<P> {
-    pub(crate) process: P,
+    pub(crate) process: Arc<P>,
+    /// Over what it takes.
+    pub(crate) watch: Watch,
     /// Web only.
     pub(crate) record: Option<Arc<Dyno>>,
     pub(crate) started: Instant,
@@ -141,6 +144,7 @@ impl<P: Process> Running<P> {
 
     async fn say_exit(&self, place: &Place, exit: Exit) {
         self.process.output_settled().await;
+        self.watch.conclude(&*self.process, place);
         place.say(format_args!("Process exited with status {}", exit.shell_status()));
     }
 

@@ -12,6 +12,7 @@ use tokio::time::{self, Instant};
 
 use crate::config::HealthCheck;
 use crate::model::Exit;
+use crate::supervisor::cgroup::Usage;
 use crate::supervisor::health::Unwell;
 use crate::supervisor::program::Start;
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
@@ -29,6 +30,8 @@ pub(crate) struct Script {
     pub(crate) fails: bool,
     /// From when until when it is not well.
     pub(crate) unwell: Option<(Duration, Duration)>,
+    /// What it takes so long after its start.
+    pub(crate) takes: Option<fn(u64) -> Usage>,
 }
 
 impl Script {
@@ -40,6 +43,7 @@ impl Script {
             heeds_sigterm: Some(Duration::ZERO),
             fails: false,
             unwell: None,
+            takes: None,
         }
     }
 
@@ -57,6 +61,11 @@ impl Script {
 
     pub(crate) fn unwell(self, from: u64, until: u64) -> Self {
         Self { unwell: Some((Duration::from_secs(from), Duration::from_secs(until))), ..self }
+    }
+
+    /// By seconds after its start.
+    pub(crate) fn takes(self, takes: fn(u64) -> Usage) -> Self {
+        Self { takes: Some(takes), ..self }
     }
 
     pub(crate) fn ignores_sigterm(self) -> Self {
@@ -153,6 +162,18 @@ impl Scripted {
 impl Process for Scripted {
     fn pid(&self) -> Option<u32> {
         Some(1)
+    }
+
+    fn id(&self) -> &str {
+        "0-1"
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.script.takes.map(|takes| takes(self.born.elapsed().as_secs()))
+    }
+
+    fn runnable(&self) -> u32 {
+        1
     }
 
     async fn listening(&self) {

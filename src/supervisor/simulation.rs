@@ -71,6 +71,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         heeds_sigterm: heeds_sigterm.map(Duration::from_secs),
         fails,
         unwell: None,
+        takes: None,
     });
     prop_oneof![
         3 => prop::option::weighted(0.9, wanted).prop_map(Step::Reload),

@@ -25,6 +25,7 @@ use crate::config::{HealthCheck, limits};
 use crate::init::{Init, descriptors_before_raise};
 use crate::model::Exit;
 use crate::shutdown::Shutdown;
+use crate::supervisor::cgroup::{Cgroups, Group, Usage};
 use crate::supervisor::group;
 use crate::supervisor::health::{self, Unwell};
 use crate::supervisor::output::{self, Output};
@@ -45,6 +46,12 @@ pub(crate) trait Spawn: Clone + Send + Sync + 'static {
 pub(crate) trait Process: Send + Sync + 'static {
     /// The operating system's number of its leader.
     fn pid(&self) -> Option<u32>;
+    /// Tells it from all others that there ever were: `HEROKU_DYNO_ID`, a UUID.
+    fn id(&self) -> &str;
+    /// What the process and all that it started take; absent where nobody counts it.
+    fn usage(&self) -> Option<Usage>;
+    /// How many of them run or wait for a CPU at this moment.
+    fn runnable(&self) -> u32;
     /// Returns once the leader's port accepts connections; never where it was lent none.
     fn listening(&self) -> impl Future<Output = ()> + Send;
     /// Asks the leader at its port whether it is well; where it was lent none, it is.
@@ -68,6 +75,8 @@ pub(crate) enum SpawnError {
     NoPort,
     #[error("the app's directory {0} is not there")]
     NoDirectory(PathBuf),
+    #[error("make its control group: {0}")]
+    Group(io::Error),
     #[error("start {program}: {source}")]
     Spawn { program: PathBuf, source: io::Error },
     #[error("watch the process: {0}")]
@@ -86,6 +95,8 @@ struct LauncherParts {
     args: Vec<OsString>,
     /// `DYNOMESH` in the dynos' environment.
     binary: PathBuf,
+    /// Absent where the host gives us none.
+    cgroups: Option<Cgroups>,
     log: AppLog,
     shutdown: Shutdown,
 }
@@ -98,20 +109,26 @@ impl Launcher {
     ///
     /// Dynos die with the *thread* that started them (that is how Linux has it): use it on threads that live as
     /// long as the daemon.
-    pub(crate) fn through_init(binary: PathBuf, log: AppLog, shutdown: Shutdown) -> Self {
+    pub(crate) fn through_init(
+        binary: PathBuf,
+        cgroups: Option<Cgroups>,
+        log: AppLog,
+        shutdown: Shutdown,
+    ) -> Self {
         let mut args = vec!["init".into()];
         args.extend(Init::options(std::process::id(), descriptors_before_raise()));
-        Self::new(binary.clone(), args, binary, log, shutdown)
+        Self::new(binary.clone(), args, binary, cgroups, log, shutdown)
     }
 
     fn new(
         program: PathBuf,
         args: Vec<OsString>,
         binary: PathBuf,
+        cgroups: Option<Cgroups>,
         log: AppLog,
         shutdown: Shutdown,
     ) -> Self {
-        Self { inner: Arc::new(LauncherParts { program, args, binary, log, shutdown }) }
+        Self { inner: Arc::new(LauncherParts { program, args, binary, cgroups, log, shutdown }) }
     }
 }
 
@@ -119,23 +136,29 @@ impl Spawn for Launcher {
     type Process = OsProcess;
 
     fn spawn(&self, start: &Start) -> Result<OsProcess, SpawnError> {
-        let LauncherParts { program, args, binary, log, shutdown } = &*self.inner;
+        let LauncherParts { program, args, binary, cgroups, log, shutdown } = &*self.inner;
         let dir = &start.program.dir;
         if !dir.is_dir() {
             return Err(SpawnError::NoDirectory(dir.clone()));
         }
         let failed = |source| SpawnError::Spawn { program: program.clone(), source };
+        let id = dyno_id(u128::from(random()) << 64 | u128::from(random()));
+        let size = &start.program.size;
+        let group = cgroups.as_ref().map(|it| it.make(&id, &size.limits)).transpose();
+        let group = group.map_err(SpawnError::Group)?;
         // One pipe for both, so that lines stay in the order in which they were printed.
         let (output, stdout) = io::pipe().map_err(failed)?;
         let stderr = stdout.try_clone().map_err(failed)?;
         #[expect(clippy::disallowed_methods, reason = "the only place that makes processes")]
         let mut command = Command::new(program);
         command
-            .args(args)
+            .args(args.first())
+            .args(Init::cgroups(group.iter().flat_map(Group::dirs)))
+            .args(args.iter().skip(1))
             .arg(&start.program.command)
             .current_dir(dir)
             .env_clear()
-            .envs(environment(start, binary, |name| std::env::var_os(name)))
+            .envs(environment(start, &id, binary, |name| std::env::var_os(name)))
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(stderr)
@@ -145,12 +168,13 @@ impl Spawn for Launcher {
         drop(command);
         let output =
             output::carry(output.into(), start, log, shutdown).map_err(SpawnError::Watch)?;
-        OsProcess::new(child.id(), start.port, output)
+        OsProcess::new(child.id(), id, start.port, output, group)
     }
 }
 
 fn environment(
     start: &Start,
+    id: &str,
     binary: &Path,
     inherited: impl Fn(&str) -> Option<OsString>,
 ) -> BTreeMap<OsString, OsString> {
@@ -172,7 +196,7 @@ fn environment(
     set("DYNO", &start.dyno.to_string());
     set("HEROKU_APP_NAME", &start.app.as_str());
     set("HEROKU_RELEASE_VERSION", &format!("v{}", start.program.release));
-    set("HEROKU_DYNO_ID", &dyno_id(u128::from(random()) << 64 | u128::from(random())));
+    set("HEROKU_DYNO_ID", &id);
     set("DYNOMESH", &binary);
     variables
 }
@@ -195,16 +219,24 @@ pub(crate) struct OsProcess {
     group: Pid,
     pidfd: AsyncFd<OwnedFd>,
     exit: OnceLock<Exit>,
+    id: String,
     port: Option<u16>,
     output: Output,
+    cgroup: Option<Group>,
 }
 
 impl OsProcess {
-    fn new(pid: u32, port: Option<u16>, output: Output) -> Result<Self, SpawnError> {
+    fn new(
+        pid: u32,
+        id: String,
+        port: Option<u16>,
+        output: Output,
+        cgroup: Option<Group>,
+    ) -> Result<Self, SpawnError> {
         let invalid = || SpawnError::Watch(io::ErrorKind::InvalidData.into());
         let group = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(invalid)?;
         match watch(group) {
-            Ok(pidfd) => Ok(Self { group, pidfd, exit: OnceLock::new(), port, output }),
+            Ok(pidfd) => Ok(Self { group, pidfd, exit: OnceLock::new(), id, port, output, cgroup }),
             Err(error) => {
                 // Nobody would hear of its end, so it must not live. It stays a zombie.
                 group::signal(group, Signal::KILL);
@@ -247,6 +279,18 @@ impl Process for OsProcess {
         u32::try_from(self.group.as_raw_nonzero().get()).ok()
     }
 
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.cgroup.as_ref().map(Group::usage)
+    }
+
+    fn runnable(&self) -> u32 {
+        self.cgroup.as_ref().map_or(0, Group::runnable)
+    }
+
     async fn listening(&self) {
         match self.port {
             Some(port) => probe::accepts(port).await,
@@ -282,6 +326,8 @@ impl Process for OsProcess {
         let reap = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), reap);
         group::gone(self.group).await;
+        // Whoever left the process group is in it still; then it goes with the last of them.
+        let _ = self.cgroup.as_ref().map(Group::remove);
     }
 
     async fn output_settled(&self) {
@@ -343,6 +389,7 @@ mod tests {
                 program.into(),
                 vec!["-c".into()],
                 "/opt/dynomesh".into(),
+                None,
                 log.clone(),
                 shutdown.clone(),
             );
@@ -458,7 +505,7 @@ mod tests {
         let inherited = |name: &str| {
             (name == "PATH" || name == "HOME").then(|| format!("daemon's {name}").into())
         };
-        let of = |start: &Start| environment(start, Path::new("/opt/dynomesh"), inherited);
+        let of = |start: &Start| environment(start, "0-1", Path::new("/opt/dynomesh"), inherited);
         let mut start = start("x", "/".into(), None);
         start.program = Arc::new(Program {
             config_vars: Arc::new(
@@ -473,11 +520,7 @@ mod tests {
         assert_eq!(value("DYNO"), Some("web.2"));
         assert_eq!(value("DYNOMESH"), Some("/opt/dynomesh"));
         assert_eq!(value("PORT"), None, "only web dynos are lent one");
-        let ids = [value("HEROKU_DYNO_ID").unwrap().to_owned(), {
-            let again = of(&start);
-            again[OsStr::new("HEROKU_DYNO_ID")].to_str().unwrap().to_owned()
-        }];
-        assert_ne!(ids[0], ids[1]);
+        assert_eq!(value("HEROKU_DYNO_ID"), Some("0-1"));
     }
 
     #[test]

@@ -8,12 +8,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::model::{AppName, DynoName, DynoState};
+use crate::supervisor::figures::DynoUsage;
 use crate::supervisor::metrics;
 use crate::supervisor::place::{Event, State};
 use crate::table::Dyno;
 
 /// What the supervisor knows of one dyno, for people and for `/debug/dynos`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct DynoStatus {
     /// The app.
     pub app: String,
@@ -35,6 +36,8 @@ pub struct DynoStatus {
     pub quarantined_until: u32,
     /// Starts after a crash.
     pub restarts: u32,
+    /// What its processes take, where they are in a control group.
+    pub usage: Option<DynoUsage>,
 }
 
 /// Every dyno that lives, those that are finishing included. Cheap to clone.
@@ -51,13 +54,22 @@ struct Listed {
     pid: Option<u32>,
     record: Option<Arc<Dyno>>,
     restarts: u32,
+    usage: Option<Box<DynoUsage>>,
 }
 
 impl Board {
     /// Lists a dyno that is about to live.
     pub(crate) fn list(&self, id: u64, app: AppName, dyno: DynoName) {
-        let listed =
-            Listed { app, dyno, state: None, since: now(), pid: None, record: None, restarts: 0 };
+        let listed = Listed {
+            app,
+            dyno,
+            state: None,
+            since: now(),
+            pid: None,
+            record: None,
+            restarts: 0,
+            usage: None,
+        };
         self.dynos().insert(id, listed);
     }
 
@@ -77,7 +89,13 @@ impl Board {
             }
             Event::Started { pid, record } => {
                 if let Some(listed) = dynos.get_mut(&id) {
-                    (listed.pid, listed.record) = (*pid, record.clone());
+                    (listed.pid, listed.record, listed.usage) = (*pid, record.clone(), None);
+                }
+            }
+            Event::Took { pid, usage } => {
+                // One that is leaving, or that may become the dyno, does not count.
+                if let Some(listed) = dynos.get_mut(&id).filter(|it| it.pid == *pid) {
+                    listed.usage = Some(usage.clone());
                 }
             }
         }
@@ -104,7 +122,7 @@ impl Listed {
             self.restarts += 1;
         }
         if matches!(state, State::Crashed | State::Asleep) {
-            (self.pid, self.record) = (None, None);
+            (self.pid, self.record, self.usage) = (None, None, None);
         }
         if self.state.map(State::outward) != Some(state.outward()) {
             self.count(-1.0);
@@ -135,6 +153,7 @@ impl Listed {
             lingering: record.map_or(0, |record| record.lingering().load(Ordering::Relaxed)),
             quarantined_until: record.map_or(0, Dyno::quarantined_until),
             restarts: self.restarts,
+            usage: self.usage.as_deref().cloned(),
         }
     }
 }
@@ -151,6 +170,7 @@ fn external_status(app: &AppName, dyno: &Dyno) -> DynoStatus {
         lingering: dyno.lingering().load(Ordering::Relaxed),
         quarantined_until: dyno.quarantined_until(),
         restarts: 0,
+        usage: None,
     }
 }
 

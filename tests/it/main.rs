@@ -31,4 +31,5 @@ mod reload; // one configuration for another
 mod certs; // certificates by name
 mod acme; // automatic certificates
 mod dynos; // dynos that dynomesh runs, and their faults
+mod sizes; // what dynos may take
 mod operator; // start, check, stop

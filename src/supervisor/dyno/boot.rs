@@ -1,6 +1,7 @@
 //! *Starting*: from the start of a process until it is ready.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{self, Instant};
@@ -13,6 +14,7 @@ use crate::supervisor::place::{State, seconds};
 use crate::supervisor::program::Start;
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
+use crate::supervisor::watch::Watch;
 use crate::table::Dyno as Record;
 
 impl<S: Spawn> Dyno<S> {
@@ -76,12 +78,13 @@ impl<S: Spawn> Dyno<S> {
             port: port.as_ref().map(|port| port.number()),
         };
         let started = Instant::now();
-        let process = self.spawn.spawn(&start)?;
+        let process = Arc::new(self.spawn.spawn(&start)?);
+        let watch = Watch::start(&process, &self.place, start.program.size.limits.memory);
         let record = start.port.map(|port| {
             let addr = DynoAddr::Tcp((Ipv4Addr::LOCALHOST, port).into());
             Record::new(self.place.dyno.clone(), addr, true)
         });
-        Ok(Running { process, record, started, routes: self.routes.clone(), _port: port })
+        Ok(Running { process, watch, record, started, routes: self.routes.clone(), _port: port })
     }
 
     pub(super) fn note_boot(&self, running: &Running<S::Process>) {

@@ -47,6 +47,7 @@ impl<S: Spawn> Dyno<S> {
                     running = old;
                     self.turn = None;
                     tending.begin_anew(&self.place);
+                    running.watch.begin_anew();
                 }
             }
         }
