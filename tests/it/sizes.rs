@@ -32,9 +32,12 @@ fn shop_and(other: &str, lines: &str) -> Setup {
         .table("sizes.nap", NAP)
 }
 
+/// A request that is not repeated when its dyno dies.
 async fn ask(mesh: &Mesh, app: &str, target: &str) -> Answer {
     let mut client = mesh.client().await;
-    client.send(format!("GET {target} HTTP/1.1\r\nHost: {app}.localhost\r\n\r\n")).await;
+    let head =
+        format!("POST {target} HTTP/1.1\r\nHost: {app}.localhost\r\nContent-Length: 0\r\n\r\n");
+    client.send(head).await;
     client.answer().await
 }
 
@@ -126,7 +129,7 @@ async fn a_memory_hog_is_told_of_then_killed_and_its_neighbour_does_not_notice()
     assert_eq!(scrape.get("dynomesh_errors_total", &[("app", "hog"), ("code", "R15")]), 1.0);
     assert!(scrape.get("dynomesh_errors_total", &[("app", "hog"), ("code", "R14")]) >= 1.0);
     assert!(scrape.get("dynomesh_dyno_oom_kills_total", &[("app", "hog")]) >= 1.0);
-    assert_eq!(scrape.find("dynomesh_dyno_memory_bytes", &rss), None, "gone with its process");
+    assert!(scrape.get("dynomesh_dyno_memory_bytes", &rss) < 40e6, "what it took went with it");
     let tally = load.stop().await;
     assert!(tally.fine > 0 && (tally.refused, tally.broken) == (0, 0), "{tally:?}");
 }
