@@ -102,6 +102,9 @@ impl AppSummary {
             SourceSummary::External(dynos) => line(out, "dynos", &dynos.join(", "))?,
             SourceSummary::Blank => line(out, "dynos", "none: requests are answered with H81")?,
         }
+        for (name, job) in &self.jobs {
+            line(out, "job", &format!("{name}: {job}"))?;
+        }
         let defaults = Self::default_settings();
         for (key, value) in &self.settings {
             if defaults.get(key).is_none_or(|default| default != value) {

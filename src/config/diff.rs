@@ -143,6 +143,9 @@ fn diff_acme(diff: &mut Diff, old: Option<&Settings>, new: Option<&Settings>) {
 fn diff_app(diff: &mut Diff, name: &str, old: &AppSummary, new: &AppSummary) {
     diff.items(&format!("app {name}: domain"), &old.domains, &new.domains);
     diff_source(diff, name, old, new);
+    for (job, old, new) in differing(&old.jobs, &new.jobs) {
+        diff.changed(&format!("app {name}: job {job:?}"), text(old), text(new));
+    }
     for (key, old, new) in differing(&old.settings, &new.settings) {
         // What only one of two kinds of source has comes and goes with it.
         if let (Some(old), Some(new)) = (old, new) {
@@ -399,6 +402,29 @@ mod tests {
                 "~ app shop: size: basic → eco",
             ]
         );
+    }
+
+    #[test]
+    fn changes_of_jobs_are_lines_too() {
+        let job = |lines: &str| format!("[[apps.shop.jobs]]\n{lines}\n");
+        let old = job("command = 'a'\nevery = '10m'") + &job("command = 'b'\nevery = '1d'");
+        let new = job("command = 'b'\nevery = '1d'\nat = '03:30'\noverlap = true")
+            + &job("name = 'c'\ncommand = 'd'\ncron = '0 * * * *'\nsize = 'eco'");
+        let app = "[apps.shop]\ndir = 'shop'\n";
+        let fixture = Fixture::new(&(app.to_owned() + &old), &[("shop/Procfile", "web: serve\n")]);
+        let old = Summary::of(&fixture.loaded());
+        std::fs::write(fixture.path("dynomesh.toml"), app.to_owned() + &new).unwrap();
+        let new = Summary::of(&fixture.loaded());
+        assert_eq!(
+            diff(&old, &new).to_string().lines().collect::<Vec<_>>(),
+            [
+                "~ app shop: job \"a\": every 10m → nothing",
+                "~ app shop: job \"b\": every 1d → every 1d at 03:30, may overlap",
+                "~ app shop: job \"c\": nothing → cron 0 * * * *, eco, d",
+            ]
+        );
+        let described = new.describe();
+        assert!(described.contains("\n  job          c: cron 0 * * * *, eco, d\n"), "{described}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod resolve_endpoints; // the same for where the router listens
 mod resolve_certs; // the same for certificates
 mod resolve_sizes; // the same for sizes of dynos
 mod resolve_app; // the same for one app
+mod resolve_jobs; // the same for what it runs by the clock
 mod resolve_upkeep; // the same for how its dynos are looked after
 mod claims; // which app a domain belongs to
 mod values; // single values: timers, addresses, choices
@@ -37,5 +38,5 @@ pub use problem::{ConfigError, ConfigProblem, Remark};
 pub use summary::{AppSummary, SourceSummary, Summary};
 pub use used::{
     AccessLog, AcmeConfig, AdminConfig, AppConfig, AppSource, CertFiles, CertSource, Config,
-    HealthCheck, ManagedApp, Notes, RouterConfig, SupervisorTimeouts, Upkeep,
+    HealthCheck, JobConfig, ManagedApp, Notes, RouterConfig, SupervisorTimeouts, Upkeep,
 };

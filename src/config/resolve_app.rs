@@ -10,6 +10,7 @@ use crate::config::claims::Claims;
 use crate::config::findings::Findings;
 use crate::config::nearest::nearest;
 use crate::config::procfile::{self, Procfile};
+use crate::config::resolve_jobs::resolve_jobs;
 use crate::config::resolve_sizes::size_named;
 use crate::config::resolve_upkeep::upkeep;
 use crate::config::values::{
@@ -66,6 +67,7 @@ pub(crate) fn resolve_app(
         acme: written.acme.unwrap_or(defaults::ACME_OF_APP),
         policy: resolver.policy(findings, timeouts),
         source: resolver.source(findings),
+        jobs: resolve_jobs(findings, &resolver.key("jobs"), written, sizes),
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::config_var::fingerprint;
 use crate::config::{
     AccessLog, AcmeConfig, AppConfig, AppSource, CertFiles, CertSource, Config, HealthCheck,
-    ManagedApp, RouterConfig, SupervisorTimeouts, Upkeep,
+    JobConfig, ManagedApp, RouterConfig, SupervisorTimeouts, Upkeep,
 };
 use crate::config::{bytes, defaults, duration};
 use crate::model::{
@@ -74,6 +74,8 @@ pub struct AppSummary {
     pub timeouts: BTreeMap<String, String>,
     /// Where its dynos come from.
     pub source: SourceSummary,
+    /// What it runs by the clock, each as one text, by name.
+    pub jobs: BTreeMap<String, String>,
 }
 
 /// Where an app's dynos come from.
@@ -207,7 +209,8 @@ fn sum_up(config: &Config, name: &AppName, app: &AppConfig) -> AppSummary {
         AppSource::External(dynos) => SourceSummary::External(texts(dynos)),
         AppSource::Blank => SourceSummary::Blank,
     };
-    AppSummary { domains, settings, timeouts, source }
+    let jobs = app.jobs.iter().map(job).collect();
+    AppSummary { domains, settings, timeouts, source, jobs }
 }
 
 // The structs are taken apart in full below, so that a field that is added does not compile until it is
@@ -339,6 +342,14 @@ fn traffic_limits(limits: &TrafficLimits) -> String {
     .filter_map(|(key, limit)| limit.map(|limit| format!("{key} {limit}")))
     .collect();
     if limits.is_empty() { "none".into() } else { limits.join(", ") }
+}
+
+fn job(job: &JobConfig) -> (String, String) {
+    let JobConfig { name, command, schedule, size, overlap } = job;
+    let size = size.as_ref().map_or(String::new(), |size| format!(", {}", size.name));
+    let overlap = if *overlap { ", may overlap" } else { "" };
+    let command = if name == command { String::new() } else { format!(", {command}") };
+    (name.clone(), format!("{schedule}{size}{overlap}{command}"))
 }
 
 fn cert_source(source: &CertSource) -> String {

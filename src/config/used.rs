@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::ConfigProblem;
 use crate::config::config_var::Redacted;
+use crate::config::{ConfigProblem, defaults};
 use crate::model::{
     AppName, AppPolicy, Domain, DynoAddr, Endpoint, Formation, ListenAddr, ListenerPolicy,
-    ProcessType, Size, Sizes,
+    ProcessType, Schedule, Size, Sizes,
 };
 
 /// Everything `serve` needs to know.
@@ -135,6 +135,23 @@ pub struct AppConfig {
     pub policy: AppPolicy,
     /// Where its dynos come from.
     pub source: AppSource,
+    /// What it runs by the clock, in the order of the file; no name twice.
+    pub jobs: Vec<JobConfig>,
+}
+
+/// `[[apps.NAME.jobs]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobConfig {
+    /// What it is remembered by: its command, where it has no name of its own.
+    pub name: String,
+    /// What its one-off dynos run.
+    pub command: String,
+    /// When.
+    pub schedule: Schedule,
+    /// The size of its dynos, if not the app's.
+    pub size: Option<Arc<Size>>,
+    /// Whether it is started beside one that still runs.
+    pub overlap: bool,
 }
 
 /// Where an app's dynos come from.
@@ -201,6 +218,11 @@ pub struct SupervisorTimeouts {
     pub cool_off_first: Duration,
     /// The longest cool-off, 5 min.
     pub cool_off_max: Duration,
+}
+
+impl SupervisorTimeouts {
+    /// Where the file says nothing, or says nothing any more.
+    pub const DEFAULT: Self = defaults::SUPERVISOR_TIMEOUTS;
 }
 
 /// How dynos are looked after while they are up. All of it is off by default.

@@ -137,6 +137,19 @@ pub(crate) struct App {
     pub(crate) env_file: Optional<String>,
     pub(crate) config: Optional<BTreeMap<Spanned<String>, Spanned<String>>>,
     pub(crate) timeouts: Table<AppTimeouts>,
+    pub(crate) jobs: Vec<Spanned<Table<Job>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Job {
+    pub(crate) name: Optional<String>,
+    pub(crate) command: Optional<String>,
+    pub(crate) every: Optional<DurationText>,
+    pub(crate) at: Optional<String>,
+    pub(crate) cron: Optional<String>,
+    pub(crate) size: Optional<String>,
+    pub(crate) overlap: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]

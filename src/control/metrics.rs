@@ -76,7 +76,7 @@ fn render_usage(dynos: &[DynoStatus], out: &mut String) {
             ("rss", usage.rss),
             ("cache", usage.cache),
             ("swap", usage.swap),
-            ("quota", Some(usage.quota)),
+            ("quota", usage.quota),
         ];
         for (kind, bytes) in kinds {
             if let Some(bytes) = bytes {
@@ -199,7 +199,7 @@ mod tests {
         };
         let usage = |rss| DynoUsage {
             rss: Some(rss),
-            quota: 512,
+            quota: Some(512),
             cpu_seconds: Some(1.5),
             tasks: Some(3),
             load: [0.5, 0.25, 0.125],

@@ -17,7 +17,7 @@ pub struct DynoUsage {
     /// Bytes that are swapped out.
     pub swap: Option<u64>,
     /// Bytes that it may take before R14.
-    pub quota: u64,
+    pub quota: Option<u64>,
     /// Seconds of CPU since its process was started.
     pub cpu_seconds: Option<f64>,
     /// Seconds for which its CPU quota held it up.
@@ -29,13 +29,13 @@ pub struct DynoUsage {
 }
 
 impl DynoUsage {
-    pub(crate) fn new(usage: &Usage, load: Load, quota: u64) -> Self {
+    pub(crate) fn new(usage: &Usage, load: Load) -> Self {
         let memory = usage.memory;
         Self {
             rss: memory.map(|it| it.rss),
             cache: memory.map(|it| it.cache),
             swap: memory.map(|it| it.swap),
-            quota,
+            quota: memory.map(|it| it.quota),
             cpu_seconds: usage.cpu.as_ref().map(Duration::as_secs_f64),
             throttled_seconds: usage.throttled.as_ref().map(Duration::as_secs_f64),
             tasks: usage.tasks,

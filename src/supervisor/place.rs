@@ -10,7 +10,7 @@ use crate::config::{SupervisorTimeouts, Upkeep};
 use crate::model::{AppName, DynoName, DynoState};
 use crate::shutdown::Shutdown;
 use crate::supervisor::figures::DynoUsage;
-use crate::supervisor::program::Program;
+use crate::supervisor::program::{ProcessId, Program};
 use crate::supervisor::turns::Turns;
 use crate::table::Dyno;
 use crate::telemetry::AppLog;
@@ -91,9 +91,9 @@ pub(crate) enum Event {
     /// It is in this state now.
     Entered(State),
     /// This process is the one that counts now; for a web dyno with its record in the table.
-    Started { pid: Option<u32>, record: Option<Arc<Dyno>> },
+    Started { pid: ProcessId, record: Option<Arc<Dyno>> },
     /// This process takes so much.
-    Took { pid: Option<u32>, usage: Box<DynoUsage> },
+    Took { pid: ProcessId, usage: Box<DynoUsage> },
     /// It is no more, and nothing of it is left.
     Ended,
 }

@@ -39,6 +39,20 @@ enum Enough {
 }
 
 impl<P: Process> Running<P> {
+    /// A process of the dyno of this place, over which is watched from here on.
+    pub(crate) fn new(
+        process: P,
+        place: &Place,
+        web: Option<(Arc<Dyno>, Option<LentPort>)>,
+        started: Instant,
+        routes: Arc<Routes>,
+    ) -> Self {
+        let process = Arc::new(process);
+        let watch = Watch::start(&process, place);
+        let (record, port) = web.unzip();
+        Self { process, watch, record, started, routes, _port: port.flatten() }
+    }
+
     /// Returns once the process is ready: a web dyno accepts connections, and answers well where it is asked; any
     /// other is started.
     pub(crate) async fn ready(&self, health: Option<&HealthCheck>) {
@@ -84,8 +98,9 @@ impl<P: Process> Running<P> {
         let _ = time::timeout(limits::PURGE_WAIT, self.routes.gone(record).all()).await;
     }
 
-    /// Ends the process group: SIGTERM, and after its time SIGKILL. Returns once nothing of it is left.
-    pub(crate) async fn terminate(self, place: &Place) {
+    /// Ends the process group: SIGTERM, and after its time SIGKILL. Returns once nothing of it is left, with how
+    /// its leader ended.
+    pub(crate) async fn terminate(self, place: &Place) -> Exit {
         let exit_timeout = place.timeouts().exit;
         let mut enough = std::pin::pin!(async {
             tokio::select! {
@@ -95,20 +110,18 @@ impl<P: Process> Running<P> {
         });
         place.say("Stopping all processes with SIGTERM");
         self.process.terminate();
-        let enough_with_leader = tokio::select! {
+        let exit = tokio::select! {
             biased;
-            exit = self.process.exited() => {
+            exit = self.process.exited() => exit,
+            enough = &mut enough => {
+                self.say_killing(place, enough);
+                let exit = self.kill().await;
                 self.went(place, exit).await;
-                None
+                self.await_group(place).await;
+                return exit;
             }
-            enough = &mut enough => Some(enough),
         };
-        if let Some(enough) = enough_with_leader {
-            self.say_killing(place, enough);
-            let exit = self.kill().await;
-            self.went(place, exit).await;
-            return self.await_group(place).await;
-        }
+        self.went(place, exit).await;
         tokio::select! {
             biased;
             () = self.process.group_gone() => {}
@@ -118,6 +131,7 @@ impl<P: Process> Running<P> {
                 self.await_group(place).await;
             }
         }
+        exit
     }
 
     /// Kills the process and waits for it, for as long as the kernel may reasonably take.

@@ -17,7 +17,11 @@ use crate::model::{
 };
 use crate::shutdown::Shutdown;
 use crate::supervisor::Supervisor;
-use crate::supervisor::scripted::{Script, Scripts};
+use crate::supervisor::place::{Orders, WatchOrders};
+use crate::supervisor::program::Program;
+use crate::supervisor::routes::Routes;
+use crate::supervisor::scripted::{Script, Scripted, Scripts};
+use crate::supervisor::survivors::Survivor;
 use crate::table::{Lineup, Publisher, Standing};
 use crate::telemetry::{AppLog, Lines, Target};
 
@@ -55,6 +59,31 @@ pub(crate) fn managed(formation: &[(&str, u32)]) -> AppSource {
     })
 }
 
+/// What a dyno that runs this is told.
+pub(crate) fn orders(command: &str) -> Orders {
+    let AppSource::Managed(app) = managed(&[]) else { unreachable!() };
+    let program = Program {
+        release: 1,
+        command: command.into(),
+        dir: app.dir,
+        size: app.size,
+        config_vars: Arc::new(app.config_vars),
+    };
+    let (timeouts, drain) = (app.timeouts, Duration::from_secs(300));
+    let watch = WatchOrders::default();
+    Orders {
+        program: Arc::new(program),
+        timeouts,
+        drain,
+        watch,
+        upkeep: app.upkeep,
+        slow_start: None,
+        restart: 0,
+        asleep: false,
+        stop: false,
+    }
+}
+
 pub(crate) fn external(addresses: &[&str]) -> AppSource {
     AppSource::External(addresses.iter().map(|text| DynoAddr::parse(text).unwrap()).collect())
 }
@@ -90,6 +119,7 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
         acme: true,
         policy: policy.clone(),
         source: source.clone(),
+        jobs: vec![],
     };
     Config {
         file: "/dynomesh.toml".into(),
@@ -127,20 +157,30 @@ pub(crate) struct Formation {
 
 impl Formation {
     pub(crate) fn start(scripts: &[Script], apps: &[(&str, AppSource)]) -> Self {
-        let scripts = Scripts::new(scripts);
+        Self::start_after(Vec::new(), Scripts::new(scripts), apps)
+    }
+
+    /// Where these dynos live already.
+    pub(crate) fn start_after(
+        survivors: Vec<Survivor<Scripted>>,
+        scripts: Scripts,
+        apps: &[(&str, AppSource)],
+    ) -> Self {
         let shutdown = Shutdown::default();
         let log = AppLog::new(Lines::start(Target::Off).unwrap());
-        let (supervisor, publisher) =
-            Supervisor::start_with(scripts.clone(), &Arc::new(config(apps)), log, shutdown.clone());
+        let config = Arc::new(config(apps));
+        let (routes, publisher) = Routes::new(&config);
+        let (spawn, end) = (scripts.clone(), shutdown.clone());
+        let supervisor = Supervisor::start_with(spawn, survivors, routes, &config, log, end);
         Self { supervisor, publisher, scripts, shutdown }
     }
 
-    async fn apply(&self, apps: &[(&str, AppSource)]) {
+    pub(crate) async fn apply(&self, apps: &[(&str, AppSource)]) {
         self.supervisor.apply(&Arc::new(config(apps)));
         passes(1).await;
     }
 
-    fn lineup(&self, app: &str) -> Arc<Lineup> {
+    pub(crate) fn lineup(&self, app: &str) -> Arc<Lineup> {
         let table = self.publisher.table();
         let app = table.apps().iter().find(|it| it.name.as_str() == app).unwrap();
         app.roster.lineup().clone()
@@ -155,7 +195,7 @@ impl Formation {
             .collect()
     }
 
-    fn started(&self) -> usize {
+    pub(crate) fn started(&self) -> usize {
         self.scripts.starts.lock().unwrap().len()
     }
 }

@@ -20,8 +20,6 @@ use crate::supervisor::spawn::Process;
 /// The watch over one process. Ends when it is dropped.
 pub(crate) struct Watch {
     noted: Arc<watch::Sender<Noted>>,
-    /// The memory quota in bytes.
-    quota: u64,
     looking: Option<AbortHandle>,
 }
 
@@ -37,14 +35,14 @@ struct Noted {
 }
 
 impl Watch {
-    /// Begins to look at a process, whose dyno has this quota of memory.
-    pub(crate) fn start<P: Process>(process: &Arc<P>, place: &Place, quota: u64) -> Self {
+    /// Begins to look at a process of the dyno of this place.
+    pub(crate) fn start<P: Process>(process: &Arc<P>, place: &Place) -> Self {
         let noted = Arc::new(watch::Sender::default());
         let looking = process.usage().map(|_| {
-            let look = look(Arc::downgrade(process), place.clone(), quota, noted.clone());
+            let look = look(Arc::downgrade(process), place.clone(), noted.clone());
             place.shutdown.spawn(look).abort_handle()
         });
-        Self { noted, quota, looking }
+        Self { noted, looking }
     }
 
     /// Whether the process has been above its quota for so long that it is to be replaced.
@@ -65,11 +63,11 @@ impl Watch {
 
     /// After the process's end: says what the kernel killed it for, if it was that and nobody has said it.
     pub(crate) fn conclude(&self, process: &impl Process, place: &Place) {
-        let kills = process.usage().map_or(0, |usage| usage.oom_kills);
-        if kills > 0 && !self.noted.borrow().is_vast {
-            metrics::oom_kills(&place.app, &place.dyno.process_type, kills);
+        let Some(Usage { memory: Some(memory), oom_kills, .. }) = process.usage() else { return };
+        if oom_kills > 0 && !self.noted.borrow().is_vast {
+            metrics::oom_kills(&place.app, &place.dyno.process_type, oom_kills);
             // It had all that it may have, when it wanted more.
-            say_vast(place, 2 * self.quota, self.quota);
+            say_vast(place, 2 * memory.quota, memory.quota);
         }
     }
 }
@@ -82,12 +80,7 @@ impl Drop for Watch {
     }
 }
 
-async fn look<P: Process>(
-    process: Weak<P>,
-    place: Place,
-    quota: u64,
-    noted: Arc<watch::Sender<Noted>>,
-) {
+async fn look<P: Process>(process: Weak<P>, place: Place, noted: Arc<watch::Sender<Noted>>) {
     let mut load = Load::default();
     let mut last = Instant::now();
     // Dynos that were started together are not looked at together.
@@ -100,8 +93,9 @@ async fn look<P: Process>(
         let Some(usage) = process.usage() else { continue };
         load.sample(process.runnable(), last.elapsed());
         last = Instant::now();
-        tell(&*process, &place, &usage, load, quota);
+        tell(&*process, &place, &usage, load);
         let Some(memory) = &usage.memory else { continue };
+        let quota = memory.quota;
         // The kernel may have killed only one of its processes, and a dyno with one process less is none.
         if usage.oom_kills > 0 || memory.charged() >= 2 * quota {
             noted.send_modify(|noted| noted.is_vast = true);
@@ -146,15 +140,15 @@ fn memory_line(charged: u64, quota: u64) -> String {
 }
 
 /// Tells the figures: to whoever asks for metrics, and where it is wanted as lines.
-fn tell(process: &impl Process, place: &Place, usage: &Usage, load: Load, quota: u64) {
+fn tell(process: &impl Process, place: &Place, usage: &Usage, load: Load) {
     if place.orders.borrow().watch.say_metrics {
         let source = format!("source={} dyno=heroku.{}.{}", place.dyno, place.app, process.id());
         place.say(format_args!("{source} {}", load_samples(load)));
         if let Some(memory) = &usage.memory {
-            place.say(format_args!("{source} {}", memory_samples(memory, quota)));
+            place.say(format_args!("{source} {}", memory_samples(memory)));
         }
     }
-    let usage = Box::new(DynoUsage::new(usage, load, quota));
+    let usage = Box::new(DynoUsage::new(usage, load));
     place.tell(Event::Took { pid: process.pid(), usage });
 }
 
@@ -164,7 +158,7 @@ fn load_samples(Load([one, five, fifteen]): Load) -> String {
     )
 }
 
-fn memory_samples(memory: &Memory, quota: u64) -> String {
+fn memory_samples(memory: &Memory) -> String {
     let megabytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let sizes = [
         ("total", memory.total()),
@@ -179,7 +173,7 @@ fn memory_samples(memory: &Memory, quota: u64) -> String {
         samples.push(format!("sample#memory_pgpgin={incoming}pages"));
         samples.push(format!("sample#memory_pgpgout={outgoing}pages"));
     }
-    samples.push(format!("sample#memory_quota={:.2}MB", megabytes(quota)));
+    samples.push(format!("sample#memory_quota={:.2}MB", megabytes(memory.quota)));
     samples.join(" ")
 }
 
@@ -202,17 +196,18 @@ mod tests {
             cache: 400_000,
             shared: 0,
             swap: 0,
+            quota: 512 * MB,
             paged: Some((84_329, 38_140)),
         };
         assert_eq!(
-            memory_samples(&memory, 512 * MB),
+            memory_samples(&memory),
             "sample#memory_total=180.54MB sample#memory_rss=180.16MB sample#memory_cache=0.38MB sample#memory_swap=0.00MB sample#memory_pgpgin=84329pages sample#memory_pgpgout=38140pages sample#memory_quota=512.00MB"
         );
     }
 
     #[test]
     fn a_host_that_does_not_count_pages_says_nothing_of_them() {
-        let samples = memory_samples(&Memory { rss: MB, ..Memory::default() }, 512 * MB);
+        let samples = memory_samples(&Memory { rss: MB, quota: 512 * MB, ..Memory::default() });
         assert!(samples.ends_with("swap=0.00MB sample#memory_quota=512.00MB"), "{samples}");
     }
 }

@@ -32,4 +32,8 @@ mod certs; // certificates by name
 mod acme; // automatic certificates
 mod dynos; // dynos that dynomesh runs, and their faults
 mod sizes; // what dynos may take
+mod ps; // dynos as commands show and change them
+mod usage; // how long dynos ran
+mod one_offs; // dynos for one command
+mod jobs; // what apps run by the clock
 mod operator; // start, check, stop

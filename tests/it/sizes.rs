@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 
 use crate::support::{Answer, Load, Mesh, Setup, becomes_true, control_groups, request};
 
@@ -213,18 +213,41 @@ async fn groups_are_gone_with_their_dynos() {
     assert_eq!(control_groups(&name), [] as [PathBuf; 0]);
 }
 
-/// Who is in it as well, if nobody else ends him.
 #[tokio::test]
-async fn what_a_killed_daemon_left_is_removed_by_the_next() {
-    let setup = Setup::new().procfile("shop", "web: TESTAPP\n", "");
-    let Some(mut mesh) = held(setup).await else { return };
-    is_up(&mesh, "shop").await;
+async fn an_adopted_dyno_is_held_to_its_size_still() {
+    let Some(mut mesh) = held(shop_and("hog", "")).await else { return };
+    is_up(&mesh, "hog").await;
     let before = groups(&mesh);
     mesh.signal(Signal::KILL);
     mesh.ended().await;
-    assert!(before.iter().all(|dir| dir.exists()));
     let mesh = mesh.start_again().await;
-    is_up(&mesh, "shop").await;
-    becomes_true("the groups to be gone", async || before.iter().all(|dir| !dir.exists())).await;
-    assert_eq!(groups(&mesh).len(), before.len(), "those of the new dyno");
+    becomes_true("the dyno to be adopted", async || said(&mesh, "hog").len() == 1).await;
+    assert_eq!(groups(&mesh), before, "the same dynos in the same groups, and no other");
+    ask(&mesh, "hog", "/take-memory?mb=70").await.is_refusal(503, "H13");
+    let r15 = async || said(&mesh, "hog").iter().any(|it| it.starts_with("Error R15"));
+    becomes_true("R15", r15).await;
+}
+
+/// Its init was killed together with the daemon: nobody else would end whom it has left.
+#[tokio::test]
+async fn what_a_killed_daemon_and_its_init_left_is_removed_by_the_next() {
+    let setup = Setup::new().procfile(
+        "shop",
+        "worker: setsid sleep 300 & echo id=$HEROKU_DYNO_ID; wait\n",
+        "formation = { worker = 1 }",
+    );
+    let Some(mut mesh) = held(setup).await else { return };
+    let id = mesh.line("its id", |it| it.message.strip_prefix("id=").map(str::to_owned)).await;
+    let of_dyno = |mesh: &Mesh| groups(mesh).into_iter().filter(|dir| dir.ends_with(&id)).count();
+    assert!(of_dyno(&mesh) > 0);
+    mesh.signal(Signal::KILL);
+    mesh.ended().await;
+    for init in mesh.dynos() {
+        let name = fs::read_to_string(format!("/proc/{}/cmdline", init.as_raw_nonzero()));
+        if name.is_ok_and(|name| name.starts_with("dynomesh\0init")) {
+            kill_process(init, Signal::KILL).unwrap();
+        }
+    }
+    let mesh = mesh.start_again().await;
+    becomes_true("the groups to be gone", async || of_dyno(&mesh) == 0).await;
 }

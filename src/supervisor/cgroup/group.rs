@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::OnceLock;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::config::limits;
+use crate::init::ControlGroup;
 use crate::model::SizeLimits;
 use crate::supervisor::cgroup::files;
 use crate::supervisor::cgroup::usage::Usage;
@@ -16,8 +18,9 @@ use crate::supervisor::cgroup::{v1, v2};
 #[derive(Debug)]
 pub(crate) struct Group {
     layout: Layout,
-    /// Each directory of it, with that of the group in which the daemon is.
-    places: Vec<(PathBuf, PathBuf)>,
+    places: Vec<ControlGroup>,
+    /// What its processes took, once they and it are gone.
+    at_the_end: OnceLock<Usage>,
 }
 
 /// How the kernel shows a group.
@@ -31,11 +34,11 @@ impl Group {
     /// Makes it, empty.
     pub(crate) fn make(
         layout: Layout,
-        places: Vec<(PathBuf, PathBuf)>,
+        places: Vec<ControlGroup>,
         limits: &SizeLimits,
     ) -> io::Result<Self> {
         // What was made is removed again by the drop, wherever it goes wrong.
-        let group = Self { layout, places };
+        let group = Self { layout, places, at_the_end: OnceLock::new() };
         for dir in group.dirs() {
             fs::create_dir(dir)?;
         }
@@ -46,25 +49,23 @@ impl Group {
         Ok(group)
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "whoever finds such dynos is being built"))]
     /// The group that an earlier daemon made, by its [`places`](Self::places).
-    pub(crate) fn adopt(places: Vec<(PathBuf, PathBuf)>) -> Option<Self> {
-        let (first, _) = places.first()?;
+    pub(crate) fn adopt(places: Vec<ControlGroup>) -> Option<Self> {
+        let first = &places.first()?.dir;
         let layout = match first.join("cgroup.controllers").exists() {
             true => Layout::V2(v2::Dir::at(first.clone())),
-            false => Layout::V1(v1::Dirs::among(places.iter().map(|(dir, _)| &**dir))),
+            false => Layout::V1(v1::Dirs::among(places.iter().map(|it| &*it.dir))),
         };
-        Some(Self { layout, places })
+        Some(Self { layout, places, at_the_end: OnceLock::new() })
     }
 
     /// Its directories, one per hierarchy: who is to be in the group writes itself to `cgroup.procs` of each.
     pub(crate) fn dirs(&self) -> impl Iterator<Item = &Path> {
-        self.places.iter().map(|(dir, _)| &**dir)
+        self.places.iter().map(|it| &*it.dir)
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "the init that goes back is being built"))]
-    /// The same, each with the directory of the group that is the daemon's own there.
-    pub(crate) fn places(&self) -> &[(PathBuf, PathBuf)] {
+    /// The same, each with the directory of the group that is the daemon's own there: for an order.
+    pub(crate) fn places(&self) -> &[ControlGroup] {
         &self.places
     }
 
@@ -87,8 +88,9 @@ impl Group {
         }
     }
 
-    /// Removes it. Fails where somebody is in it still.
+    /// Removes it. Fails where somebody is in it still. What its processes took is still known.
     pub(crate) fn remove(&self) -> io::Result<()> {
+        let usage = self.usage();
         let mut result = Ok(());
         for dir in self.dirs() {
             match fs::remove_dir(dir) {
@@ -97,11 +99,17 @@ impl Group {
                 Ok(()) => {}
             }
         }
+        if result.is_ok() {
+            self.at_the_end.get_or_init(|| usage);
+        }
         result
     }
 
     /// What its processes take now.
     pub(crate) fn usage(&self) -> Usage {
+        if let Some(usage) = self.at_the_end.get() {
+            return *usage;
+        }
         match &self.layout {
             Layout::V1(dirs) => dirs.usage(),
             Layout::V2(dir) => dir.usage(),

@@ -117,7 +117,7 @@ impl Cgroups {
 
 /// Kills who is in these groups, and removes them.
 pub(crate) async fn sweep(mut leftovers: Vec<PathBuf>) {
-    let mut wait = limits::GROUP_LOOK_FIRST;
+    let mut wait = limits::SWEEP_LOOK_FIRST;
     let swept = time::timeout(limits::KILL_WAIT, async {
         loop {
             leftovers.retain(|dir| group::sweep(dir).is_err());
@@ -125,7 +125,7 @@ pub(crate) async fn sweep(mut leftovers: Vec<PathBuf>) {
                 return;
             }
             time::sleep(wait).await;
-            wait = (wait * 2).min(limits::GROUP_LOOK_MAX);
+            wait = (wait * 2).min(limits::SWEEP_LOOK_MAX);
         }
     });
     if swept.await.is_err() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
+use crate::init::ControlGroup;
 use crate::model::{CpuShare, Sizes};
 use crate::supervisor::cgroup::detect::Home;
 
@@ -77,6 +78,10 @@ impl Tree {
     }
 }
 
+fn place(tree: &Tree, dir: &str, home: &str) -> ControlGroup {
+    ControlGroup { dir: tree.path(dir), home: tree.path(home) }
+}
+
 fn texts<const N: usize>(files: [(&str, &str); N]) -> BTreeMap<String, String> {
     files.map(|(name, text)| (name.to_owned(), text.to_owned())).into()
 }
@@ -88,7 +93,7 @@ fn v1_limits_what_a_dyno_takes() {
     assert_eq!(cgroups.describe(), "cgroup v1: cpu, cpuacct, freezer, memory, pids");
     let group = cgroups.make("a", &limits()).unwrap();
     assert_eq!(group.places().len(), 4);
-    assert_eq!(group.places()[1], (tree.path("cpu/dynos/a"), tree.path("cpu")));
+    assert_eq!(group.places()[1], place(&tree, "cpu/dynos/a", "cpu"));
     assert_eq!(
         tree.files("memory/dynos/a"),
         texts([("memory.limit_in_bytes", "67108864"), ("memory.memsw.limit_in_bytes", "67108864")])
@@ -119,7 +124,14 @@ fn v1_tells_what_a_dyno_takes() {
         ("cpu/dynos/a/cpu.stat", "nr_periods 0\nnr_throttled 0\nthrottled_time 2000000\n"),
         ("pids/dynos/a/pids.current", "7\n"),
     ]);
-    let memory = Memory { rss: 5000, cache: 700, shared: 300, swap: 20, paged: Some((8, 9)) };
+    let memory = Memory {
+        rss: 5000,
+        cache: 700,
+        shared: 300,
+        swap: 20,
+        quota: 32 * MB,
+        paged: Some((8, 9)),
+    };
     assert_eq!((memory.total(), memory.charged()), (5720, 5320));
     let expected = Usage {
         memory: Some(memory),
@@ -129,11 +141,6 @@ fn v1_tells_what_a_dyno_takes() {
         tasks: Some(7),
     };
     assert_eq!(group.usage(), expected);
-    tree.put(&[
-        ("memory/dynos/a/memory.limit_in_bytes", ""),
-        ("pids/dynos/a/pids.max", ""),
-        ("cpu/dynos/a/cpu.shares", ""),
-    ]);
     let adopted = Group::adopt(group.places().to_vec()).unwrap();
     assert_eq!(adopted.usage(), expected, "the next daemon reads the same");
 }
@@ -169,7 +176,7 @@ fn v2_moves_the_daemon_out_of_the_way_of_its_controllers() {
     assert_eq!(tree.files("service")["cgroup.subtree_control"], "+pids");
     assert_eq!(tree.files("service/dynos")["cgroup.subtree_control"], "+pids");
     let group = cgroups.make("a", &limits()).unwrap();
-    assert_eq!(group.places(), [(tree.path("service/dynos/a"), tree.path("service/daemon"))]);
+    assert_eq!(group.places(), [place(&tree, "service/dynos/a", "service/daemon")]);
     assert_eq!(
         tree.files("service/dynos/a"),
         texts([
@@ -194,7 +201,7 @@ fn v2_finds_its_place_again_after_a_restart() {
         ("service/daemon/cgroup.procs", "77\n78\n"),
     ]);
     let group = tree.v2("service/daemon").unwrap().make("a", &limits()).unwrap();
-    assert_eq!(group.places(), [(tree.path("service/dynos/a"), tree.path("service/daemon"))]);
+    assert_eq!(group.places(), [place(&tree, "service/dynos/a", "service/daemon")]);
 }
 
 #[test]
@@ -205,7 +212,7 @@ fn v2_goes_to_the_root_from_a_group_that_others_are_in() {
         ("dynos/cgroup.controllers", "cpu memory pids"),
     ]);
     let group = tree.v2("service").unwrap().make("a", &limits()).unwrap();
-    assert_eq!(group.places(), [(tree.path("dynos/a"), tree.path("service"))]);
+    assert_eq!(group.places(), [place(&tree, "dynos/a", "service")]);
     assert!(!tree.path("service/daemon").exists());
 }
 
@@ -230,7 +237,14 @@ fn v2_tells_what_a_dyno_takes() {
         ("service/dynos/a/pids.current", "7\n"),
     ]);
     let expected = Usage {
-        memory: Some(Memory { rss: 5000, cache: 700, shared: 300, swap: 20, paged: None }),
+        memory: Some(Memory {
+            rss: 5000,
+            cache: 700,
+            shared: 300,
+            swap: 20,
+            quota: 32 * MB,
+            paged: None,
+        }),
         oom_kills: 3,
         cpu: Some(Duration::from_millis(1500)),
         throttled: Some(Duration::from_millis(2)),
@@ -327,7 +341,7 @@ async fn the_hosts_groups_hold_a_process() {
         }
     };
     tokio::join!(sweep(leftovers), reaped);
-    assert!(places.iter().all(|(dir, _)| !dir.exists()));
+    assert!(places.iter().all(|it| !it.dir.exists()));
     drop(cgroups);
-    assert!(places.iter().all(|(dir, _)| !dir.parent().unwrap().exists()), "nothing is left of us");
+    assert!(places.iter().all(|it| !it.dir.parent().unwrap().exists()), "nothing is left of us");
 }

@@ -27,6 +27,8 @@ pub(crate) struct Memory {
     pub(crate) shared: u64,
     /// Swapped out.
     pub(crate) swap: u64,
+    /// What counts before R14: half of the limit at which the kernel kills.
+    pub(crate) quota: u64,
     /// Pages that came in and went out since the group was made. Only v1 counts them.
     pub(crate) paged: Option<(u64, u64)>,
 }

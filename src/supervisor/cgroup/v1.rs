@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::init::ControlGroup;
 use crate::model::SizeLimits;
 use crate::supervisor::cgroup::detect::{Home, NoCgroups, refused};
 use crate::supervisor::cgroup::files::{self, Fields};
@@ -61,8 +62,11 @@ impl V1 {
     }
 
     /// Where a dyno's group is to be: each directory with that of the group that is our own there.
-    pub(crate) fn places(&self, id: &str) -> Vec<(PathBuf, PathBuf)> {
-        self.hierarchies.iter().map(|(home, parent)| (parent.join(id), home.dir.clone())).collect()
+    pub(crate) fn places(&self, id: &str) -> Vec<ControlGroup> {
+        self.hierarchies
+            .iter()
+            .map(|(home, parent)| ControlGroup { dir: parent.join(id), home: home.dir.clone() })
+            .collect()
     }
 
     /// The same by controller.
@@ -139,6 +143,7 @@ impl Dirs {
                     cache: stat.get("total_cache")?,
                     shared: stat.get("total_shmem").unwrap_or(0),
                     swap: stat.get("total_swap").unwrap_or(0),
+                    quota: files::number(memory?, "memory.limit_in_bytes")? / 2,
                     paged: stat.get("total_pgpgin").zip(stat.get("total_pgpgout")),
                 })
             }),

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::init::ControlGroup;
 use crate::model::SizeLimits;
 use crate::supervisor::cgroup::detect::{NoCgroups, refused};
 use crate::supervisor::cgroup::files::{self, Fields};
@@ -78,8 +79,8 @@ impl V2 {
     }
 
     /// Where a dyno's group is to be, with the group that is our own.
-    pub(crate) fn places(&self, id: &str) -> Vec<(PathBuf, PathBuf)> {
-        vec![(self.parent.join(id), self.home.clone())]
+    pub(crate) fn places(&self, id: &str) -> Vec<ControlGroup> {
+        vec![ControlGroup { dir: self.parent.join(id), home: self.home.clone() }]
     }
 
     /// The same as a group.
@@ -154,6 +155,8 @@ impl Dir {
                     cache: stat.get("file")?,
                     shared: stat.get("shmem").unwrap_or(0),
                     swap: files::number(dir, "memory.swap.current").unwrap_or(0),
+                    // The word `max` would be no limit; no group of ours has it.
+                    quota: files::number(dir, "memory.max")? / 2,
                     paged: None,
                 })
             }),

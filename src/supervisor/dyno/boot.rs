@@ -1,7 +1,6 @@
 //! *Starting*: from the start of a process until it is ready.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{self, Instant};
@@ -11,10 +10,9 @@ use crate::model::DynoAddr;
 use crate::supervisor::dyno::{Call, Dyno, Ran, Step, called};
 use crate::supervisor::metrics;
 use crate::supervisor::place::{State, seconds};
-use crate::supervisor::program::Start;
+use crate::supervisor::program::{Start, Streams};
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
-use crate::supervisor::watch::Watch;
 use crate::table::Dyno as Record;
 
 impl<S: Spawn> Dyno<S> {
@@ -76,15 +74,15 @@ impl<S: Spawn> Dyno<S> {
             dyno: self.place.dyno.clone(),
             program,
             port: port.as_ref().map(|port| port.number()),
+            streams: Streams::Log,
         };
         let started = Instant::now();
-        let process = Arc::new(self.spawn.spawn(&start)?);
-        let watch = Watch::start(&process, &self.place, start.program.size.limits.memory);
-        let record = start.port.map(|port| {
-            let addr = DynoAddr::Tcp((Ipv4Addr::LOCALHOST, port).into());
-            Record::new(self.place.dyno.clone(), addr, true)
+        let process = self.spawn.spawn(&start)?;
+        let web = port.map(|port| {
+            let addr = DynoAddr::Tcp((Ipv4Addr::LOCALHOST, port.number()).into());
+            (Record::new(self.place.dyno.clone(), addr, true), Some(port))
         });
-        Ok(Running { process, watch, record, started, routes: self.routes.clone(), _port: port })
+        Ok(Running::new(process, &self.place, web, started, self.routes.clone()))
     }
 
     pub(super) fn note_boot(&self, running: &Running<S::Process>) {

@@ -902,7 +902,7 @@ async fn without_a_slow_start_a_dyno_has_its_share_at_once() {
 // ---- memory ------------------------------------------------------------------------------------------------
 
 fn memory(megabytes: u64) -> Usage {
-    let memory = Memory { rss: megabytes << 20, ..Memory::default() };
+    let memory = Memory { rss: megabytes << 20, quota: 512 << 20, ..Memory::default() };
     Usage { memory: Some(memory), ..Usage::default() }
 }
 
@@ -966,12 +966,12 @@ async fn runtime_metrics_are_said_where_they_are_wanted() {
     let mut took = Vec::new();
     while let Some((_, event)) = stage.events.recv().await {
         match event {
-            Event::Took { pid, usage } => took.push((pid, usage.rss, usage.quota)),
+            Event::Took { pid, usage } => took.push((pid.get(), usage.rss, usage.quota)),
             Event::Ended => break,
             _ => {}
         }
     }
-    assert_eq!(took, [(Some(1), Some(180 << 20), 512 << 20); 2]);
+    assert_eq!(took, [(Some(1), Some(180 << 20), Some(512 << 20)); 2]);
     let said = stage.end().await;
     assert_eq!(
         said[2..4],
