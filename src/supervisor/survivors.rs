@@ -29,8 +29,8 @@ pub(crate) struct Survivor<P> {
     pub(crate) dyno: DynoName,
     /// What it was started with.
     pub(crate) order: Order,
-    /// It had come up.
-    pub(crate) is_up: bool,
+    /// When it came up, in milliseconds since 1970, if it has.
+    pub(crate) up_since: Option<u64>,
     /// It was told to end already.
     pub(crate) is_stopping: bool,
 }
@@ -137,8 +137,8 @@ impl Launcher {
         let process = self.process(socket, &order.identity, about).map_err(Strange::Silent)?;
         let hello = time::timeout(limits::HELLO_WAIT, process.link().hello()).await;
         match hello.ok().flatten() {
-            Some(Hello { version: init::VERSION, up, stopping }) => {
-                Ok(Survivor { process, app, dyno, order, is_up: up, is_stopping: stopping })
+            Some(Hello { version: init::VERSION, up_since, stopping }) => {
+                Ok(Survivor { process, app, dyno, order, up_since, is_stopping: stopping })
             }
             Some(Hello { version, .. }) => {
                 self.dismiss(process);
@@ -248,7 +248,7 @@ mod tests {
         fs::write(held.join(ORDER_FILE), "{}").unwrap();
         let order = File::open(held.join(ORDER_FILE)).unwrap();
         flock(&order, FlockOperation::NonBlockingLockExclusive).unwrap();
-        assert_eq!(living(&dir.path().join("dynos")), [held.clone()]);
+        assert_eq!(living(&dir.path().join("dynos")), std::slice::from_ref(&held));
         assert!(!gone.exists() && !never.exists() && held.exists());
         drop(order);
         assert!(launcher.survivors(&claim).await.is_empty());
