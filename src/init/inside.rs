@@ -38,16 +38,13 @@ use crate::model::Exit;
 const KILL_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
 /// Builds the dyno whose order is the standard input, and stays until it is gone.
-pub(in crate::init) fn run(mut daemon: Daemon) -> ExitCode {
+pub(in crate::init) fn run(daemon: Daemon) -> ExitCode {
     match Init::begin() {
         Ok(mut init) => {
             init.daemon = Some(daemon);
             init.live()
         }
-        Err(failure) => {
-            daemon.fail(&failure);
-            ExitCode::from(CANNOT_RUN)
-        }
+        Err(failure) => daemon.fail(&failure),
     }
 }
 
@@ -75,8 +72,9 @@ impl Daemon {
     }
 
     /// Tells it why there will be no dyno. If it is gone, nobody is left to tell.
-    pub(in crate::init) fn fail(&mut self, failure: &Failure) {
+    pub(in crate::init) fn fail(&self, failure: &Failure) -> ExitCode {
         let _ = socket::send(&self.socket, &Report::Failed(failure.to_string()).print(), &[]);
+        ExitCode::from(CANNOT_RUN)
     }
 }
 
@@ -93,7 +91,7 @@ struct Init {
     exit: Option<Exit>,
     /// Nobody of the dyno is left.
     alone: bool,
-    up: bool,
+    up_since: Option<u64>,
     stopping: bool,
     killing: bool,
     signals: Signals,
@@ -140,7 +138,7 @@ impl Init {
             this,
             exit: None,
             alone: false,
-            up: false,
+            up_since: None,
             stopping: false,
             killing: false,
             signals,
@@ -234,7 +232,7 @@ impl Init {
             match socket::receive(&daemon.socket) {
                 Ok(datagram) if datagram.bytes.is_empty() => self.daemon = None,
                 Ok(datagram) => match Request::parse(&datagram.bytes) {
-                    Ok(Request::Up) => self.up = true,
+                    Ok(Request::Up) => _ = self.up_since.get_or_insert_with(now),
                     Ok(Request::Signal(number)) => {
                         if let Some(signal) = Signal::from_named_raw(number.into()) {
                             self.signal(signal);
@@ -307,7 +305,8 @@ impl Init {
     fn next(&self) -> Option<(Report, Told)> {
         match self.daemon.as_ref()?.told {
             Told::Nothing => {
-                let hello = Hello { version: VERSION, up: self.up, stopping: self.stopping };
+                let hello =
+                    Hello { version: VERSION, up_since: self.up_since, stopping: self.stopping };
                 Some((Report::Hello(hello), Told::Hello))
             }
             Told::Hello => Some(match self.ring.oldest(OUTPUT_MAX) {

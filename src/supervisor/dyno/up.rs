@@ -53,6 +53,7 @@ impl<S: Spawn> Dyno<S> {
                     running = old;
                     self.turn = None;
                     tending.begin_anew(&self.place);
+                    running.watch.begin_anew();
                 }
             }
         }
