@@ -1,9 +1,10 @@
 //! What holds where the file says nothing. `config/example.toml` shows the same values, and a test in
 //! `example.rs` compares them.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::config::{SupervisorTimeouts, limits};
+use crate::config::{SupervisorTimeouts, Upkeep, limits};
 use crate::model::{
     Affinity, AppPolicy, AppTimeouts, Balance, Expect, ListenerPolicy, TrafficLimits,
 };
@@ -32,6 +33,9 @@ pub(crate) const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60)
 /// Whether an app's domains get certificates by ACME, where there is `[acme]`.
 pub(crate) const ACME_OF_APP: bool = true;
 
+/// Off, as on Heroku: two lines a dyno each 20 s drown what the app says, and /metrics has the same figures.
+pub(crate) const RUNTIME_METRICS: bool = false;
+
 pub(crate) const APP_TIMEOUTS: AppTimeouts = AppTimeouts {
     hold: Duration::from_secs(75),
     connect: Duration::from_secs(5),
@@ -49,6 +53,21 @@ pub(crate) const SUPERVISOR_TIMEOUTS: SupervisorTimeouts = SupervisorTimeouts {
     cool_off_max: Duration::from_secs(5 * 60),
 };
 
+pub(crate) const UPKEEP: Upkeep = Upkeep { health: None, cycle: None, freeze_after: None };
+
+/// How a web dyno is asked, where the file says at which path.
+pub(crate) struct Health {
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) unhealthy_after: NonZeroU32,
+}
+
+pub(crate) const HEALTH: Health = Health {
+    interval: Duration::from_secs(10),
+    timeout: Duration::from_secs(5),
+    unhealthy_after: NonZeroU32::new(3).expect("3 is not 0"),
+};
+
 const NO_LIMITS: TrafficLimits =
     TrafficLimits { requests_per_second: None, connections: None, in_flight: None };
 
@@ -61,6 +80,7 @@ pub(crate) const POLICY: AppPolicy = AppPolicy {
     force_https: false,
     http2_to_dyno: false,
     affinity: Affinity::Off,
+    slow_start: None,
     limits: NO_LIMITS,
     client_limits: NO_LIMITS,
     error_page: None,

@@ -158,10 +158,31 @@ pub const RENEW_BEFORE_MIN: Duration = Duration::from_secs(60 * 60);
 pub const RENEW_BEFORE_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Worker threads: one per core is right, and no machine in sight has more cores.
 pub const WORKERS_MAX: usize = 256;
+/// The shortest life until a dyno is replaced by a fresh one: shorter than that it is a restart loop.
+pub const CYCLE_MIN: Duration = Duration::from_secs(60);
+/// The longest: a year.
+pub const CYCLE_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// Bytes of the path at which a dyno is asked whether it is well.
+pub const HEALTH_PATH_MAX: usize = 1024;
 /// Dynos of one process type: each is a process, a port and some descriptors.
 pub const FORMATION_MAX: u32 = 1000;
 /// What a configured backlog may be: a million waiting requests hold a million connections.
 pub const BACKLOG_MAX: u32 = 1_000_000;
+/// Bytes of memory that a size may have at least: a shell and an interpreter's first steps need half of it.
+pub const MEMORY_MIN: u64 = 16 << 20;
+/// And at most; what is more is a slip of the unit.
+pub const MEMORY_MAX: u64 = 16 << 40;
+/// The CPU quota of a size: the kernel's smallest is a millisecond of each 100, and no machine in sight has more
+/// than these.
+pub const CPUS: RangeInclusive<f64> = 0.01..=1024.0;
+/// Processes and threads of a size that says nothing of them (Heroku: Limits, those of `standard-1x`).
+pub const PROCESSES: u32 = 256;
+/// What a size may have at least: a shell, what it starts, and a few threads.
+pub const PROCESSES_MIN: u32 = 8;
+/// And at most; the kernel's own numbers end at four million for all dynos together.
+pub const PROCESSES_MAX: u32 = 1_000_000;
+/// Dollars a month of a size.
+pub const PRICE: RangeInclusive<f64> = 0.0..=1_000_000.0;
 /// Bytes of the configuration and of each file it names (Procfile, env file, pages).
 pub const CONFIG_FILE_MAX: u64 = 1024 * 1024;
 /// Bytes of a unix socket's path, without the NUL (sun_path of sockaddr_un).
@@ -222,11 +243,27 @@ pub const ACME_LOOK: Duration = Duration::from_secs(60 * 60);
 /// The ports that are lent to web dynos: below the kernel's own range for outgoing connections (32768 on),
 /// so that none of ours is taken by chance.
 pub const DYNO_PORTS: RangeInclusive<u16> = 20_000..=29_999;
-/// How long after a start the port is first asked again, doubling to [`PROBE_MAX`]: most apps take longer
-/// than a few milliseconds, none should wait for the probe.
+/// How long after a start the port is first asked again, and then for every time as long again as the boot has
+/// taken in parts of [`PROBE_PART`]: a request may wait for this boot, and is to notice nothing of the probe.
 pub const PROBE_FIRST: Duration = Duration::from_millis(2);
+/// See [`PROBE_FIRST`]: 1 % of the boot. A probe costs some 20 µs, so that two hundred dynos that boot at once
+/// for a second take a fifth of a core with theirs.
+pub const PROBE_PART: u32 = 100;
 /// The longest wait between two probes of a port, and the longest wait for one.
 pub const PROBE_MAX: Duration = Duration::from_millis(50);
+/// Bytes of an answer to the question whether a dyno is well that are read; nobody looks at them.
+pub const HEALTH_BODY_MAX: usize = 64 * 1024;
+/// How long after a web dyno that is asked at a path did not answer well it is asked again while it boots.
+pub const HEALTH_BOOT_WAIT: Duration = Duration::from_millis(50);
+/// How often it is looked whether an app that sleeps when it is idle is: a twentieth of the time after which it
+/// does, from here …
+pub const IDLE_LOOK_MIN: Duration = Duration::from_millis(50);
+/// … to here.
+pub const IDLE_LOOK_MAX: Duration = Duration::from_secs(10);
+/// How often the share of a fresh dyno grows while it does.
+pub const SHARE_STEPS: u32 = 20;
+/// The share that a fresh dyno begins with, in thousandths of what the others get.
+pub const SHARE_FIRST: u32 = 50;
 /// How long a dyno must have been up for its earlier crashes to be forgotten.
 pub const STABLE: Duration = Duration::from_secs(60);
 /// How long a stop waits for the workers to close their idle connections to the dyno.
@@ -234,16 +271,36 @@ pub const PURGE_WAIT: Duration = Duration::from_millis(100);
 /// How long a process may take to be gone after SIGKILL, before it is left to the kernel: one that is stuck
 /// in a system call must not hold up the end of everything else.
 pub const KILL_WAIT: Duration = Duration::from_secs(5);
-/// How soon a stop looks again whether the rest of a process group is gone once its leader is, doubling to
-/// [`GROUP_LOOK_MAX`]: a look reads a line of /proc per process of the machine.
-pub const GROUP_LOOK_FIRST: Duration = Duration::from_millis(5);
-/// See [`GROUP_LOOK_FIRST`].
-pub const GROUP_LOOK_MAX: Duration = Duration::from_millis(160);
+/// How soon a daemon that starts looks again whether those have ended whom it found in control groups and killed,
+/// doubling to [`SWEEP_LOOK_MAX`].
+pub const SWEEP_LOOK_FIRST: Duration = Duration::from_millis(5);
+/// See [`SWEEP_LOOK_FIRST`].
+pub const SWEEP_LOOK_MAX: Duration = Duration::from_millis(160);
+/// How often a dyno's memory and load are looked at (Heroku: log-runtime-metrics).
+pub const METRICS_TICK: Duration = Duration::from_secs(20);
+/// Tasks of a dyno that are looked at for its load, each a read of a line in /proc. Whoever has more of them has
+/// a load that is beyond reading.
+pub const LOAD_TASKS_MAX: usize = 1024;
+/// How long a daemon that starts waits for one that was just killed to let go of its dynos.
+pub const CLAIM_WAIT: Duration = Duration::from_secs(2);
+/// How often it looks, and how often it tries to reach an init that was just started.
+pub const CLAIM_LOOK: Duration = Duration::from_millis(10);
+/// How long the init of a dyno that was there before may take to say who it is: it answers as soon as it gets a
+/// processor, or never.
+pub const HELLO_WAIT: Duration = Duration::from_secs(5);
+/// How long a dyno may at least still take to come up when a daemon finds it starting: while there was none,
+/// nobody could see it.
+pub const ADOPTED_BOOT: Duration = Duration::from_secs(5);
+/// How long a dyno of another version may take to end on SIGTERM: no configuration says it.
+pub const STRANGER_EXIT: Duration = Duration::from_secs(30);
 /// How long the line that a process exited waits for the last output to be printed before it.
 pub const OUTPUT_SETTLE: Duration = Duration::from_millis(25);
 /// How long output is still read once the process is gone. Whoever left the process group and kept standard
 /// output open is not listened to for longer.
 pub const OUTPUT_AFTER_EXIT: Duration = Duration::from_secs(2);
+/// Bytes of output that a dyno's init keeps while no daemon is there: some thousand lines. What is more is lost,
+/// the oldest lines first, and counted (L12).
+pub const OUTPUT_RING: usize = 256 * 1024;
 /// Bytes of one read of a dyno's output: a quarter of what a pipe holds.
 pub const OUTPUT_READ: usize = 16 * 1024;
 /// Bytes of output that one dyno may print per [`OUTPUT_WINDOW`] (10 MB/s); what it prints beyond it is
@@ -256,6 +313,32 @@ pub const OUTPUT_HELD: usize = 16 * 1024;
 pub const OUTPUT_WINDOW: Duration = Duration::from_millis(100);
 /// How often the last count of dropped lines is tried to be said, an [`OUTPUT_WINDOW`] apart.
 pub const OUTPUT_LAST_TRIES: u32 = 10;
+
+// ---- one-off dynos -------------------------------------------------------------------------------------
+
+/// The numbers of one-off dynos: four digits, as on Heroku, and none that a formation could have.
+pub const ONE_OFF_NUMBERS: RangeInclusive<u32> = 1001..=9999;
+/// One-off dynos of one app at a time: more are a job that does not end.
+pub const ONE_OFFS_MAX: usize = 100;
+/// How long an attached one-off dyno waits for its client (R13). Commands come within milliseconds.
+pub const ATTACH_WAIT: Duration = Duration::from_secs(60);
+/// How often a process is told SIGHUP once its client has left, before it is R16 and stopped.
+pub const HANGUPS: u32 = 3;
+/// The time between two of them.
+pub const HANGUP_EVERY: Duration = Duration::from_secs(5);
+/// Signals of a client that wait to be passed on: somebody leans on Ctrl-C.
+pub const SIGNALS_WAITING: usize = 16;
+/// How often the wall clock is asked whether a job is due: their times are whole minutes.
+pub const JOBS_LOOK: Duration = Duration::from_secs(1);
+/// Missed runs of a job that are counted; whoever reads of more does not need the number.
+pub const MISSED_RUNS_COUNTED: usize = 1000;
+
+// ---- what is remembered --------------------------------------------------------------------------------
+
+/// How often what dynos used is booked. A daemon that is killed forgets what its own dynos used since.
+pub const BOOK_EVERY: Duration = Duration::from_secs(10);
+/// Tasks that may wait for the database: each is a moment's work, so that so many mean a disk that is stuck.
+pub const STORE_TASKS_MAX: usize = 256;
 
 const _: () = assert!(REQUEST_LINE_MAX < REQUEST_HEAD_MAX && REQUEST_HEAD_MAX <= SCRATCH);
 const _: () = assert!(READ_FIRST <= SCRATCH && RESPONSE_FIELD_MAX < RESPONSE_HEAD_MAX);

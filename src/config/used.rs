@@ -3,14 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::ConfigProblem;
 use crate::config::config_var::Redacted;
+use crate::config::{ConfigProblem, defaults};
 use crate::model::{
     AppName, AppPolicy, Domain, DynoAddr, Endpoint, Formation, ListenAddr, ListenerPolicy,
-    ProcessType,
+    ProcessType, Schedule, Size, Sizes,
 };
 
 /// Everything `serve` needs to know.
@@ -28,6 +30,8 @@ pub struct Config {
     pub certs: Vec<CertSource>,
     /// `[acme]`; absent: no automatic certificates.
     pub acme: Option<AcmeConfig>,
+    /// Heroku's sizes and `[sizes.NAME]`.
+    pub sizes: Sizes,
     /// `[apps.NAME]`, in the order of names.
     pub apps: BTreeMap<AppName, AppConfig>,
     /// What a person should hear of it; nothing that changes what `serve` does.
@@ -131,6 +135,23 @@ pub struct AppConfig {
     pub policy: AppPolicy,
     /// Where its dynos come from.
     pub source: AppSource,
+    /// What it runs by the clock, in the order of the file; no name twice.
+    pub jobs: Vec<JobConfig>,
+}
+
+/// `[[apps.NAME.jobs]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobConfig {
+    /// What it is remembered by: its command, where it has no name of its own.
+    pub name: String,
+    /// What its one-off dynos run.
+    pub command: String,
+    /// When.
+    pub schedule: Schedule,
+    /// The size of its dynos, if not the app's.
+    pub size: Option<Arc<Size>>,
+    /// Whether it is started beside one that still runs.
+    pub overlap: bool,
 }
 
 /// Where an app's dynos come from.
@@ -153,10 +174,20 @@ pub struct ManagedApp {
     pub commands: BTreeMap<ProcessType, String>,
     /// How many dynos of each type; only types of the Procfile. `web` is 1 and others 0 where unsaid.
     pub formation: Formation,
+    /// The size of its dynos, and of what runs beside them, where none of its own is said.
+    pub size: Arc<Size>,
+    /// The size of the dynos of each type of the Procfile.
+    pub sizes: BTreeMap<ProcessType, Arc<Size>>,
+    /// How long a dyno may be above its memory quota until it is replaced; absent: as long as it likes.
+    pub recycle_on_r14: Option<Duration>,
+    /// Whether its dynos' load and memory are said in the log each 20 s.
+    pub runtime_metrics: bool,
     /// Config vars: `env_file` first, `[apps.NAME.config]` over it.
     pub config_vars: BTreeMap<String, String>,
     /// How its dynos are booted and stopped.
     pub timeouts: SupervisorTimeouts,
+    /// How its dynos are looked after while they are up.
+    pub upkeep: Arc<Upkeep>,
 }
 
 impl fmt::Debug for ManagedApp {
@@ -165,8 +196,13 @@ impl fmt::Debug for ManagedApp {
             .field("dir", &self.dir)
             .field("commands", &self.commands)
             .field("formation", &self.formation)
+            .field("size", &self.size)
+            .field("sizes", &self.sizes)
+            .field("recycle_on_r14", &self.recycle_on_r14)
+            .field("runtime_metrics", &self.runtime_metrics)
             .field("config_vars", &Redacted(&self.config_vars))
             .field("timeouts", &self.timeouts)
+            .field("upkeep", &self.upkeep)
             .finish()
     }
 }
@@ -182,4 +218,35 @@ pub struct SupervisorTimeouts {
     pub cool_off_first: Duration,
     /// The longest cool-off, 5 min.
     pub cool_off_max: Duration,
+}
+
+impl SupervisorTimeouts {
+    /// Where the file says nothing, or says nothing any more.
+    pub const DEFAULT: Self = defaults::SUPERVISOR_TIMEOUTS;
+}
+
+/// How dynos are looked after while they are up. All of it is off by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Upkeep {
+    /// How web dynos are asked whether they are well.
+    pub health: Option<HealthCheck>,
+    /// How long a dyno lives until it is replaced by a fresh one.
+    pub cycle: Option<Duration>,
+    /// How long without web requests until the processes of an app are stopped where they are.
+    pub freeze_after: Option<Duration>,
+}
+
+/// How web dynos are asked whether they are well: by a GET, which 2xx and 3xx answer well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked for.
+    pub path: Arc<str>,
+    /// Between two checks of a dyno, 10 s.
+    pub interval: Duration,
+    /// For one whole answer, 5 s.
+    pub timeout: Duration,
+    /// Failures in a row until the dyno gets no more requests, 3.
+    pub unhealthy_after: NonZeroU32,
+    /// Failures in a row until it is restarted; absent: it never is.
+    pub restart_after: Option<NonZeroU32>,
 }

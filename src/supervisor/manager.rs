@@ -1,30 +1,67 @@
 //! The dyno manager: one loop that owns which dynos are wanted, and starts, restarts and stops their lives.
 
+mod adopt; // what an earlier daemon has left
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{AppConfig, AppSource, Config, ManagedApp};
-use crate::model::{AppName, DynoName, ProcessType};
+use crate::model::{AppName, AppPolicy, DynoName, Payer, ProcessType, Size};
 use crate::shutdown::Shutdown;
 use crate::supervisor::dyno::Dyno;
-use crate::supervisor::place::{Event, Orders, Place};
+use crate::supervisor::meter::Meter;
+use crate::supervisor::one_off::{OneOff, Visitor};
+use crate::supervisor::place::{Event, Orders, Place, WatchOrders};
 use crate::supervisor::plan::{Step, plan};
 use crate::supervisor::ports::Ports;
-use crate::supervisor::program::Program;
+use crate::supervisor::program::{Program, Streams};
 use crate::supervisor::routes::Routes;
+use crate::supervisor::run::{Begun, LivingOneOff, OneOffs, RunError, RunOrder, written_out};
+use crate::supervisor::sleep::{Nap, Sleeper};
 use crate::supervisor::spawn::{Spawn, random};
 use crate::supervisor::status::Board;
+use crate::supervisor::survivors::Survivor;
+use crate::supervisor::turns::Turns;
 use crate::telemetry::AppLog;
 
 /// What the manager is asked to do.
 pub(crate) enum Command {
     /// Bring the dynos to what this configuration wants.
     Apply(Arc<Config>),
+    /// Begin a one-off dyno.
+    Run(RunOrder, oneshot::Sender<Result<Begun, RunError>>),
+    /// A client has come for an attached one-off dyno; it is not heard of again where none waits for one.
+    Attach(AppName, String, Visitor),
+    /// Restart these dynos of a formation. `false`: there are none.
+    Restart(AppName, Which, oneshot::Sender<bool>),
+    /// Stop this dyno; one of a formation is replaced. `false`: there is none of the name.
+    StopDyno(AppName, String, oneshot::Sender<bool>),
     /// Stop every dyno, then end.
     Stop,
+}
+
+/// Some dynos of an app's formation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All of them.
+    All,
+    /// Those of a process type.
+    Type(String),
+    /// The one of this name.
+    One(String),
+}
+
+impl Which {
+    fn is(&self, dyno: &DynoName) -> bool {
+        match self {
+            Self::All => true,
+            Self::Type(name) => dyno.process_type.as_str() == name,
+            Self::One(name) => dyno.to_string() == *name,
+        }
+    }
 }
 
 /// What the manager needs of the world.
@@ -33,6 +70,7 @@ pub(crate) struct Means<S> {
     pub(crate) ports: Ports,
     pub(crate) routes: Arc<Routes>,
     pub(crate) board: Board,
+    pub(crate) meter: Meter,
     pub(crate) log: AppLog,
     pub(crate) shutdown: Shutdown,
 }
@@ -43,10 +81,13 @@ pub(crate) struct Manager<S> {
     apps: BTreeMap<AppName, Formed>,
     /// Dynos that were told to stop and have not ended, with the line to change their orders.
     leaving: BTreeMap<u64, watch::Sender<Orders>>,
+    one_offs: OneOffs,
     next_id: u64,
     /// How long dynos may drain when the daemon itself ends.
     stop: Duration,
     events: mpsc::UnboundedSender<(u64, Event)>,
+    /// Unbounded: an app falls asleep and is woken at most once a [`limits::IDLE_LOOK_MIN`].
+    naps: mpsc::UnboundedSender<(AppName, Nap)>,
 }
 
 /// An app whose dynos dynomesh runs.
@@ -55,6 +96,13 @@ struct Formed {
     app: ManagedApp,
     config_vars: Arc<BTreeMap<String, String>>,
     drain: Duration,
+    slow_start: Option<Duration>,
+    /// By process type: how many are replaced at a time.
+    turns: BTreeMap<ProcessType, Arc<Turns>>,
+    /// Where it sleeps when it is idle.
+    sleeper: Option<Sleeper>,
+    /// Whether it does now.
+    asleep: bool,
     dynos: BTreeMap<DynoName, Living>,
 }
 
@@ -67,68 +115,95 @@ struct Living {
 
 impl<S: Spawn> Manager<S> {
     /// Runs until it was told to stop and every dyno has ended. A forced shutdown, or the end of whoever gives
-    /// commands, is a stop.
-    pub(crate) async fn run(means: Means<S>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    /// commands, is a stop. The survivors are adopted with the first configuration.
+    pub(crate) async fn run(
+        means: Means<S>,
+        mut survivors: Vec<Survivor<S::Process>>,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+    ) {
         let (events, mut heard) = mpsc::unbounded_channel();
+        let (naps, mut napped) = mpsc::unbounded_channel();
         let shutdown = means.shutdown.clone();
         let mut manager = Self {
             means,
             apps: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            one_offs: OneOffs::default(),
             next_id: 1,
             stop: Duration::ZERO,
             events,
+            naps,
         };
         let mut stopping = false;
-        while !stopping || !manager.leaving.is_empty() {
+        while !stopping || !manager.leaving.is_empty() || !manager.one_offs.is_empty() {
             // Each of these may be dropped and asked again without loss.
             tokio::select! {
                 biased;
                 Some((id, event)) = heard.recv() => manager.hear(id, &event),
+                Some((app, nap)) = napped.recv() => manager.turn_over(&app, nap),
                 () = shutdown.forced(), if !stopping => stopping = manager.stop_all(),
-                command = commands.recv(), if !stopping => match command {
-                    Some(Command::Apply(config)) => manager.apply(&config),
-                    Some(Command::Stop) | None => stopping = manager.stop_all(),
-                },
+                command = commands.recv(), if !stopping => {
+                    if let Some(Command::Apply(config)) = &command {
+                        manager.adopt(std::mem::take(&mut survivors), config);
+                    }
+                    stopping = manager.obey(command.unwrap_or(Command::Stop));
+                }
             }
         }
+        manager.means.spawn.cleared().await;
+    }
+
+    /// Does what it is asked; `true`: all is to end. Who asked may have left, and then hears no answer.
+    fn obey(&mut self, command: Command) -> bool {
+        match command {
+            Command::Apply(config) => self.apply(&config),
+            Command::Run(order, begun) => drop(begun.send(self.run_one_off(order))),
+            Command::Attach(app, dyno, visitor) => self.attach(&app, &dyno, visitor),
+            Command::Restart(app, which, restarted) => {
+                let _ = restarted.send(self.restart(&app, &which));
+            }
+            Command::StopDyno(app, dyno, stopped) => {
+                let _ = stopped.send(self.stop_dyno(&app, &dyno));
+            }
+            Command::Stop => return self.stop_all(),
+        }
+        false
     }
 
     fn apply(&mut self, config: &Config) {
         self.stop = config.router.stop;
-        let managed = |name: &AppName| match config.apps.get(name) {
-            Some(AppConfig { source: AppSource::Managed(app), policy, .. }) => {
-                Some((app, policy.timeouts.drain))
-            }
-            _ => None,
-        };
-        let gone =
-            self.apps.keys().filter(|name| managed(name).is_none()).cloned().collect::<Vec<_>>();
+        let apps = self.apps.keys();
+        let gone = apps.filter(|name| managed(config, name).is_none()).cloned().collect::<Vec<_>>();
         for name in gone {
             self.stop_app(&name);
         }
         for name in config.apps.keys() {
-            if let Some((app, drain)) = managed(name) {
-                self.form(name, app, drain);
+            if let Some((app, policy)) = managed(config, name) {
+                self.form(name, app, policy);
             }
         }
     }
 
     /// Brings one app's dynos to what is wanted; those that are right already are not touched.
-    fn form(&mut self, name: &AppName, app: &ManagedApp, drain: Duration) {
+    fn form(&mut self, name: &AppName, app: &ManagedApp, policy: &AppPolicy) {
         let mut formed = self.apps.remove(name).unwrap_or_else(|| Formed::new(app.clone()));
-        formed.follow(app, drain);
+        formed.follow(app, policy);
+        self.follow_sleep(name, &mut formed);
         let actual =
             formed.dynos.iter().map(|(name, living)| (name.clone(), living.release)).collect();
         for step in plan(&app.formation, formed.release, &actual) {
             match step {
                 Step::Start(dyno) => {
                     if let Some(orders) = formed.orders(&dyno.process_type) {
-                        let living = self.start(name, &dyno, orders);
+                        let turns = formed.turns(&dyno.process_type);
+                        let living = self.start(name, &dyno, orders, turns);
                         formed.dynos.insert(dyno, living);
                     }
                 }
-                Step::Restart(dyno) => formed.restart(&dyno),
+                Step::Restart(dyno) => {
+                    formed.restart(&dyno);
+                    self.meter_size(&formed, &dyno);
+                }
                 Step::Stop(dyno) => {
                     if let Some(living) = formed.dynos.remove(&dyno) {
                         self.stop(living);
@@ -139,26 +214,166 @@ impl<S: Spawn> Manager<S> {
         self.apps.insert(name.clone(), formed);
     }
 
-    fn start(&mut self, app: &AppName, dyno: &DynoName, orders: Orders) -> Living {
+    /// Has an app sleep when it is idle, or not any more. One without web dynos never does: nothing would wake it.
+    fn follow_sleep(&self, name: &AppName, formed: &mut Formed) {
+        let Means { routes, shutdown, .. } = &self.means;
+        match (formed.sleep_after().zip(routes.roster(name)), &formed.sleeper) {
+            (Some((after, _)), Some(sleeper)) => sleeper.set_after(after),
+            (Some((after, roster)), None) => {
+                let (name, naps) = (name.clone(), self.naps.clone());
+                // Nobody hears it at the very end.
+                let tell = move |nap| _ = naps.send((name.clone(), nap));
+                formed.sleeper = Some(Sleeper::start(roster, after, shutdown, tell));
+            }
+            (None, _) => {
+                formed.sleeper = None;
+                formed.sleep(false);
+            }
+        }
+    }
+
+    /// An app has nothing to do, or has something to do again.
+    fn turn_over(&mut self, app: &AppName, nap: Nap) {
+        if let Some(formed) = self.apps.get_mut(app).filter(|formed| formed.sleeper.is_some()) {
+            formed.sleep(nap == Nap::Idle);
+        }
+    }
+
+    fn start(
+        &mut self,
+        app: &AppName,
+        dyno: &DynoName,
+        orders: Orders,
+        turns: Arc<Turns>,
+    ) -> Living {
+        let (place, living) = self.begin(app, dyno, orders, turns);
+        let Means { spawn, ports, routes, .. } = &self.means;
+        let dyno = Dyno::new(place, spawn.clone(), ports.clone(), routes.clone());
+        self.means.shutdown.spawn(dyno.live());
+        living
+    }
+
+    /// The place of a dyno of a formation that is about to live here.
+    fn begin(
+        &mut self,
+        app: &AppName,
+        dyno: &DynoName,
+        orders: Orders,
+        turns: Arc<Turns>,
+    ) -> (Place, Living) {
+        let release = orders.program.release;
+        let (place, orders) = self.place(app, dyno, orders, turns);
+        self.means.board.list(place.id, app.clone(), dyno.clone(), None);
+        let living = Living { id: place.id, release, orders };
+        (place, living)
+    }
+
+    /// A release may bring another size: what is used from now on is used of that.
+    fn meter_size(&self, formed: &Formed, dyno: &DynoName) {
+        let size = formed.app.sizes.get(&dyno.process_type);
+        if let (Some(living), Some(size)) = (formed.dynos.get(dyno), size) {
+            self.means.meter.resize(living.id, &size.name);
+        }
+    }
+
+    /// What a new life has in hand, and the line to change its orders.
+    fn place(
+        &mut self,
+        app: &AppName,
+        dyno: &DynoName,
+        orders: Orders,
+        turns: Arc<Turns>,
+    ) -> (Place, watch::Sender<Orders>) {
         let id = self.next_id;
         self.next_id += 1;
-        let release = orders.program.release;
+        let payer = Payer {
+            app: app.clone(),
+            process_type: dyno.process_type.clone(),
+            size: orders.program.size.name.clone(),
+        };
+        self.means.meter.list(id, payer);
         let (sender, receiver) = watch::channel(orders);
         let place = Place {
             id,
             app: app.clone(),
             dyno: dyno.clone(),
             orders: receiver,
+            turns,
             log: self.means.log.clone(),
             shutdown: self.means.shutdown.clone(),
             events: self.events.clone(),
             jitter: || random() as f64 / u64::MAX as f64,
         };
-        self.means.board.list(id, app.clone(), dyno.clone());
-        let Means { spawn, ports, routes, .. } = &self.means;
-        let dyno = Dyno::new(place, spawn.clone(), ports.clone(), routes.clone());
-        self.means.shutdown.spawn(dyno.live());
-        Living { id, release, orders: sender }
+        (place, sender)
+    }
+
+    fn run_one_off(&mut self, order: RunOrder) -> Result<Begun, RunError> {
+        let RunOrder { app, process_type, command, env, size, streams } = order;
+        let formed = self.apps.get(&app).ok_or_else(|| RunError::NotManaged(app.clone()))?;
+        let command = written_out(&command, &formed.app.commands).ok_or(RunError::NoCommand)?;
+        let dyno = self.one_offs.name(&app, &process_type, random());
+        let dyno = dyno.ok_or_else(|| RunError::TooMany(app.clone()))?;
+        let orders = formed.one_off_orders(command.clone(), env, size);
+        let size = orders.program.size.name.clone();
+        let (place, orders) = self.place(&app, &dyno, orders, Arc::default());
+        self.means.board.list(
+            place.id,
+            app.clone(),
+            dyno.clone(),
+            Some((command.clone(), size.clone())),
+        );
+        let (door, comes_in) = match streams {
+            Streams::Log => (None, None),
+            Streams::Terminal { .. } | Streams::Pipes => {
+                let (door, comes_in) = oneshot::channel();
+                (Some(door), Some(comes_in))
+            }
+        };
+        let living = LivingOneOff { app, dyno: dyno.clone(), orders, door };
+        self.one_offs.insert(place.id, living);
+        let (told, ended) = oneshot::channel();
+        let (spawn, routes) = (self.means.spawn.clone(), self.means.routes.clone());
+        let one_off = OneOff { place, spawn, routes, streams, door: comes_in, ended: told };
+        self.means.shutdown.spawn(one_off.live());
+        Ok(Begun { dyno, command, size, ended })
+    }
+
+    fn attach(&mut self, app: &AppName, dyno: &str, visitor: Visitor) {
+        let door = self.one_offs.find(app, dyno).and_then(|living| living.door.take());
+        if let Some(door) = door {
+            // It may be ending: then the client hears that as well.
+            let _ = door.send(visitor);
+        }
+    }
+
+    fn restart(&mut self, app: &AppName, which: &Which) -> bool {
+        let Some(formed) = self.apps.get(app) else { return false };
+        let meant = formed.dynos.iter().filter(|(name, _)| which.is(name));
+        meant.fold(false, |_, (_, living)| {
+            living.orders.send_modify(|orders| orders.restart += 1);
+            true
+        })
+    }
+
+    fn stop_dyno(&mut self, app: &AppName, dyno: &str) -> bool {
+        if let Some(one_off) = self.one_offs.find(app, dyno) {
+            one_off.orders.send_modify(|orders| orders.stop = true);
+            return true;
+        }
+        let Some(formed) = self.apps.get_mut(app) else { return false };
+        let name = formed.dynos.keys().find(|name| name.to_string() == dyno).cloned();
+        let Some((name, living)) = name.and_then(|name| formed.dynos.remove_entry(&name)) else {
+            return false;
+        };
+        let (orders, turns) = (formed.orders(&name.process_type), formed.turns(&name.process_type));
+        self.stop(living);
+        if let Some(orders) = orders {
+            let living = self.start(app, &name, orders, turns);
+            if let Some(formed) = self.apps.get_mut(app) {
+                formed.dynos.insert(name, living);
+            }
+        }
+        true
     }
 
     fn stop(&mut self, living: Living) {
@@ -167,6 +382,7 @@ impl<S: Spawn> Manager<S> {
     }
 
     fn stop_app(&mut self, name: &AppName) {
+        self.one_offs.stop(Some(name));
         let dynos = self.apps.remove(name).map(|formed| formed.dynos).unwrap_or_default();
         for living in dynos.into_values().rev() {
             self.stop(living);
@@ -178,6 +394,7 @@ impl<S: Spawn> Manager<S> {
         for name in self.apps.keys().cloned().collect::<Vec<_>>() {
             self.stop_app(&name);
         }
+        self.one_offs.stop(None);
         for orders in self.leaving.values() {
             orders.send_modify(|orders| orders.drain = orders.drain.min(self.stop));
         }
@@ -186,6 +403,10 @@ impl<S: Spawn> Manager<S> {
 
     fn hear(&mut self, id: u64, event: &Event) {
         self.means.board.note(id, event);
+        self.means.meter.note(id, event);
+        if matches!(event, Event::Ended) {
+            self.one_offs.remove(id);
+        }
         if matches!(event, Event::Ended) && self.leaving.remove(&id).is_none() {
             // It ended without being told to: a defect, which has said so as a panic. Forget it.
             for formed in self.apps.values_mut() {
@@ -195,28 +416,81 @@ impl<S: Spawn> Manager<S> {
     }
 }
 
+/// An app whose dynos dynomesh runs.
+fn managed<'a>(config: &'a Config, name: &AppName) -> Option<(&'a ManagedApp, &'a AppPolicy)> {
+    match config.apps.get(name) {
+        Some(AppConfig { source: AppSource::Managed(app), policy, .. }) => Some((app, policy)),
+        _ => None,
+    }
+}
+
 impl Formed {
     fn new(app: ManagedApp) -> Self {
         let config_vars = Arc::new(app.config_vars.clone());
-        Self { release: 1, app, config_vars, drain: Duration::ZERO, dynos: BTreeMap::new() }
+        Self {
+            release: 1,
+            app,
+            config_vars,
+            drain: Duration::ZERO,
+            slow_start: None,
+            turns: BTreeMap::new(),
+            sleeper: None,
+            asleep: false,
+            dynos: BTreeMap::new(),
+        }
     }
 
     /// Takes over what the configuration says now. What the app runs has changed: that is a new release.
-    fn follow(&mut self, app: &ManagedApp, drain: Duration) {
-        let ManagedApp { dir, commands, config_vars, timeouts, formation: _ } = &self.app;
-        if (dir, commands, config_vars) != (&app.dir, &app.commands, &app.config_vars) {
+    fn follow(&mut self, app: &ManagedApp, policy: &AppPolicy) {
+        if runs_another_thing(&self.app, app) {
             self.release += 1;
             self.config_vars = Arc::new(app.config_vars.clone());
         }
-        if (*timeouts, self.drain) != (app.timeouts, drain) {
-            for living in self.dynos.values() {
-                living
-                    .orders
-                    .send_modify(|orders| (orders.timeouts, orders.drain) = (app.timeouts, drain));
-            }
-        }
         self.app = app.clone();
-        self.drain = drain;
+        self.drain = policy.timeouts.drain;
+        self.slow_start = policy.slow_start;
+        for (process_type, count) in &app.formation {
+            self.turns(process_type).set_dynos(*count);
+        }
+        for living in self.dynos.values() {
+            living.orders.send_if_modified(|orders| {
+                let before = orders.clone();
+                orders.timeouts = app.timeouts;
+                orders.drain = self.drain;
+                orders.upkeep = app.upkeep.clone();
+                orders.slow_start = self.slow_start;
+                orders.watch = watch_orders(app);
+                *orders != before
+            });
+        }
+    }
+
+    /// Those of one process type.
+    fn turns(&mut self, process_type: &ProcessType) -> Arc<Turns> {
+        self.turns.entry(process_type.clone()).or_default().clone()
+    }
+
+    fn sleep_after(&self) -> Option<Duration> {
+        let web = ProcessType::web();
+        let any = self.app.formation.get(&web).is_some_and(|count| *count > 0);
+        self.app.sizes.get(&web).filter(|_| any)?.sleep_after
+    }
+
+    /// Sends its dynos to sleep, or wakes them.
+    fn sleep(&mut self, asleep: bool) {
+        self.asleep = asleep;
+        for (name, living) in &self.dynos {
+            let asleep = self.is_asleep(&name.process_type);
+            living
+                .orders
+                .send_if_modified(|orders| std::mem::replace(&mut orders.asleep, asleep) != asleep);
+        }
+    }
+
+    /// Whether those of this type sleep now: a worker sleeps with the app if its own size does.
+    fn is_asleep(&self, process_type: &ProcessType) -> bool {
+        let size = self.app.sizes.get(process_type);
+        self.asleep && size.is_some_and(|size| size.sleep_after.is_some())
     }
 
     /// What dynos of this type are told. `None`: the Procfile has no such type, so none is wanted.
@@ -225,17 +499,70 @@ impl Formed {
             release: self.release,
             command: self.app.commands.get(process_type)?.clone(),
             dir: self.app.dir.clone(),
+            size: self.app.sizes.get(process_type)?.clone(),
             config_vars: self.config_vars.clone(),
         };
-        let timeouts = self.app.timeouts;
-        Some(Orders { program: Arc::new(program), timeouts, drain: self.drain, stop: false })
+        Some(Orders {
+            program: Arc::new(program),
+            timeouts: self.app.timeouts,
+            drain: self.drain,
+            watch: watch_orders(&self.app),
+            upkeep: self.app.upkeep.clone(),
+            slow_start: self.slow_start,
+            restart: 0,
+            asleep: self.is_asleep(process_type),
+            stop: false,
+        })
+    }
+
+    /// What a one-off dyno is told.
+    fn one_off_orders(
+        &self,
+        command: String,
+        env: BTreeMap<String, String>,
+        size: Option<Arc<Size>>,
+    ) -> Orders {
+        let mut config_vars = BTreeMap::clone(&self.config_vars);
+        config_vars.extend(env);
+        let program = Program {
+            release: self.release,
+            command,
+            dir: self.app.dir.clone(),
+            size: size.unwrap_or_else(|| self.app.size.clone()),
+            config_vars: Arc::new(config_vars),
+        };
+        Orders {
+            program: Arc::new(program),
+            timeouts: self.app.timeouts,
+            drain: self.drain,
+            watch: watch_orders(&self.app),
+            upkeep: self.app.upkeep.clone(),
+            slow_start: None,
+            restart: 0,
+            asleep: false,
+            stop: false,
+        }
     }
 
     fn restart(&mut self, dyno: &DynoName) {
         let orders = self.orders(&dyno.process_type);
         if let (Some(orders), Some(living)) = (orders, self.dynos.get_mut(dyno)) {
             living.release = self.release;
-            living.orders.send_replace(orders);
+            living.orders.send_modify(|now| *now = Orders { restart: now.restart, ..orders });
         }
     }
+}
+
+/// Whether a dyno of the one configuration must be started anew to be one of the other.
+fn runs_another_thing(old: &ManagedApp, new: &ManagedApp) -> bool {
+    let ManagedApp { dir, commands, config_vars, sizes, .. } = old;
+    let size_differs = |(process_type, size): (&ProcessType, &Arc<Size>)| {
+        new.sizes.get(process_type).is_none_or(|new| !size.runs_as(new))
+    };
+    (dir, commands, config_vars) != (&new.dir, &new.commands, &new.config_vars)
+        || sizes.iter().any(size_differs)
+}
+
+fn watch_orders(app: &ManagedApp) -> WatchOrders {
+    WatchOrders { recycle_on_r14: app.recycle_on_r14, say_metrics: app.runtime_metrics }
 }

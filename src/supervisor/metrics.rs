@@ -17,8 +17,12 @@ pub(crate) const DYNOS: &str = "dynomesh_dynos";
 pub(crate) const RESTARTS: &str = "dynomesh_dyno_restarts_total";
 /// From the start of a process to up.
 pub(crate) const BOOT_SECONDS: &str = "dynomesh_dyno_boot_seconds";
+/// Checks of health that failed.
+pub(crate) const HEALTH_FAILURES: &str = "dynomesh_dyno_health_failures_total";
 /// H and R codes.
 pub(crate) const ERRORS: &str = "dynomesh_errors_total";
+/// Processes of dynos that the kernel killed for their memory.
+pub(crate) const OOM_KILLS: &str = "dynomesh_dyno_oom_kills_total";
 /// Lines of output that nobody will read.
 pub(crate) const LINES_DROPPED: &str = "dynomesh_log_lines_dropped_total";
 
@@ -26,12 +30,14 @@ pub(crate) const LINES_DROPPED: &str = "dynomesh_log_lines_dropped_total";
 pub(crate) fn describe() {
     describe_gauge!(DYNOS, "Dynos by app, process type and state");
     describe_counter!(RESTARTS, "Starts of dynos after a crash");
+    describe_counter!(HEALTH_FAILURES, "Checks of health that dynos failed");
     describe_histogram!(
         BOOT_SECONDS,
         Unit::Seconds,
         "From the start of a dyno's process until it was up"
     );
     describe_counter!(ERRORS, "Errors by Heroku's code");
+    describe_counter!(OOM_KILLS, "Processes of dynos that the kernel killed for their memory");
     describe_counter!(LINES_DROPPED, "Lines of output of dynos that were dropped");
 }
 
@@ -50,6 +56,12 @@ pub(crate) fn restarted(app: &AppName, process_type: &ProcessType) {
     counter!(RESTARTS, "app" => app.to_string(), "type" => process_type.to_string()).increment(1);
 }
 
+/// A dyno that is up failed a check of its health.
+pub(crate) fn health_failed(app: &AppName, process_type: &ProcessType) {
+    counter!(HEALTH_FAILURES, "app" => app.to_string(), "type" => process_type.to_string())
+        .increment(1);
+}
+
 /// A dyno came up.
 pub(crate) fn booted(app: &AppName, process_type: &ProcessType, took: Duration) {
     histogram!(BOOT_SECONDS, "app" => app.to_string(), "type" => process_type.to_string())
@@ -59,6 +71,12 @@ pub(crate) fn booted(app: &AppName, process_type: &ProcessType, took: Duration) 
 /// A dyno made this error.
 pub(crate) fn error(app: &AppName, code: &'static str) {
     counter!(ERRORS, "app" => app.to_string(), "code" => code).increment(1);
+}
+
+/// The kernel killed so many processes of a dyno.
+pub(crate) fn oom_kills(app: &AppName, process_type: &ProcessType, kills: u64) {
+    counter!(OOM_KILLS, "app" => app.to_string(), "type" => process_type.to_string())
+        .increment(kills);
 }
 
 /// Lines of an app were dropped.

@@ -8,18 +8,21 @@ use std::sync::Arc;
 
 use tokio::time::{self, Instant};
 
-use crate::config::limits;
+use crate::config::{HealthCheck, limits};
 use crate::model::Exit;
 use crate::supervisor::metrics;
 use crate::supervisor::place::{Place, seconds};
 use crate::supervisor::ports::LentPort;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::spawn::Process;
+use crate::supervisor::watch::Watch;
 use crate::table::Dyno;
 
 /// One process of a dyno.
 pub(crate) struct Running<P> {
-    pub(crate) process: P,
+    pub(crate) process: Arc<P>,
+    /// Over what it takes.
+    pub(crate) watch: Watch,
     /// Web only.
     pub(crate) record: Option<Arc<Dyno>>,
     pub(crate) started: Instant,
@@ -36,10 +39,31 @@ enum Enough {
 }
 
 impl<P: Process> Running<P> {
-    /// Returns once the process is ready: a web dyno accepts connections, any other is started.
-    pub(crate) async fn ready(&self) {
-        if self.record.is_some() {
-            self.process.listening().await;
+    /// A process of the dyno of this place, over which is watched from here on.
+    pub(crate) fn new(
+        process: P,
+        place: &Place,
+        web: Option<(Arc<Dyno>, Option<LentPort>)>,
+        started: Instant,
+        routes: Arc<Routes>,
+    ) -> Self {
+        let process = Arc::new(process);
+        let watch = Watch::start(&process, place);
+        let (record, port) = web.unzip();
+        Self { process, watch, record, started, routes, _port: port.flatten() }
+    }
+
+    /// Returns once the process is ready: a web dyno accepts connections, and answers well where it is asked; any
+    /// other is started.
+    pub(crate) async fn ready(&self, health: Option<&HealthCheck>) {
+        if self.record.is_none() {
+            return;
+        }
+        self.process.listening().await;
+        if let Some(health) = health {
+            while self.process.well(health).await.is_err() {
+                time::sleep(limits::HEALTH_BOOT_WAIT).await;
+            }
         }
     }
 
@@ -74,8 +98,9 @@ impl<P: Process> Running<P> {
         let _ = time::timeout(limits::PURGE_WAIT, self.routes.gone(record).all()).await;
     }
 
-    /// Ends the process group: SIGTERM, and after its time SIGKILL. Returns once nothing of it is left.
-    pub(crate) async fn terminate(self, place: &Place) {
+    /// Ends the process group: SIGTERM, and after its time SIGKILL. Returns once nothing of it is left, with how
+    /// its leader ended.
+    pub(crate) async fn terminate(self, place: &Place) -> Exit {
         let exit_timeout = place.timeouts().exit;
         let mut enough = std::pin::pin!(async {
             tokio::select! {
@@ -85,20 +110,18 @@ impl<P: Process> Running<P> {
         });
         place.say("Stopping all processes with SIGTERM");
         self.process.terminate();
-        let enough_with_leader = tokio::select! {
+        let exit = tokio::select! {
             biased;
-            exit = self.process.exited() => {
+            exit = self.process.exited() => exit,
+            enough = &mut enough => {
+                self.say_killing(place, enough);
+                let exit = self.kill().await;
                 self.went(place, exit).await;
-                None
+                self.await_group(place).await;
+                return exit;
             }
-            enough = &mut enough => Some(enough),
         };
-        if let Some(enough) = enough_with_leader {
-            self.say_killing(place, enough);
-            let exit = self.kill().await;
-            self.went(place, exit).await;
-            return self.await_group(place).await;
-        }
+        self.went(place, exit).await;
         tokio::select! {
             biased;
             () = self.process.group_gone() => {}
@@ -108,6 +131,7 @@ impl<P: Process> Running<P> {
                 self.await_group(place).await;
             }
         }
+        exit
     }
 
     /// Kills the process and waits for it, for as long as the kernel may reasonably take.
@@ -134,6 +158,7 @@ impl<P: Process> Running<P> {
 
     async fn say_exit(&self, place: &Place, exit: Exit) {
         self.process.output_settled().await;
+        self.watch.conclude(&*self.process, place);
         place.say(format_args!("Process exited with status {}", exit.shell_status()));
     }
 

@@ -2,14 +2,20 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http::StatusCode;
+use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
+use crate::config::HealthCheck;
 use crate::model::Exit;
-use crate::supervisor::program::Start;
+use crate::supervisor::cgroup::Usage;
+use crate::supervisor::health::Unwell;
+use crate::supervisor::program::{Ends, ProcessId, Start, Streams};
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
 
 /// What one process will do, counted from its start.
@@ -23,12 +29,23 @@ pub(crate) struct Script {
     pub(crate) heeds_sigterm: Option<Duration>,
     /// Whether the start itself fails.
     pub(crate) fails: bool,
+    /// From when until when it is not well.
+    pub(crate) unwell: Option<(Duration, Duration)>,
+    /// What it takes so long after its start.
+    pub(crate) takes: Option<fn(u64) -> Usage>,
 }
 
 impl Script {
     pub(crate) fn listens(secs: u64) -> Self {
         let listens = Some(Duration::from_secs(secs));
-        Self { listens, exits: None, heeds_sigterm: Some(Duration::ZERO), fails: false }
+        Self {
+            listens,
+            exits: None,
+            heeds_sigterm: Some(Duration::ZERO),
+            fails: false,
+            unwell: None,
+            takes: None,
+        }
     }
 
     pub(crate) fn never_listens() -> Self {
@@ -43,6 +60,15 @@ impl Script {
         Self { exits: Some((Duration::from_secs(secs), exit)), ..self }
     }
 
+    pub(crate) fn unwell(self, from: u64, until: u64) -> Self {
+        Self { unwell: Some((Duration::from_secs(from), Duration::from_secs(until))), ..self }
+    }
+
+    /// By seconds after its start.
+    pub(crate) fn takes(self, takes: fn(u64) -> Usage) -> Self {
+        Self { takes: Some(takes), ..self }
+    }
+
     pub(crate) fn ignores_sigterm(self) -> Self {
         Self { heeds_sigterm: None, ..self }
     }
@@ -53,19 +79,60 @@ impl Script {
 pub(crate) struct Scripts {
     scripts: Arc<Mutex<VecDeque<Script>>>,
     pub(crate) starts: Arc<Mutex<Vec<Start>>>,
+    living: Arc<AtomicUsize>,
+    frozen: Arc<AtomicUsize>,
     /// The ports of the processes that live.
     pub(crate) ports: Arc<Mutex<BTreeSet<u16>>>,
+    /// What the processes were signalled for their clients.
+    pub(crate) signals: Arc<Mutex<Vec<i32>>>,
 }
 
 impl Scripts {
     pub(crate) fn new(scripts: &[Script]) -> Self {
         let scripts = Arc::new(Mutex::new(scripts.iter().copied().collect()));
-        Self { scripts, starts: Arc::default(), ports: Arc::default() }
+        Self {
+            scripts,
+            starts: Arc::default(),
+            living: Arc::default(),
+            frozen: Arc::default(),
+            ports: Arc::default(),
+            signals: Arc::default(),
+        }
+    }
+
+    /// How many processes live.
+    pub(crate) fn living(&self) -> usize {
+        self.living.load(Ordering::Relaxed)
+    }
+
+    /// How many of them are frozen.
+    pub(crate) fn frozen(&self) -> usize {
+        self.frozen.load(Ordering::Relaxed)
     }
 
     /// What the next processes will do, in place of what was planned.
     pub(crate) fn plan(&self, scripts: &[Script]) {
         *self.scripts.lock().unwrap() = scripts.iter().copied().collect();
+    }
+}
+
+impl Scripts {
+    /// A process that follows this script from now on.
+    pub(crate) fn process(&self, script: Script, port: Option<u16>, streams: Streams) -> Scripted {
+        self.living.fetch_add(1, Ordering::Relaxed);
+        Scripted {
+            script,
+            born: Instant::now(),
+            asked: watch::channel(None).0,
+            port,
+            ports: self.ports.clone(),
+            came_up: Arc::default(),
+            streams,
+            signals: self.signals.clone(),
+            living: self.living.clone(),
+            frozen: self.frozen.clone(),
+            is_frozen: AtomicBool::new(false),
+        }
     }
 }
 
@@ -83,9 +150,10 @@ impl Spawn for Scripts {
         if let Some(port) = start.port {
             assert!(self.ports.lock().unwrap().insert(port), "port {port} is lent twice");
         }
-        let (port, ports) = (start.port, self.ports.clone());
-        Ok(Scripted { script, born: Instant::now(), asked: watch::channel(None).0, port, ports })
+        Ok(self.process(script, start.port, start.streams))
     }
+
+    async fn cleared(&self) {}
 }
 
 /// A process that follows its script.
@@ -96,10 +164,18 @@ pub(crate) struct Scripted {
     asked: watch::Sender<Option<(Instant, Exit)>>,
     port: Option<u16>,
     ports: Arc<Mutex<BTreeSet<u16>>>,
+    /// Whether it was told that it is up.
+    pub(crate) came_up: Arc<AtomicBool>,
+    streams: Streams,
+    signals: Arc<Mutex<Vec<i32>>>,
+    living: Arc<AtomicUsize>,
+    frozen: Arc<AtomicUsize>,
+    is_frozen: AtomicBool,
 }
 
 impl Drop for Scripted {
     fn drop(&mut self) {
+        self.living.fetch_sub(1, Ordering::Relaxed);
         if let Some(port) = self.port {
             self.ports.lock().unwrap().remove(&port);
         }
@@ -119,14 +195,38 @@ impl Scripted {
 }
 
 impl Process for Scripted {
-    fn pid(&self) -> Option<u32> {
-        Some(1)
+    fn pid(&self) -> ProcessId {
+        let pid = ProcessId::default();
+        pid.set(1);
+        pid
+    }
+
+    fn id(&self) -> &str {
+        "0-1"
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.script.takes.map(|takes| takes(self.born.elapsed().as_secs()))
+    }
+
+    fn runnable(&self) -> u32 {
+        1
     }
 
     async fn listening(&self) {
         match self.script.listens {
             Some(after) => time::sleep_until(self.born + after).await,
             None => pending().await,
+        }
+    }
+
+    async fn well(&self, _: &HealthCheck) -> Result<(), Unwell> {
+        assert!(!self.is_frozen.load(Ordering::Relaxed), "who is frozen answers nobody");
+        match self.script.unwell {
+            Some((from, until)) if (from..until).contains(&self.born.elapsed()) => {
+                Err(Unwell::Status(StatusCode::SERVICE_UNAVAILABLE))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -152,7 +252,39 @@ impl Process for Scripted {
 
     async fn output_settled(&self) {}
 
+    fn freeze(&self) {
+        assert!(!self.is_frozen.swap(true, Ordering::Relaxed), "frozen twice");
+        self.frozen.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn thaw(&self) {
+        if self.is_frozen.swap(false, Ordering::Relaxed) {
+            self.frozen.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn ends(&self) -> Option<Ends> {
+        if self.streams == Streams::Log {
+            return None;
+        }
+        let (output, _) = std::io::pipe().unwrap();
+        let (_, input) = std::io::pipe().unwrap();
+        Some(Ends::Pipes { input: input.into(), output: output.into() })
+    }
+
+    fn came_up(&self) {
+        self.came_up.store(true, Ordering::Relaxed);
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.signals.lock().unwrap().push(signal.as_raw());
+        if let (Signal::HUP, Some(after)) = (signal, self.script.heeds_sigterm) {
+            self.ask(Instant::now() + after, Exit::Signal(1));
+        }
+    }
+
     fn terminate(&self) {
+        assert!(!self.is_frozen.load(Ordering::Relaxed), "who is frozen hears nothing");
         if let Some(after) = self.script.heeds_sigterm {
             self.ask(Instant::now() + after, Exit::Signal(15));
         }

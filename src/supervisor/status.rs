@@ -7,19 +7,25 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::model::{AppName, DynoName, DynoState};
+use crate::model::{AppName, DynoName, DynoState, SizeName};
+use crate::supervisor::figures::DynoUsage;
 use crate::supervisor::metrics;
 use crate::supervisor::place::{Event, State};
+use crate::supervisor::program::ProcessId;
 use crate::table::Dyno;
 
 /// What the supervisor knows of one dyno, for people and for `/debug/dynos`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct DynoStatus {
     /// The app.
     pub app: String,
     /// `web.1`
     pub dyno: String,
-    /// `starting`, `up`, `crashed`, `down`; `external` where somebody else runs it.
+    /// What a one-off dyno runs; a formation's runs what the Procfile says.
+    pub command: Option<String>,
+    /// The size of a one-off dyno; a formation's has what the file says.
+    pub size: Option<String>,
+    /// `starting`, `up`, `idle`, `crashed`, `down`; `external` where somebody else runs it.
     pub state: String,
     /// Unix seconds since when.
     pub since: u64,
@@ -35,6 +41,8 @@ pub struct DynoStatus {
     pub quarantined_until: u32,
     /// Starts after a crash.
     pub restarts: u32,
+    /// What its processes take, where they are in a control group.
+    pub usage: Option<DynoUsage>,
 }
 
 /// Every dyno that lives, those that are finishing included. Cheap to clone.
@@ -46,19 +54,46 @@ pub(crate) struct Board {
 struct Listed {
     app: AppName,
     dyno: DynoName,
+    one_off: Option<(String, SizeName)>,
     state: Option<State>,
     since: u64,
-    pid: Option<u32>,
+    /// It was there before this daemon: since when its first state holds.
+    before: Option<u64>,
+    pid: ProcessId,
     record: Option<Arc<Dyno>>,
     restarts: u32,
+    usage: Option<Box<DynoUsage>>,
 }
 
 impl Board {
-    /// Lists a dyno that is about to live.
-    pub(crate) fn list(&self, id: u64, app: AppName, dyno: DynoName) {
-        let listed =
-            Listed { app, dyno, state: None, since: now(), pid: None, record: None, restarts: 0 };
+    /// Lists a dyno that is about to live; a one-off with its command and its size.
+    pub(crate) fn list(
+        &self,
+        id: u64,
+        app: AppName,
+        dyno: DynoName,
+        one_off: Option<(String, SizeName)>,
+    ) {
+        let listed = Listed {
+            app,
+            dyno,
+            one_off,
+            state: None,
+            since: now(),
+            before: None,
+            pid: ProcessId::default(),
+            record: None,
+            restarts: 0,
+            usage: None,
+        };
         self.dynos().insert(id, listed);
+    }
+
+    /// A dyno that is listed has been there since then, in milliseconds since 1970.
+    pub(crate) fn was_there(&self, id: u64, since: u64) {
+        if let Some(listed) = self.dynos().get_mut(&id) {
+            listed.before = Some(since / 1000);
+        }
     }
 
     /// Writes down what happened to a dyno.
@@ -77,7 +112,14 @@ impl Board {
             }
             Event::Started { pid, record } => {
                 if let Some(listed) = dynos.get_mut(&id) {
-                    (listed.pid, listed.record) = (*pid, record.clone());
+                    (listed.pid, listed.record, listed.usage) = (pid.clone(), record.clone(), None);
+                }
+            }
+            Event::Took { pid, usage } => {
+                // One that is leaving, or that may become the dyno, does not count.
+                let is_the_one = |it: &&mut Listed| it.pid.get() == pid.get();
+                if let Some(listed) = dynos.get_mut(&id).filter(is_the_one) {
+                    listed.usage = Some(usage.clone());
                 }
             }
         }
@@ -103,14 +145,14 @@ impl Listed {
         if (self.state, state) == (Some(State::Crashed), State::Starting) {
             self.restarts += 1;
         }
-        if state == State::Crashed {
-            (self.pid, self.record) = (None, None);
+        if matches!(state, State::Crashed | State::Asleep) {
+            (self.pid, self.record, self.usage) = (ProcessId::default(), None, None);
         }
         if self.state.map(State::outward) != Some(state.outward()) {
             self.count(-1.0);
             self.state = Some(state);
             self.count(1.0);
-            self.since = now();
+            self.since = self.before.take().unwrap_or_else(now);
         }
         self.state = Some(state);
     }
@@ -127,14 +169,17 @@ impl Listed {
         DynoStatus {
             app: self.app.to_string(),
             dyno: self.dyno.to_string(),
+            command: self.one_off.as_ref().map(|(command, _)| command.clone()),
+            size: self.one_off.as_ref().map(|(_, size)| size.to_string()),
             state: state.to_string(),
             since: self.since,
-            pid: self.pid,
+            pid: self.pid.get(),
             addr: record.map(|record| record.addr().to_string()),
             in_flight: record.map_or(0, Dyno::in_flight),
             lingering: record.map_or(0, |record| record.lingering().load(Ordering::Relaxed)),
             quarantined_until: record.map_or(0, Dyno::quarantined_until),
             restarts: self.restarts,
+            usage: self.usage.as_deref().cloned(),
         }
     }
 }
@@ -143,6 +188,8 @@ fn external_status(app: &AppName, dyno: &Dyno) -> DynoStatus {
     DynoStatus {
         app: app.to_string(),
         dyno: dyno.name().to_string(),
+        command: None,
+        size: None,
         state: "external".into(),
         since: 0,
         pid: None,
@@ -151,6 +198,7 @@ fn external_status(app: &AppName, dyno: &Dyno) -> DynoStatus {
         lingering: dyno.lingering().load(Ordering::Relaxed),
         quarantined_until: dyno.quarantined_until(),
         restarts: 0,
+        usage: None,
     }
 }
 

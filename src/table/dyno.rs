@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 
 use crate::model::{DynoAddr, DynoName, Exit};
+use crate::table::Doorbell;
 use crate::table::lease::{LeaseWord, Take};
 
 /// One start of one dyno's process. A restart makes a new record, so that pools, leases and quarantine
@@ -20,6 +21,8 @@ pub struct Dyno {
     /// spares the others theirs.
     quarantined_until: AtomicU32,
     lingering: AtomicU32,
+    uses: AtomicU32,
+    share: AtomicU32,
     given_up: AtomicBool,
     id: u64,
     name: DynoName,
@@ -27,6 +30,7 @@ pub struct Dyno {
     managed: bool,
     exit: OnceLock<Exit>,
     drained: Notify,
+    bell: Doorbell,
 }
 
 impl Dyno {
@@ -38,6 +42,8 @@ impl Dyno {
             lease: LeaseWord::new(),
             quarantined_until: AtomicU32::new(0),
             lingering: AtomicU32::new(0),
+            uses: AtomicU32::new(0),
+            share: AtomicU32::new(Self::FULL_SHARE),
             given_up: AtomicBool::new(false),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name,
@@ -45,6 +51,7 @@ impl Dyno {
             managed,
             exit: OnceLock::new(),
             drained: Notify::new(),
+            bell: Doorbell::default(),
         })
     }
 
@@ -71,10 +78,19 @@ impl Dyno {
     /// Takes a slot, or `None` where the dyno takes no more requests.
     pub fn lease(self: &Arc<Self>) -> Option<Lease> {
         match self.lease.take() {
-            Take::Granted => Some(Lease(self.clone())),
             Take::Refused { rings } => {
                 self.ring_if(rings);
                 None
+            }
+            granted => {
+                // Two stores that meet may count as one: what matters is that the number changes. The line is
+                // this core's already.
+                self.uses
+                    .store(self.uses.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+                if granted == (Take::Frozen { rings: true }) {
+                    self.bell.ring();
+                }
+                Some(Lease(self.clone()))
             }
         }
     }
@@ -82,6 +98,24 @@ impl Dyno {
     /// Requests in flight, lingering ones included.
     pub fn in_flight(&self) -> u32 {
         self.lease.held()
+    }
+
+    /// Another number than before if a lease was taken since.
+    pub fn uses(&self) -> u32 {
+        self.uses.load(Ordering::Relaxed)
+    }
+
+    /// The share of a dyno that has had its time to get warm.
+    pub const FULL_SHARE: u32 = 1000;
+
+    /// How much of what the others get it may be sent, of [`FULL_SHARE`](Self::FULL_SHARE).
+    pub fn share(&self) -> u32 {
+        self.share.load(Ordering::Relaxed)
+    }
+
+    /// Says how much of what the others get it may be sent.
+    pub fn set_share(&self, share: u32) {
+        self.share.store(share.min(Self::FULL_SHARE), Ordering::Relaxed);
     }
 
     /// Gives no more leases. The supervisor calls it after publishing a roster without the dyno.
@@ -92,6 +126,24 @@ impl Dyno {
     /// Whether the dyno has left the table.
     pub fn is_closed(&self) -> bool {
         self.lease.is_closed()
+    }
+
+    /// Marks the dyno as frozen, unless it holds a request. Where it is, its process may be stopped: leases are
+    /// given all the same, and the first of them makes [`called`](Self::called) return.
+    pub fn freeze(&self) -> bool {
+        // Of the last time: more than one request may have rung before it was thawed.
+        self.bell.hush();
+        self.lease.freeze()
+    }
+
+    /// Its process goes on.
+    pub fn thaw(&self) {
+        self.lease.thaw();
+    }
+
+    /// Waits until a lease is taken while the dyno is frozen. One waiter at a time.
+    pub async fn called(&self) {
+        self.bell.rung().await;
     }
 
     /// Has what the dyno still holds cut, once the workers hear that it is gone: its time to finish is over, and
@@ -170,6 +222,8 @@ impl Drop for Lease {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+
     use super::*;
     use crate::model::ProcessType;
 
@@ -196,6 +250,31 @@ mod tests {
     #[test]
     fn records_keep_to_their_own_cache_lines() {
         assert_eq!(align_of::<Dyno>(), 128);
+        // What each request reads and writes is in one of the two.
+        let line = offset_of!(Dyno, lease) / 64;
+        let hot =
+            [offset_of!(Dyno, quarantined_until), offset_of!(Dyno, uses), offset_of!(Dyno, share)];
+        assert_eq!(hot.map(|offset| offset / 64), [line; 3]);
+    }
+
+    #[tokio::test]
+    async fn a_frozen_dyno_gives_leases_and_the_first_one_calls() {
+        let dyno = web(1);
+        let lease = dyno.lease().unwrap();
+        assert!(!dyno.freeze(), "it holds a request");
+        drop(lease);
+        assert!(dyno.freeze());
+        let mut called = tokio_test_poll(dyno.called());
+        assert!(!called.is_ready());
+        let leases = (dyno.lease().unwrap(), dyno.lease().unwrap());
+        assert!(called.is_ready());
+        assert_eq!(dyno.in_flight(), 2);
+        drop(leases);
+        drop(dyno.lease());
+        dyno.thaw();
+        assert!(dyno.freeze());
+        let mut called = tokio_test_poll(dyno.called());
+        assert!(!called.is_ready(), "those were of the last time");
     }
 
     struct Polled<F>(std::pin::Pin<Box<F>>);

@@ -1,7 +1,10 @@
 //! Lives of single dynos with scripted processes on a paused clock.
 
+mod tended; // health, age, share, frost and sleep
+
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +15,14 @@ use tokio::time::{self, Instant};
 use crate::config::SupervisorTimeouts;
 use crate::model::{DynoName, Exit, ProcessType};
 use crate::shutdown::Shutdown;
-use crate::supervisor::dyno::Dyno;
-use crate::supervisor::place::{Event, Orders, Place, State};
+use crate::supervisor::cgroup::{Memory, Usage};
+use crate::supervisor::dyno::{Adopted, Dyno};
+use crate::supervisor::place::{Event, Orders, Place, State, WatchOrders};
 use crate::supervisor::ports::Ports;
 use crate::supervisor::program::Program;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::scripted::{Script, Scripts};
-use crate::supervisor::tests::{app_name, config, managed};
+use crate::supervisor::tests::{app_name, basic, config, managed};
 use crate::table::{Lease, Publisher, Standing};
 use crate::telemetry::{AppLog, Lines, Target};
 
@@ -28,6 +32,7 @@ struct Stage {
     orders: watch::Sender<Orders>,
     shutdown: Shutdown,
     publisher: Arc<Publisher>,
+    scripts: Scripts,
     events: mpsc::UnboundedReceiver<(u64, Event)>,
     life: JoinHandle<()>,
     log: AppLog,
@@ -45,6 +50,7 @@ fn orders(release: u64) -> Orders {
             release,
             command: format!("run v{release}"),
             dir: "/".into(),
+            size: basic(),
             config_vars: Arc::new(BTreeMap::new()),
         }),
         timeouts: SupervisorTimeouts {
@@ -54,12 +60,33 @@ fn orders(release: u64) -> Orders {
             cool_off_max: secs(10),
         },
         drain: secs(300),
+        watch: WatchOrders::default(),
+        upkeep: Arc::default(),
+        slow_start: None,
+        restart: 0,
+        asleep: false,
         stop: false,
     }
 }
 
 impl Stage {
     fn new(process_type: &str, scripts: &[Script]) -> Self {
+        Self::with(process_type, scripts, |dyno| Box::pin(dyno.live()))
+    }
+
+    /// A life that begins with a process that is there already: the first of the scripts.
+    fn adopting(scripts: &[Script], is_up: bool) -> Self {
+        Self::with("web", scripts, |mut dyno| {
+            let running = dyno.start().unwrap();
+            Box::pin(dyno.go_on(Adopted { running, release: 1, is_up }))
+        })
+    }
+
+    fn with(
+        process_type: &str,
+        scripts: &[Script],
+        begin: impl FnOnce(Dyno<Scripts>) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+    ) -> Self {
         let config = config(&[("shop", managed(&[(process_type, 1)]))]);
         let (routes, publisher) = Routes::new(&config);
         let dir = tempfile::tempdir().unwrap();
@@ -73,19 +100,22 @@ impl Stage {
             app: app_name("shop"),
             dyno: DynoName { process_type: ProcessType::parse(process_type).unwrap(), number: 1 },
             orders: receiver,
+            turns: Arc::default(),
             log: log.clone(),
             shutdown: shutdown.clone(),
             events: sender,
             jitter: || 0.5,
         };
         // No real port is asked for where the clock is paused: these are only numbers.
-        let dyno = Dyno::new(place, Scripts::new(scripts), Ports::new(29_000..29_100), routes);
-        let life = shutdown.spawn(dyno.live());
+        let scripts = Scripts::new(scripts);
+        let dyno = Dyno::new(place, scripts.clone(), Ports::new(29_000..29_100), routes);
+        let life = shutdown.spawn(begin(dyno));
         Self {
             began: Instant::now(),
             orders,
             shutdown,
             publisher,
+            scripts,
             events,
             life,
             log,
@@ -105,6 +135,10 @@ impl Stage {
 
     fn restart(&self, release: u64) {
         self.orders.send_replace(orders(release));
+    }
+
+    fn order(&self, change: impl FnOnce(&mut Orders)) {
+        self.orders.send_modify(change);
     }
 
     fn standing(&self) -> (usize, Standing) {
@@ -147,7 +181,7 @@ async fn check(
             biased;
             event = stage.events.recv() => match event.unwrap().1 {
                 Event::Entered(state) => states.push((began.elapsed().as_secs(), state)),
-                Event::Started { .. } => {}
+                Event::Started { .. } | Event::Took { .. } => {}
                 Event::Ended => break,
             },
             () = &mut stopping, if !stopped => {
@@ -560,4 +594,195 @@ async fn a_worker_stops_before_it_starts_again() {
             "Process exited with status 143",
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adopted_process_goes_on_in_its_state() {
+    let stage = Stage::adopting(&[Script::listens(0), Script::listens(5)], true);
+    stage.at(0).await;
+    assert_eq!(stage.standing(), (1, Standing::Up), "at once");
+    stage.restart(2);
+    stage.at(6).await;
+    stage.stop();
+    let said = stage.end().await;
+    assert_eq!(said[1..3], ["Restarting", "Starting process with command `run v2`"]);
+
+    let stage = Stage::adopting(&[Script::listens(5), Script::listens(0)], false);
+    stage.at(4).await;
+    assert_eq!(stage.standing(), (0, Standing::Starting));
+    stage.at(6).await;
+    assert_eq!(stage.standing(), (1, Standing::Up));
+    stage.stop();
+    let said = stage.end().await;
+    assert_eq!(said[1], "State changed from starting to up");
+}
+
+// ---- cool-offs are forgotten -------------------------------------------------------------------------------
+
+/// How often a dyno starts that crashes after a second each time; `change` comes while it cools off.
+async fn starts(change: impl FnOnce(&Stage)) -> usize {
+    let stage = Stage::new("worker", &[Script::listens(0).exits(1, Exit::Status(1))]);
+    stage.at(5).await;
+    change(&stage);
+    stage.at(7).await;
+    stage.stop();
+    let said = stage.end().await;
+    said.iter().filter(|line| line.starts_with("Starting process")).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_release_and_a_restart_forget_the_crashes() {
+    assert_eq!(starts(|_| {}).await, 2, "the second crash cools off for ten seconds");
+    assert_eq!(starts(|stage| stage.restart(2)).await, 4, "and the next is a first one");
+    assert_eq!(starts(|stage| stage.order(|orders| orders.restart += 1)).await, 4);
+}
+
+/// Up for a minute is stable.
+#[tokio::test(start_paused = true)]
+async fn a_dyno_that_was_up_for_long_restarts_at_once() {
+    use State::*;
+    let crash = Script::listens(0).exits(1, Exit::Status(1));
+    let stable = Script::listens(0).exits(61, Exit::Status(1));
+    check(
+        "worker",
+        &[crash, stable, Script::listens(0)],
+        63,
+        &[
+            (0, Starting),
+            (0, Up),
+            (1, Crashed),
+            (1, Starting),
+            (1, Up),
+            (62, Crashed),
+            (62, Starting),
+            (62, Up),
+            (63, Draining),
+            (63, Stopping),
+        ],
+    )
+    .await;
+}
+
+// ---- memory ------------------------------------------------------------------------------------------------
+
+fn memory(megabytes: u64) -> Usage {
+    let memory = Memory { rss: megabytes << 20, quota: 512 << 20, ..Memory::default() };
+    Usage { memory: Some(memory), ..Usage::default() }
+}
+
+/// A look after each half of the 20 seconds: here, all dynos have the same luck.
+#[tokio::test(start_paused = true)]
+async fn a_dyno_above_its_memory_is_told_of_at_each_look_and_killed_at_twice_of_it() {
+    use State::*;
+    let grows = Script::listens(0).takes(|secs| memory(500 + secs));
+    let hog = Script::listens(0).takes(|secs| memory(if secs < 60 { 600 } else { 1060 }));
+    let states = [(0, Starting), (0, Up), (70, Crashed), (70, Starting), (70, Up)];
+    let end = [(81, Draining), (81, Stopping)];
+    let said = check("worker", &[hog, grows], 81, &[&states[..], &end[..]].concat()).await;
+    let r14 = ["Process running mem=600M(117.2%)", "Error R14 (Memory quota exceeded)"];
+    let r15 = [
+        "Process running mem=1060M(207.0%)",
+        "Error R15 (Memory quota vastly exceeded)",
+        "Stopping process with SIGKILL",
+        "Process exited with status 137",
+        "State changed from up to crashed",
+    ];
+    let start = ["Starting process with command `run v1`", "State changed from starting to up"];
+    let expected = [&start[..], &r14, &r14, &r14, &r15].concat();
+    assert_eq!(said[..expected.len()], expected, "{said:#?}");
+    let later: Vec<&String> =
+        said[expected.len()..].iter().filter(|it| it.contains("mem")).collect();
+    // Of its successor at 10 s nothing is said, because 510 MB are below the quota.
+    assert_eq!(later, [] as [&str; 0], "{said:#?}");
+}
+
+/// The kernel is faster than any look.
+#[tokio::test(start_paused = true)]
+async fn a_dyno_that_the_kernel_killed_for_its_memory_is_r15() {
+    let hog = Script::listens(0)
+        .exits(5, Exit::Signal(9))
+        .takes(|secs| Usage { oom_kills: u64::from(secs >= 5), ..memory(3) });
+    let mut stage = Stage::new("worker", &[hog, Script::listens(0)]);
+    stage.at(6).await;
+    stage.stop();
+    while stage.events.recv().await.is_some_and(|(_, event)| !matches!(event, Event::Ended)) {}
+    let said = stage.end().await;
+    assert_eq!(
+        said[2..7],
+        [
+            "Process running mem=1024M(200.0%)",
+            "Error R15 (Memory quota vastly exceeded)",
+            "Stopping process with SIGKILL",
+            "Process exited with status 137",
+            "State changed from up to crashed",
+        ],
+        "{said:#?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn runtime_metrics_are_said_where_they_are_wanted() {
+    let mut stage = Stage::new("worker", &[Script::listens(0).takes(|_| memory(180))]);
+    stage.at(15).await;
+    stage.orders.send_modify(|orders| orders.watch.say_metrics = true);
+    stage.at(35).await;
+    stage.stop();
+    let mut took = Vec::new();
+    while let Some((_, event)) = stage.events.recv().await {
+        match event {
+            Event::Took { pid, usage } => took.push((pid.get(), usage.rss, usage.quota)),
+            Event::Ended => break,
+            _ => {}
+        }
+    }
+    assert_eq!(took, [(Some(1), Some(180 << 20), Some(512 << 20)); 2]);
+    let said = stage.end().await;
+    assert_eq!(
+        said[2..4],
+        [
+            "source=worker.1 dyno=heroku.shop.0-1 sample#load_avg_1m=0.39 sample#load_avg_5m=0.10 sample#load_avg_15m=0.03",
+            "source=worker.1 dyno=heroku.shop.0-1 sample#memory_total=180.00MB sample#memory_rss=180.00MB sample#memory_cache=0.00MB sample#memory_swap=0.00MB sample#memory_quota=512.00MB",
+        ],
+        "{said:#?}"
+    );
+}
+
+/// Its successor boots first; the time above the quota counts from the first look that saw it.
+#[tokio::test(start_paused = true)]
+async fn a_dyno_above_its_memory_for_long_is_replaced_gently() {
+    let hog = Script::listens(1).takes(|_| memory(600));
+    let stage = Stage::new("web", &[hog, Script::listens(5).takes(|_| memory(100))]);
+    stage.order(|orders| orders.watch.recycle_on_r14 = Some(secs(60)));
+    let lease = {
+        stage.at(69).await;
+        stage.lease()
+    };
+    stage.at(74).await;
+    assert!(!lease.dyno().is_closed(), "looks at 10, 30, 50 and 70 s: its successor boots");
+    stage.at(76).await;
+    assert!(lease.dyno().is_closed());
+    assert_eq!(stage.standing(), (1, Standing::Up));
+    drop(lease);
+    stage.at(200).await;
+    stage.stop();
+    let said = stage.end().await;
+    let why = "Restarting: above its memory quota for too long";
+    assert_eq!(said.iter().filter(|line| *line == why).count(), 1, "{said:#?}");
+    let times = said.iter().filter(|line| line.contains("Error R14")).count();
+    assert_eq!(times, 4, "and none of its successor: {said:#?}");
+}
+
+/// Where no successor comes up, the time counts anew: not one boot after the other.
+#[tokio::test(start_paused = true)]
+async fn a_dyno_whose_successor_does_not_come_up_goes_on_above_its_memory() {
+    let hog = Script::listens(1).takes(|_| memory(600));
+    let stage = Stage::new("web", &[hog, Script::never_listens().exits(1, Exit::Status(1))]);
+    stage.order(|orders| orders.watch.recycle_on_r14 = Some(secs(60)));
+    stage.at(200).await;
+    assert_eq!(stage.standing(), (1, Standing::Up));
+    stage.stop();
+    let said = stage.end().await;
+    // At 70 s and, counted from the look at 90 s, at 150 s.
+    let starts = said.iter().filter(|line| line.starts_with("Starting process")).count();
+    assert_eq!(starts, 3, "{said:#?}");
 }

@@ -37,6 +37,25 @@ pub(crate) struct Mesh {
     admin: SocketAddr,
 }
 
+/// A command that has ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// `None`: it was killed.
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+/// A dyno, as the daemon shows it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+pub(crate) struct Known {
+    pub(crate) dyno: String,
+    pub(crate) state: String,
+    pub(crate) since: u64,
+    pub(crate) pid: Option<i32>,
+    pub(crate) addr: Option<SocketAddr>,
+}
+
 #[derive(Default)]
 struct Log {
     lines: Mutex<Vec<String>>,
@@ -147,7 +166,13 @@ impl Setup {
 
     /// Starts the daemon; returns once it listens.
     pub(crate) async fn start(self) -> Mesh {
-        fs::write(self.file(), self.text()).unwrap();
+        let text = self.text();
+        self.start_with(&text).await
+    }
+
+    /// As [`start`](Self::start), with another text of the file.
+    pub(crate) async fn start_with(self, text: &str) -> Mesh {
+        fs::write(self.file(), text).unwrap();
         let mut child = self.spawn("serve");
         let log = Arc::new(Log::default());
         // Both tasks end with the daemon's output.
@@ -258,6 +283,19 @@ impl Mesh {
         becomes_true(&what, async || self.metrics().await.get(name, labels) == value).await;
     }
 
+    // ---- commands ----------------------------------------------------------------------------------------
+
+    /// Runs a command that asks this daemon, to its end. Standard input is empty.
+    pub(crate) async fn command(&self, args: &[&str]) -> Ran {
+        #[expect(clippy::disallowed_methods, reason = "a test stands outside the house")]
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dynomesh"));
+        command.args(&args[..1]).arg("--config").arg(self.setup.file()).args(&args[1..]);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let output = within(&args.join(" "), command.output()).await.expect("run dynomesh");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ran { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
     // ---- the log -----------------------------------------------------------------------------------------
 
     /// Every line so far.
@@ -342,7 +380,22 @@ impl Mesh {
 
     /// Starts a daemon that has ended, on the same configuration.
     pub(crate) async fn start_again(mut self) -> Self {
-        std::mem::replace(&mut self.setup, Setup::new()).start().await
+        let setup = std::mem::replace(&mut self.setup, Setup::new());
+        // What is left of it is the next one's.
+        self.log = Arc::default();
+        setup.start().await
+    }
+
+    /// Kills the daemon as nothing announces it, and leaves its dynos to whoever starts it again.
+    pub(crate) async fn killed(mut self) -> Setup {
+        self.signal(Signal::KILL);
+        self.ended().await;
+        std::mem::replace(&mut self.setup, Setup::new())
+    }
+
+    /// What the daemon knows of its dynos.
+    pub(crate) async fn known(&self) -> Vec<Known> {
+        serde_json::from_slice(&self.ask_admin("/debug/dynos").await.body).expect("a list of dynos")
     }
 
     /// The configuration as it stands.
@@ -371,6 +424,13 @@ impl Mesh {
         Duration::from_nanos(used.sum())
     }
 
+    /// The name of the control group in which its dynos have theirs; none where the host has none for us.
+    pub(crate) fn control_groups(&self) -> Option<String> {
+        let lines = self.log.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let line = lines.iter().find(|line| line.contains("dynos are held to their sizes by "))?;
+        Some(line.rsplit_once(", in ")?.1.to_owned())
+    }
+
     /// The processes that this daemon started and that still run.
     pub(crate) fn dynos(&self) -> Vec<Pid> {
         let daemon = self.child.id().and_then(|id| Pid::from_raw(id as i32));
@@ -389,16 +449,49 @@ impl Drop for Mesh {
         for pid in processes_below(self.dir()) {
             let _ = kill_process(pid, Signal::KILL);
         }
+        if let Some(name) = self.control_groups() {
+            remove_control_groups(&name);
+        }
     }
 }
 
-/// Processes whose working directory lies in this one: dynos and what they left behind, and no one else's.
+/// Removes what a daemon that was killed could not: the groups of this name, once those that were in them are gone.
+#[expect(clippy::disallowed_methods, reason = "a drop cannot await")]
+fn remove_control_groups(name: &str) {
+    for parent in control_groups(name) {
+        for _ in 0..200 {
+            for group in fs::read_dir(&parent).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(group.path());
+            }
+            if fs::remove_dir(&parent).is_ok() || !parent.exists() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// The directories of this name in the groups in which this process and its daemons are.
+pub(crate) fn control_groups(name: &str) -> Vec<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let dir = |line: &str| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        let dir = Path::new("/sys/fs/cgroup").join(controllers).join(path.trim_start_matches('/'));
+        Some(dir.join(name))
+    };
+    let below = own.lines().filter_map(dir);
+    below.chain([Path::new("/sys/fs/cgroup").join(name)]).filter(|dir| dir.exists()).collect()
+}
+
+/// Processes whose working directory or order lies in this directory: dynos, what they left behind, their inits, and
+/// no one else's.
 fn processes_below(dir: &Path) -> Vec<Pid> {
     let entries = fs::read_dir("/proc").expect("read /proc").flatten();
     let pids = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
     let below = |pid: &Pid| {
-        let cwd = fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
-        cwd.is_ok_and(|cwd| cwd.starts_with(dir))
+        let link = |name: &str| fs::read_link(format!("/proc/{}/{name}", pid.as_raw_nonzero()));
+        ["cwd", "fd/0"].iter().any(|name| link(name).is_ok_and(|path| path.starts_with(dir)))
     };
     pids.filter(below).collect()
 }

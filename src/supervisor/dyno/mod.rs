@@ -1,0 +1,211 @@
+//! The life of one dyno: each state is an await, and says which one comes next.
+//!
+//! Knows nothing of configurations and of other dynos. What it is told arrives as [`Orders`]; what happens
+//! leaves as lines, events, and changes of the app's line-up.
+
+mod boot; // starting
+mod up; // up
+mod tend; // up: what is done meanwhile, and what ends it
+mod freeze; // up, and stopped where it is
+mod sleep; // asleep
+mod replace; // up, with a successor that boots
+mod leave; // crashed, draining, stopping
+#[cfg(test)]
+mod tests; // lives on a paused clock
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::supervisor::cool_off::CoolOff;
+use crate::supervisor::place::{Event, Orders, Place, State};
+use crate::supervisor::ports::Ports;
+use crate::supervisor::routes::{Entry, Routes};
+use crate::supervisor::running::Running;
+use crate::supervisor::spawn::{Process, Spawn};
+use crate::supervisor::turns::Turn;
+
+/// One dyno, from its first start until it is told to stop.
+pub(crate) struct Dyno<S: Spawn> {
+    place: Place,
+    spawn: S,
+    ports: Ports,
+    routes: Arc<Routes>,
+    /// Its place in the app's line-up; web only.
+    entry: Option<Entry>,
+    state: Option<State>,
+    /// What was last started, successfully or not.
+    ran: Ran,
+    /// Its turn to be replaced, until it is up again.
+    turn: Option<Turn>,
+    cool_off: CoolOff,
+    /// Processes that are not the dyno any more, or never became it, and are ending.
+    leaving: Vec<JoinHandle<()>>,
+    /// Last, so that it is dropped last.
+    _ended: Ended,
+}
+
+/// A process that another daemon started, and that goes on here.
+pub(crate) struct Adopted<P> {
+    pub(crate) running: Running<P>,
+    /// The release that it runs.
+    pub(crate) release: u64,
+    /// Whether it had come up.
+    pub(crate) is_up: bool,
+}
+
+/// Where a life goes on.
+enum Step<P> {
+    /// There is no process, and one is to be started.
+    Boot,
+    /// This process was started and is not ready.
+    ComeUp(Running<P>),
+    /// This process is ready, and the other one, which it replaces, may go once it is in the line-up.
+    Up(Running<P>, Option<Running<P>>),
+    /// There is no process, and none is to be started for so long.
+    CoolOff(Duration),
+    /// There is no process, and none is to be started until a request comes.
+    Sleep,
+    End,
+}
+
+/// What the orders ask of a dyno that runs.
+enum Call {
+    Stop,
+    Sleep,
+    Restart,
+}
+
+/// Which orders a start has followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ran {
+    release: u64,
+    restart: u64,
+}
+
+impl Ran {
+    fn of(orders: &Orders) -> Self {
+        Self { release: orders.program.release, restart: orders.restart }
+    }
+}
+
+impl Call {
+    /// What orders ask of a dyno that runs what others asked for.
+    fn of(orders: &Orders, ran: Ran) -> Option<Self> {
+        if orders.stop {
+            Some(Self::Stop)
+        } else if orders.asleep {
+            Some(Self::Sleep)
+        } else {
+            (Ran::of(orders) != ran).then_some(Self::Restart)
+        }
+    }
+}
+
+impl<S: Spawn> Dyno<S> {
+    /// A dyno that has not begun to live. A web dyno counts as starting from here on.
+    pub(crate) fn new(place: Place, spawn: S, ports: Ports, routes: Arc<Routes>) -> Self {
+        let entry = place.dyno.process_type.is_web().then(|| routes.enter(&place.app));
+        let ended = Ended(place.clone());
+        Self {
+            place,
+            spawn,
+            ports,
+            routes,
+            entry,
+            state: None,
+            ran: Ran::default(),
+            turn: None,
+            cool_off: CoolOff::default(),
+            leaving: Vec::new(),
+            _ended: ended,
+        }
+    }
+
+    /// Lives until told to stop.
+    pub(crate) async fn live(self) {
+        let asleep = self.place.orders.borrow().asleep;
+        self.go(if asleep { Step::Sleep } else { Step::Boot }).await;
+    }
+
+    /// Goes on with a process that was there before, and lives until told to stop.
+    pub(crate) async fn go_on(mut self, adopted: Adopted<S::Process>) {
+        let Adopted { running, release, is_up } = adopted;
+        // The daemon before this one may have frozen it.
+        running.process.thaw();
+        self.ran = Ran { release, restart: self.place.orders.borrow().restart };
+        if is_up {
+            self.tell_started(&running);
+            self.go(Step::Up(running, None)).await;
+        } else {
+            self.go(Step::ComeUp(running)).await;
+        }
+    }
+
+    async fn go(mut self, mut step: Step<S::Process>) {
+        loop {
+            step = match step {
+                Step::Boot => self.boot(),
+                Step::ComeUp(running) => self.come_up(running).await,
+                Step::Up(running, replaced) => self.up(running, replaced).await,
+                Step::CoolOff(wait) => self.cool_off(wait).await,
+                Step::Sleep => self.sleep().await,
+                Step::End => break,
+            };
+        }
+        self.leave();
+        self.await_leaving().await;
+    }
+
+    async fn await_leaving(&mut self) {
+        for leaving in self.leaving.drain(..) {
+            // A panic in it has been logged.
+            let _ = leaving.await;
+        }
+    }
+
+    fn enter(&mut self, state: State) {
+        let before = self.state.replace(state);
+        if before == Some(state) {
+            return;
+        }
+        match (state, &self.entry) {
+            (State::Starting, Some(entry)) => entry.starting(),
+            (State::Asleep, Some(entry)) => entry.asleep(),
+            _ => {}
+        }
+        let before = before.map(State::in_lines).filter(|before| *before != state.in_lines());
+        if let Some(before) = before {
+            self.place.say(format_args!("State changed from {before} to {}", state.in_lines()));
+        }
+        self.place.tell(Event::Entered(state));
+    }
+
+    fn tell_started(&self, running: &Running<S::Process>) {
+        self.place
+            .tell(Event::Started { pid: running.process.pid(), record: running.record.clone() });
+    }
+}
+
+/// Returns once the orders ask for something else than to run what runs. Whoever gives the orders is gone:
+/// stop. Dropped before, it has heard nothing that it would not hear again.
+async fn called(place: &mut Place, ran: Ran) -> Call {
+    loop {
+        if let Some(call) = Call::of(&place.orders.borrow_and_update(), ran) {
+            return call;
+        }
+        if place.orders.changed().await.is_err() {
+            return Call::Stop;
+        }
+    }
+}
+
+/// Tells the manager that the dyno is no more, also when a panic unwinds: a stop must not wait for it.
+struct Ended(Place);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.tell(Event::Ended);
+    }
+}
