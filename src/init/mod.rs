@@ -7,6 +7,7 @@
 
 mod command_line; // how the daemon and its init understand each other
 mod descriptors; // the limit on open files: raised for the daemon, given back to dynos
+mod sandbox; // what keeps a dyno apart from the rest of the machine
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -16,6 +17,7 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 pub use command_line::{Init, UsageError};
 pub use descriptors::{descriptors_before_raise, raise_descriptors};
+pub use sandbox::{Confinement, NAMESPACES, Sandbox, SandboxError, Upper, confine, enter};
 
 /// Becomes the command, run by `bash -c` where there is a bash, else by `sh -c`. Returns only on failure; the
 /// caller prints the error, which then is a line of the dyno's output, and exits with 127 (126 where the shell
