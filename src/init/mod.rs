@@ -6,6 +6,8 @@
 //! no runtime, nothing allocated that matters.
 
 mod command_line; // how the daemon and its init understand each other
+mod order; // what the daemon orders of an init
+mod message; // what they say to each other
 mod descriptors; // the limit on open files: raised for the daemon, given back to dynos
 mod sandbox; // what keeps a dyno apart from the rest of the machine
 
@@ -17,6 +19,10 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 pub use command_line::{Init, UsageError};
 pub use descriptors::{descriptors_before_raise, raise_descriptors};
+pub use message::{Hello, Lost, MESSAGE_MAX, MessageError, OUTPUT_MAX, Report, Request, VERSION};
+pub use order::{
+    ControlGroup, Identity, ORDER_FILE, Order, OrderError, SOCKET_FILE, Terminal, dynos_dir,
+};
 pub use sandbox::{Confinement, NAMESPACES, Sandbox, SandboxError, Upper, confine, enter};
 
 /// Becomes the command, run by `bash -c` where there is a bash, else by `sh -c`. Returns only on failure; the
