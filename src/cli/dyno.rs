@@ -1,4 +1,5 @@
-//! What runs inside a dyno: `dynomesh init`, and the example app `dynomesh hello`.
+//! What runs inside a dyno: `dynomesh init`, and the example app `dynomesh hello`; and what tries whether one
+//! can be isolated.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,6 +15,14 @@ pub(in crate::cli) fn init(args: impl Iterator<Item = OsString>) -> anyhow::Resu
     let error = init::exec(&Init::parse(args)?);
     eprintln!("dynomesh init: {error}");
     Ok(ExitCode::from(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 }))
+}
+
+/// Enters a throwaway sandbox, and prints what came of it.
+pub(in crate::cli) fn try_sandbox(
+    args: impl Iterator<Item = OsString>,
+) -> anyhow::Result<ExitCode> {
+    init::run_trial(args).context("failed to try a sandbox")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Serves the example app on `$PORT` until SIGTERM.

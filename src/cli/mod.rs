@@ -7,6 +7,7 @@ mod check; // what `serve` would do, what a reload would change
 mod reload; // ask the daemon to read its file again
 mod ca; // the local CA's certificate
 mod health; // ask the daemon whether it is well
+mod doctor; // what this host can do for dynos
 mod dyno; // what runs first inside a dyno
 mod place; // which file, which socket
 
@@ -37,6 +38,7 @@ enum Command {
     Reload(reload::Reload),
     Ca(ca::PrintCa),
     Health(health::Health),
+    Doctor(doctor::Doctor),
 }
 
 /// Runs the command line of this process.
@@ -49,6 +51,8 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match args.get(1).and_then(|command| command.to_str()) {
         // The daemon writes this line, for each start of a dyno: it has a grammar of its own.
         Some("init") => dyno::init(args.into_iter().skip(2)),
+        // What `serve` and `doctor` try a sandbox with.
+        Some("try-sandbox") => dyno::try_sandbox(args.into_iter().skip(2)),
         // The example app, run by the Procfile of config/hello.
         Some("hello") => dyno::hello(),
         _ => match CommandLine::try_parse_from(args) {
@@ -67,6 +71,7 @@ impl Command {
             Self::Reload(reload) => reload.run(),
             Self::Ca(ca) => ca.run(),
             Self::Health(health) => health.run(),
+            Self::Doctor(doctor) => doctor.run(),
         }
     }
 }
@@ -141,5 +146,6 @@ mod tests {
         check(&["ca", "--config", "/nonexistent/dynomesh.toml"], 64);
         check(&["reload", "--socket", "/nonexistent/socket"], 1);
         check(&["health", "--socket", "/nonexistent/socket"], 1);
+        check(&["doctor", "--config", "/nonexistent/dynomesh.toml"], 64);
     }
 }

@@ -7,6 +7,7 @@ mod written; // the file, key by key
 mod resolve; // as written → as used
 mod resolve_endpoints; // the same for where the router listens
 mod resolve_certs; // the same for certificates
+mod resolve_dynos; // the same for what holds for every dyno
 mod resolve_app; // the same for one app
 mod claims; // which app a domain belongs to
 mod values; // single values: timers, addresses, choices
@@ -34,5 +35,5 @@ pub use problem::{ConfigError, ConfigProblem, Remark};
 pub use summary::{AppSummary, SourceSummary, Summary};
 pub use used::{
     AccessLog, AcmeConfig, AdminConfig, AppConfig, AppSource, CertFiles, CertSource, Config,
-    ManagedApp, Notes, RouterConfig, SupervisorTimeouts,
+    DynosConfig, IsolationWanted, ManagedApp, Notes, RouterConfig, SupervisorTimeouts,
 };

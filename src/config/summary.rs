@@ -4,6 +4,7 @@
 //! Invariant: no value of a config var, only its fingerprint.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::config_var::fingerprint;
 use crate::config::{
-    AccessLog, AcmeConfig, AppConfig, AppSource, CertFiles, CertSource, Config, RouterConfig,
-    SupervisorTimeouts,
+    AccessLog, AcmeConfig, AppConfig, AppSource, CertFiles, CertSource, Config, IsolationWanted,
+    RouterConfig, SupervisorTimeouts,
 };
 use crate::config::{defaults, duration};
 use crate::model::{
@@ -51,6 +52,12 @@ pub struct Summary {
     pub admin_socket: String,
     /// `state.dir`
     pub state_dir: String,
+    /// `dynos.isolation`
+    pub isolation: String,
+    /// `dynos.uids`
+    pub uids: String,
+    /// `dynos.expose`
+    pub expose: Vec<String>,
     /// `[[certs]]`, each as one text.
     pub certs: Vec<String>,
     /// `[acme]`: every setting by its key.
@@ -118,6 +125,12 @@ impl Summary {
             admin_http: config.admin.http.as_ref().map(ToString::to_string),
             admin_socket: config.admin.socket.display().to_string(),
             state_dir: config.state_dir.display().to_string(),
+            isolation: match config.dynos.isolation {
+                IsolationWanted::Auto => "auto".into(),
+                IsolationWanted::None => "none".into(),
+            },
+            uids: uids(&config.dynos.uids),
+            expose: config.dynos.expose.iter().map(|it| it.display().to_string()).collect(),
             certs: config.certs.iter().map(cert_source).collect(),
             acme: config.acme.as_ref().map(acme),
             apps: config
@@ -127,6 +140,11 @@ impl Summary {
                 .collect(),
             warnings: texts(&config.notes.warnings),
         }
+    }
+
+    /// The users that are lent where the file says nothing of them.
+    pub(crate) fn default_uids() -> String {
+        uids(&defaults::UIDS)
     }
 
     /// Its timeouts where the file says nothing of them.
@@ -275,6 +293,11 @@ fn acme(acme: &AcmeConfig) -> BTreeMap<String, String> {
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()
+}
+
+/// As the file has it.
+fn uids(uids: &RangeInclusive<u32>) -> String {
+    format!("{}-{}", uids.start(), uids.end())
 }
 
 fn addresses(router: &RouterConfig, which: impl Fn(&Endpoint) -> bool) -> Vec<String> {

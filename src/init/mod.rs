@@ -23,7 +23,10 @@ pub use message::{Hello, Lost, MESSAGE_MAX, MessageError, OUTPUT_MAX, Report, Re
 pub use order::{
     ControlGroup, Identity, ORDER_FILE, Order, OrderError, SOCKET_FILE, Terminal, dynos_dir,
 };
-pub use sandbox::{Confinement, NAMESPACES, Sandbox, SandboxError, Upper, confine, enter};
+pub use sandbox::{
+    Confinement, NAMESPACES, Part, SYSTEM, Sandbox, SandboxError, Trial, TrialError, Upper,
+    confine, enter, run_trial, try_sandbox,
+};
 
 /// Becomes the command, run by `bash -c` where there is a bash, else by `sh -c`. Returns only on failure; the
 /// caller prints the error, which then is a line of the dyno's output, and exits with 127 (126 where the shell

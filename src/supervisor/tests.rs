@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time;
 
 use crate::config::{
-    AccessLog, AdminConfig, AppConfig, AppSource, Config, ManagedApp, Notes, RouterConfig,
-    SupervisorTimeouts,
+    AccessLog, AdminConfig, AppConfig, AppSource, Config, DynosConfig, IsolationWanted, ManagedApp, Notes,
+    RouterConfig, SupervisorTimeouts,
 };
 use crate::model::{
     Affinity, AppName, AppPolicy, AppTimeouts, Balance, DynoAddr, Exit, Expect, ListenerPolicy,
@@ -97,6 +97,11 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
         },
         admin: AdminConfig { http: None, socket: "/dynomesh.sock".into() },
         state_dir: "/".into(),
+        dynos: DynosConfig {
+            isolation: IsolationWanted::None,
+            uids: 70_000..=70_000,
+            expose: vec![],
+        },
         certs: vec![],
         acme: None,
         apps: apps.iter().map(|(name, source)| (app_name(name), app(source))).collect(),

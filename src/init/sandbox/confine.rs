@@ -12,7 +12,7 @@ use rustix::thread::{
     set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid,
 };
 
-use crate::init::sandbox::plan::{Confinement, SandboxError, Step};
+use crate::init::sandbox::plan::{Confinement, Part, SandboxError, Step};
 use crate::init::sandbox::system_calls;
 
 /// Makes this process the dyno's user, for good: limits, one group, no capabilities and no way to gain any, no
@@ -21,7 +21,11 @@ use crate::init::sandbox::system_calls;
 /// # Errors
 /// The step that failed. The process must end then.
 pub fn confine(confinement: &Confinement) -> Result<(), SandboxError> {
-    let Confinement { uid, gid, processes, open_files, .. } = *confinement;
+    give_up(confinement).map_err(|error| error.of(Part::Privileges))
+}
+
+fn give_up(confinement: &Confinement) -> Result<(), SandboxError> {
+    let Confinement { uid, gid, processes, open_files } = *confinement;
     limit(Resource::Nproc, processes, processes).step(|| "limit processes".into())?;
     limit(Resource::Nofile, open_files.0, open_files.1).step(|| "limit open files".into())?;
     limit(Resource::Core, 0, 0).step(|| "limit core dumps".into())?;

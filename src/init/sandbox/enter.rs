@@ -10,7 +10,7 @@ use rustix::process::{chdir, pivot_root, umask};
 use rustix::system::sethostname;
 use rustix::thread::UnshareFlags;
 
-use crate::init::sandbox::plan::{Sandbox, SandboxError, Step};
+use crate::init::sandbox::plan::{Part, Sandbox, SandboxError, Step};
 use crate::init::sandbox::root::Root;
 use crate::init::sandbox::{app, identity, system};
 
@@ -40,7 +40,7 @@ pub fn enter(sandbox: &Sandbox) -> Result<(), SandboxError> {
     system::show_host(&mut root)?;
     system::mount_kernel_file_systems(&mut root, sandbox)?;
     system::mount_scratch(&mut root, sandbox)?;
-    app::mount(&mut root, sandbox)?;
+    app::mount(&mut root, sandbox).map_err(|error| error.of(Part::App))?;
     // What is hidden comes before what is exposed: an app, a runtime or the binary may lie in it.
     for path in &sandbox.hide {
         root.hide(path)?;

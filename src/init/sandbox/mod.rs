@@ -13,8 +13,11 @@ mod owners; // files of the app's owner belong to the dyno's user
 mod identity; // user, host name: the few files of /etc that are the dyno's own
 mod confine; // limits, user, capabilities
 mod system_calls; // what a web app never asks the kernel
+mod trial; // whether a host can do all this, found out by doing it
 mod kernel; // calls that rustix has in no safe form
 
 pub use confine::confine;
 pub use enter::{NAMESPACES, enter};
-pub use plan::{Confinement, Sandbox, SandboxError, Upper};
+pub use plan::{Confinement, Part, Sandbox, SandboxError, Upper};
+pub use system::SYSTEM;
+pub use trial::{Trial, TrialError, run_trial, try_sandbox};

@@ -56,12 +56,39 @@ pub struct Confinement {
     pub open_files: (u64, u64),
 }
 
+/// The parts of which isolation is made, in the order in which they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Processes, mounts, names of its own.
+    Namespaces,
+    /// A root of its own.
+    Root,
+    /// What is written to /app is nobody else's.
+    App,
+    /// No way to more rights.
+    Privileges,
+}
+
 /// A step on the way into a sandbox failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {source}")]
 pub struct SandboxError {
+    part: Part,
     step: String,
     source: io::Error,
+}
+
+impl SandboxError {
+    /// Which part a host refuses that this is an error of.
+    pub fn part(&self) -> Part {
+        self.part
+    }
+
+    /// The same as an error of this part.
+    pub(in crate::init::sandbox) fn of(self, part: Part) -> Self {
+        Self { part, ..self }
+    }
 }
 
 /// Names the step that an error ended.
@@ -71,6 +98,10 @@ pub(in crate::init::sandbox) trait Step<T> {
 
 impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
     fn step(self, step: impl FnOnce() -> String) -> Result<T, SandboxError> {
-        self.map_err(|source| SandboxError { step: step(), source: source.into() })
+        self.map_err(|source| SandboxError {
+            part: Part::Root,
+            step: step(),
+            source: source.into(),
+        })
     }
 }

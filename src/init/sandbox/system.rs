@@ -11,7 +11,7 @@ use crate::init::sandbox::root::{NO_PRIVILEGES, Root};
 
 /// Where programs, libraries and their settings are. /var is not: what the host keeps there is its own
 /// business, but for what Debian's `gem` installs.
-const SYSTEM: [&str; 11] = [
+pub const SYSTEM: [&str; 11] = [
     "/usr",
     "/bin",
     "/sbin",
