@@ -16,6 +16,7 @@ pub mod wire; // HTTP/1.1 as bytes. No sockets, no clock
 
 // 2
 pub mod certs; // certificates by name
+pub mod store; // what is remembered from one daemon to the next
 pub mod init; // what runs first inside a dyno
 pub mod hello; // the example app
 
@@ -24,6 +25,7 @@ pub mod router; // a request's life
 pub mod supervisor; // a dyno's life
 
 // 4
+pub mod scheduler; // what apps run by the clock
 pub mod control; // what people ask the running daemon
 
 // 5

@@ -17,12 +17,14 @@ const FLOORS: &[(u8, &str, &[&str])] = &[
     (1, "telemetry",  &["model", "config"]),
     (1, "wire",       &["model", "config"]),
     (2, "certs",      &["model", "private_file", "shutdown", "config", "table", "telemetry", "wire"]),
+    (2, "store",      &["model", "private_file", "config"]),
     (2, "init",       &["model", "shutdown", "config", "table", "telemetry", "wire"]),
     (2, "hello",      &["model", "shutdown", "config", "table", "telemetry", "wire"]),
     (3, "router",     &["model", "shutdown", "config", "table", "telemetry", "wire", "certs"]),
-    (3, "supervisor", &["model", "shutdown", "config", "table", "telemetry", "wire", "init"]),
-    (4, "control",    &["model", "private_file", "shutdown", "config", "table", "telemetry", "certs", "router", "supervisor"]),
-    (5, "daemon",     &["model", "private_file", "shutdown", "config", "table", "telemetry", "certs", "init", "router", "supervisor", "control"]),
+    (3, "supervisor", &["model", "private_file", "shutdown", "config", "table", "telemetry", "wire", "init"]),
+    (4, "scheduler",  &["model", "config", "telemetry", "store", "supervisor"]),
+    (4, "control",    &["model", "private_file", "shutdown", "config", "table", "telemetry", "certs", "store", "router", "supervisor"]),
+    (5, "daemon",     &["model", "private_file", "shutdown", "config", "table", "telemetry", "certs", "store", "init", "router", "supervisor", "scheduler", "control"]),
     (6, "cli",        &["model", "shutdown", "config", "table", "telemetry", "certs", "init", "hello", "control", "daemon"]),
 ];
 

@@ -6,6 +6,11 @@ mod serve; // run the daemon
 mod check; // what `serve` would do, what a reload would change
 mod reload; // ask the daemon to read its file again
 mod ca; // the local CA's certificate
+mod ps; // an app's dynos
+mod run; // a command in a dyno of its own
+mod attached; // the person's end of one
+mod usage; // how long they ran
+mod app; // which app, which daemon
 mod health; // ask the daemon whether it is well
 mod doctor; // what this host can do for dynos
 mod dyno; // what runs first inside a dyno
@@ -39,6 +44,14 @@ enum Command {
     Ca(ca::PrintCa),
     Health(health::Health),
     Doctor(doctor::Doctor),
+    Ps(ps::Ps),
+    #[command(name = "ps:stop", visible_aliases = ["ps:kill", "stop", "kill"])]
+    Stop(run::Stop),
+    #[command(name = "ps:usage")]
+    Usage(usage::Usage),
+    Run(run::Run),
+    #[command(name = "run:detached")]
+    RunDetached(run::RunDetached),
 }
 
 /// Runs the command line of this process.
@@ -72,6 +85,11 @@ impl Command {
             Self::Ca(ca) => ca.run(),
             Self::Health(health) => health.run(),
             Self::Doctor(doctor) => doctor.run(),
+            Self::Ps(ps) => ps.run(),
+            Self::Stop(stop) => stop.run(),
+            Self::Usage(usage) => usage.run(),
+            Self::Run(run) => run.run(),
+            Self::RunDetached(run) => run.run(),
         }
     }
 }

@@ -36,6 +36,9 @@ pub(crate) const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60)
 /// Whether an app's domains get certificates by ACME, where there is `[acme]`.
 pub(crate) const ACME_OF_APP: bool = true;
 
+/// Off, as on Heroku: two lines a dyno each 20 s drown what the app says, and /metrics has the same figures.
+pub(crate) const RUNTIME_METRICS: bool = false;
+
 pub(crate) const APP_TIMEOUTS: AppTimeouts = AppTimeouts {
     hold: Duration::from_secs(75),
     connect: Duration::from_secs(5),

@@ -51,6 +51,14 @@ impl Summary {
                 line(out, key, value)?;
             }
         }
+        let sizes = Self::default_sizes();
+        let mut own = self.sizes.iter().filter(|(name, _)| !sizes.contains_key(*name)).peekable();
+        if own.peek().is_some() {
+            writeln!(out, "sizes")?;
+        }
+        for (name, size) in own {
+            line(out, name, size)?;
+        }
         for (name, app) in &self.apps {
             writeln!(out, "app {name}")?;
             app.write(out)?;
@@ -88,11 +96,20 @@ impl AppSummary {
     fn write(&self, out: &mut String) -> fmt::Result {
         line(out, "domains", &self.domains.join(", "))?;
         match &self.source {
-            SourceSummary::Managed { dir, commands, formation, config_vars } => {
+            SourceSummary::Managed { dir, commands, formation, sizes, config_vars } => {
                 line(out, "dir", dir)?;
                 for (process_type, command) in commands {
                     let count = formation.get(process_type).copied().unwrap_or_default();
                     line(out, process_type, &format!("{count} × {command}"))?;
+                }
+                let of_app = self.settings.get("size");
+                let own: Vec<String> = sizes
+                    .iter()
+                    .filter(|(_, size)| Some(*size) != of_app)
+                    .map(|(process_type, size)| format!("{process_type} {size}"))
+                    .collect();
+                if !own.is_empty() {
+                    line(out, "sizes", &own.join(", "))?;
                 }
                 if !config_vars.is_empty() {
                     let names: Vec<&str> = config_vars.keys().map(String::as_str).collect();
@@ -101,6 +118,9 @@ impl AppSummary {
             }
             SourceSummary::External(dynos) => line(out, "dynos", &dynos.join(", "))?,
             SourceSummary::Blank => line(out, "dynos", "none: requests are answered with H81")?,
+        }
+        for (name, job) in &self.jobs {
+            line(out, "job", &format!("{name}: {job}"))?;
         }
         let defaults = Self::default_settings();
         for (key, value) in &self.settings {
@@ -162,6 +182,11 @@ mod tests {
             config = { TOKEN = "hunter2" }
             error_page = "page.html"
             timeouts = { exit = "10s" }
+            size = "eco"
+            sizes = { worker = "nap" }
+            recycle_on_r14 = "5m"
+            [sizes.nap]
+            memory = "256MB"
             [apps.legacy]
             dynos = ["127.0.0.1:5001"]
             [apps.blank]
@@ -191,6 +216,8 @@ dynos
   isolation    none
   uids         70000-70999
   expose       shop, /usr
+sizes
+  nap          256MB, cpu_share 1, 256 processes, $0 a month
 app blank
   domains      blank.localhost
   dynos        none: requests are answered with H81
@@ -205,11 +232,14 @@ app shop
   dir          shop
   web          2 × serve -p $PORT
   worker       0 × work
+  sizes        worker nap
   config vars  TOKEN
   error_page   own (3 bytes, HASH)
+  recycle_on_r14 5m
+  size         eco
   timeouts     exit 10s, first_byte 10s
 warnings
-  dynomesh.toml:24: apps.blank: the app has neither dir nor dynos: requests are answered with H81, Blank app
+  dynomesh.toml:29: apps.blank: the app has neither dir nor dynos: requests are answered with H81, Blank app
   shop/Procfile:2:1: `Worker` is read as `worker`
 ";
         let hash = format!("{:016x}", crate::config::config_var::fingerprint("<p>"));

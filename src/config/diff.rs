@@ -111,6 +111,9 @@ pub fn diff(old: &Summary, new: &Summary) -> Diff {
     }
     diff.items("certs", &old.certs, &new.certs);
     diff_acme(&mut diff, old.acme.as_ref(), new.acme.as_ref());
+    for (name, old, new) in differing(&old.sizes, &new.sizes) {
+        diff.changed(&format!("size {name}"), text(old), text(new));
+    }
     for (name, old, new) in differing(&old.apps, &new.apps) {
         match (old, new) {
             (Some(old), Some(new)) => diff_app(&mut diff, name, old, new),
@@ -141,11 +144,16 @@ fn diff_acme(diff: &mut Diff, old: Option<&Settings>, new: Option<&Settings>) {
 fn diff_app(diff: &mut Diff, name: &str, old: &AppSummary, new: &AppSummary) {
     diff.items(&format!("app {name}: domain"), &old.domains, &new.domains);
     diff_source(diff, name, old, new);
+    for (job, old, new) in differing(&old.jobs, &new.jobs) {
+        diff.changed(&format!("app {name}: job {job:?}"), text(old), text(new));
+    }
     for (key, old, new) in differing(&old.settings, &new.settings) {
-        diff.changed(&format!("app {name}: {key}"), text(old), text(new));
+        // What only one of two kinds of source has comes and goes with it.
+        if let (Some(old), Some(new)) = (old, new) {
+            diff.changed(&format!("app {name}: {key}"), old, new);
+        }
     }
     for (key, old, new) in differing(&old.timeouts, &new.timeouts) {
-        // A timer that only one of two kinds of source has comes and goes with it.
         if let (Some(old), Some(new)) = (old, new) {
             diff.changed(&format!("app {name}: timeouts.{key}"), old, new);
         }
@@ -157,11 +165,12 @@ fn diff_source(diff: &mut Diff, name: &str, old: &AppSummary, new: &AppSummary) 
     match (&old.source, &new.source) {
         (External(old), External(new)) => diff.items(&format!("app {name}: dyno"), old, new),
         (
-            Managed { dir, commands, formation, config_vars },
+            Managed { dir, commands, formation, sizes, config_vars },
             Managed {
                 dir: new_dir,
                 commands: new_commands,
                 formation: new_formation,
+                sizes: new_sizes,
                 config_vars: new_vars,
             },
         ) => {
@@ -176,6 +185,9 @@ fn diff_source(diff: &mut Diff, name: &str, old: &AppSummary, new: &AppSummary) 
                     &count(old),
                     &count(new),
                 );
+            }
+            for (process_type, old, new) in differing(sizes, new_sizes) {
+                diff.changed(&format!("app {name}: {process_type} size"), text(old), text(new));
             }
             for (var, old, new) in differing(config_vars, new_vars) {
                 let mark = match (old, new) {
@@ -373,6 +385,54 @@ mod tests {
                 "~ app shop: timeouts.boot: 1m → 5s",
             ]
         );
+    }
+
+    #[test]
+    fn changes_of_sizes_are_lines_too() {
+        let old =
+            "[sizes.nap]\nmemory = '256MB'\n[apps.shop]\ndir = 'shop'\nsizes = { worker = 'nap' }";
+        let new = "[sizes.nap]\nmemory = '0.5GB'\ncpus = 0.5\nprice = 2.5\nsleep_after = '30m'
+            [sizes.big]\nmemory = '32GB'\ndedicated = true
+            [apps.shop]\ndir = 'shop'\nsize = 'eco'\nsizes = { web = 'big' }\nrecycle_on_r14 = '5m'\nruntime_metrics = true";
+        let fixture = Fixture::new(old, &[("shop/Procfile", "web: serve\nworker: work\n")]);
+        let old = Summary::of(&fixture.loaded());
+        std::fs::write(fixture.path("dynomesh.toml"), new).unwrap();
+        let new = Summary::of(&fixture.loaded());
+        assert_eq!(
+            diff(&old, &new).to_string().lines().collect::<Vec<_>>(),
+            [
+                "~ size big: nothing → 32GB, dedicated, 256 processes, $0 a month",
+                "~ size nap: 256MB, cpu_share 1, 256 processes, $0 a month → 512MB, cpu_share 1, at most 0.5 cpus, 256 processes, sleeps after 30m, $2.5 a month",
+                "~ app shop: web size: basic → big",
+                "~ app shop: worker size: nap → eco",
+                "~ app shop: recycle_on_r14: never → 5m",
+                "~ app shop: runtime_metrics: false → true",
+                "~ app shop: size: basic → eco",
+            ]
+        );
+    }
+
+    #[test]
+    fn changes_of_jobs_are_lines_too() {
+        let job = |lines: &str| format!("[[apps.shop.jobs]]\n{lines}\n");
+        let old = job("command = 'a'\nevery = '10m'") + &job("command = 'b'\nevery = '1d'");
+        let new = job("command = 'b'\nevery = '1d'\nat = '03:30'\noverlap = true")
+            + &job("name = 'c'\ncommand = 'd'\ncron = '0 * * * *'\nsize = 'eco'");
+        let app = "[apps.shop]\ndir = 'shop'\n";
+        let fixture = Fixture::new(&(app.to_owned() + &old), &[("shop/Procfile", "web: serve\n")]);
+        let old = Summary::of(&fixture.loaded());
+        std::fs::write(fixture.path("dynomesh.toml"), app.to_owned() + &new).unwrap();
+        let new = Summary::of(&fixture.loaded());
+        assert_eq!(
+            diff(&old, &new).to_string().lines().collect::<Vec<_>>(),
+            [
+                "~ app shop: job \"a\": every 10m → nothing",
+                "~ app shop: job \"b\": every 1d → every 1d at 03:30, may overlap",
+                "~ app shop: job \"c\": nothing → cron 0 * * * *, eco, d",
+            ]
+        );
+        let described = new.describe();
+        assert!(described.contains("\n  job          c: cron 0 * * * *, eco, d\n"), "{described}");
     }
 
     #[test]

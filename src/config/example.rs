@@ -63,13 +63,13 @@ fn keys_written(text: &str) -> BTreeSet<String> {
         for (key, value) in table {
             let path = match prefix {
                 "" => key.clone(),
-                "apps" => format!("apps.{NAME}"),
+                "apps" | "sizes" => format!("{prefix}.{NAME}"),
                 _ => format!("{prefix}.{key}"),
             };
-            if path != format!("apps.{NAME}") {
+            if !["apps", "sizes"].contains(&prefix) {
                 keys.insert(path.clone());
             }
-            let chosen = ["apps.NAME.config", "apps.NAME.formation"];
+            let chosen = ["apps.NAME.config", "apps.NAME.formation", "apps.NAME.sizes"];
             let entries = match value {
                 toml::Value::Array(entries) => entries.as_slice(),
                 value => std::slice::from_ref(value),

@@ -159,6 +159,21 @@ pub const WORKERS_MAX: usize = 256;
 pub const FORMATION_MAX: u32 = 1000;
 /// What a configured backlog may be: a million waiting requests hold a million connections.
 pub const BACKLOG_MAX: u32 = 1_000_000;
+/// Bytes of memory that a size may have at least: a shell and an interpreter's first steps need half of it.
+pub const MEMORY_MIN: u64 = 16 << 20;
+/// And at most; what is more is a slip of the unit.
+pub const MEMORY_MAX: u64 = 16 << 40;
+/// The CPU quota of a size: the kernel's smallest is a millisecond of each 100, and no machine in sight has more
+/// than these.
+pub const CPUS: RangeInclusive<f64> = 0.01..=1024.0;
+/// Processes and threads of a size that says nothing of them (Heroku: Limits, those of `standard-1x`).
+pub const PROCESSES: u32 = 256;
+/// What a size may have at least: a shell, what it starts, and a few threads.
+pub const PROCESSES_MIN: u32 = 8;
+/// And at most; the kernel's own numbers end at four million for all dynos together.
+pub const PROCESSES_MAX: u32 = 1_000_000;
+/// Dollars a month of a size.
+pub const PRICE: RangeInclusive<f64> = 0.0..=1_000_000.0;
 /// Bytes of the configuration and of each file it names (Procfile, env file, pages).
 pub const CONFIG_FILE_MAX: u64 = 1024 * 1024;
 /// Bytes of a unix socket's path, without the NUL (sun_path of sockaddr_un).
@@ -231,16 +246,26 @@ pub const PURGE_WAIT: Duration = Duration::from_millis(100);
 /// How long a process may take to be gone after SIGKILL, before it is left to the kernel: one that is stuck
 /// in a system call must not hold up the end of everything else.
 pub const KILL_WAIT: Duration = Duration::from_secs(5);
-/// How soon a stop looks again whether the rest of a process group is gone once its leader is, doubling to
-/// [`GROUP_LOOK_MAX`]: a look reads a line of /proc per process of the machine.
-pub const GROUP_LOOK_FIRST: Duration = Duration::from_millis(5);
-/// See [`GROUP_LOOK_FIRST`].
-pub const GROUP_LOOK_MAX: Duration = Duration::from_millis(160);
+/// How long a daemon that starts waits for one that was just killed to let go of its dynos.
+pub const CLAIM_WAIT: Duration = Duration::from_secs(2);
+/// How often it looks, and how often it tries to reach an init that was just started.
+pub const CLAIM_LOOK: Duration = Duration::from_millis(10);
+/// How long the init of a dyno that was there before may take to say who it is: it answers as soon as it gets a
+/// processor, or never.
+pub const HELLO_WAIT: Duration = Duration::from_secs(5);
+/// How long a dyno may at least still take to come up when a daemon finds it starting: while there was none,
+/// nobody could see it.
+pub const ADOPTED_BOOT: Duration = Duration::from_secs(5);
+/// How long a dyno of another version may take to end on SIGTERM: no configuration says it.
+pub const STRANGER_EXIT: Duration = Duration::from_secs(30);
 /// How long the line that a process exited waits for the last output to be printed before it.
 pub const OUTPUT_SETTLE: Duration = Duration::from_millis(25);
 /// How long output is still read once the process is gone. Whoever left the process group and kept standard
 /// output open is not listened to for longer.
 pub const OUTPUT_AFTER_EXIT: Duration = Duration::from_secs(2);
+/// Bytes of output that a dyno's init keeps while no daemon is there: some thousand lines. What is more is lost,
+/// the oldest lines first, and counted (L12).
+pub const OUTPUT_RING: usize = 256 * 1024;
 /// Bytes of one read of a dyno's output: a quarter of what a pipe holds.
 pub const OUTPUT_READ: usize = 16 * 1024;
 /// Bytes of output that one dyno may print per [`OUTPUT_WINDOW`] (10 MB/s); what it prints beyond it is
@@ -266,14 +291,37 @@ pub const TMP_BYTES: u64 = 512 << 20;
 pub const SHM_BYTES: u64 = 64 << 20;
 /// How much fits into a dyno's /app beside the app itself, where it must be kept in memory.
 pub const UPPER_BYTES: u64 = 512 << 20;
-/// How many processes and threads an isolated dyno may have: gunicorn, puma and node need dozens, a JVM some
-/// hundreds.
-pub const DYNO_PROCESSES: u64 = 4096;
 /// How many open files a process of an isolated dyno may raise its limit to; it starts with the daemon's own
 /// soft limit, since programs that call select(2) break beyond 1024.
 pub const DYNO_OPEN_FILES: u64 = 65_536;
 /// How long a throwaway sandbox may take to be tried, before the host is taken not to have any.
 pub const TRIAL: Duration = Duration::from_secs(10);
+
+// ---- one-off dynos -------------------------------------------------------------------------------------
+
+/// The numbers of one-off dynos: four digits, as on Heroku, and none that a formation could have.
+pub const ONE_OFF_NUMBERS: RangeInclusive<u32> = 1001..=9999;
+/// One-off dynos of one app at a time: more are a job that does not end.
+pub const ONE_OFFS_MAX: usize = 100;
+/// How long an attached one-off dyno waits for its client (R13). Commands come within milliseconds.
+pub const ATTACH_WAIT: Duration = Duration::from_secs(60);
+/// How often a process is told SIGHUP once its client has left, before it is R16 and stopped.
+pub const HANGUPS: u32 = 3;
+/// The time between two of them.
+pub const HANGUP_EVERY: Duration = Duration::from_secs(5);
+/// Signals of a client that wait to be passed on: somebody leans on Ctrl-C.
+pub const SIGNALS_WAITING: usize = 16;
+/// How often the wall clock is asked whether a job is due: their times are whole minutes.
+pub const JOBS_LOOK: Duration = Duration::from_secs(1);
+/// Missed runs of a job that are counted; whoever reads of more does not need the number.
+pub const MISSED_RUNS_COUNTED: usize = 1000;
+
+// ---- what is remembered --------------------------------------------------------------------------------
+
+/// How often what dynos used is booked. A daemon that is killed forgets what its own dynos used since.
+pub const BOOK_EVERY: Duration = Duration::from_secs(10);
+/// Tasks that may wait for the database: each is a moment's work, so that so many mean a disk that is stuck.
+pub const STORE_TASKS_MAX: usize = 256;
 
 const _: () = assert!(REQUEST_LINE_MAX < REQUEST_HEAD_MAX && REQUEST_HEAD_MAX <= SCRATCH);
 const _: () = assert!(READ_FIRST <= SCRATCH && RESPONSE_FIELD_MAX < RESPONSE_HEAD_MAX);

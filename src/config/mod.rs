@@ -8,7 +8,9 @@ mod resolve; // as written → as used
 mod resolve_endpoints; // the same for where the router listens
 mod resolve_certs; // the same for certificates
 mod resolve_dynos; // the same for what holds for every dyno
+mod resolve_sizes; // the same for sizes of dynos
 mod resolve_app; // the same for one app
+mod resolve_jobs; // the same for what it runs by the clock
 mod claims; // which app a domain belongs to
 mod values; // single values: timers, addresses, choices
 mod defaults; // what holds where the file says nothing
@@ -17,6 +19,7 @@ pub mod procfile; // process types and their commands
 pub mod env_file; // foreman's .env
 mod config_var; // names, and how values stay hidden
 mod duration; // 1h30m
+mod bytes; // 512MB
 pub mod text_file; // small files, bounded
 mod nearest; // did you mean
 mod findings; // collects problems and warnings
@@ -35,5 +38,5 @@ pub use problem::{ConfigError, ConfigProblem, Remark};
 pub use summary::{AppSummary, SourceSummary, Summary};
 pub use used::{
     AccessLog, AcmeConfig, AdminConfig, AppConfig, AppSource, CertFiles, CertSource, Config,
-    DynosConfig, IsolationWanted, ManagedApp, Notes, RouterConfig, SupervisorTimeouts,
+    DynosConfig, IsolationWanted, JobConfig, ManagedApp, Notes, RouterConfig, SupervisorTimeouts,
 };

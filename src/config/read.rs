@@ -152,7 +152,6 @@ fn elsewhere(path: &[&str]) -> Option<&'static str> {
         ["admin", "api"] => {
             "comes with the Platform API, which is not in this version; take the key out"
         }
-        ["sizes"] | ["apps", _, "size"] => "dyno sizes are not in this version; take the key out",
         ["apps", _, "timeouts", "handshake" | "head" | "keepalive" | "stop"] => {
             "is not an app's: set it in [router.timeouts]"
         }
@@ -218,7 +217,7 @@ mod tests {
         check(
             "nonsense = 1\n[router]\nhttp = 3\nworkers = \"two\"\n[apps.shop]\nmaintenance = 1\n",
             &[
-                "f:1: nonsense: unknown key; known here: router, admin, state, dynos, certs, acme, apps",
+                "f:1: nonsense: unknown key; known here: router, admin, state, dynos, certs, acme, sizes, apps",
                 "f:3: router.http: invalid type: integer `3`, expected an array",
                 "f:4: router.workers: invalid type: string \"two\", expected a whole number",
                 "f:6: apps.shop.maintenance: invalid type: integer `1`, expected true or false",
@@ -256,10 +255,9 @@ mod tests {
     #[test]
     fn what_is_not_in_this_version_or_elsewhere_is_said() {
         check(
-            "[sizes.nap]\n[apps.a]\nsize = \"eco\"",
+            "[admin]\napi = \"127.0.0.1:5000\"",
             &[
-                "f:1: sizes: dyno sizes are not in this version; take the key out",
-                "f:3: apps.a.size: dyno sizes are not in this version; take the key out",
+                "f:2: admin.api: comes with the Platform API, which is not in this version; take the key out",
             ],
         );
         check(

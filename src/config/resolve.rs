@@ -14,11 +14,12 @@ use crate::config::resolve_app::{resolve_app, timeouts_of_router};
 use crate::config::resolve_certs::{resolve_acme, resolve_certs};
 use crate::config::resolve_dynos::resolve_dynos;
 use crate::config::resolve_endpoints::{resolve_endpoints, taken};
+use crate::config::resolve_sizes::resolve_sizes;
 use crate::config::values::{absolute, listen_addr, make_absolute, socket_path, timeout};
 use crate::config::written::{self, Optional, Written};
 use crate::config::{AccessLog, AdminConfig, AppConfig, AppSource, Config, Notes, RouterConfig};
 use crate::config::{defaults, limits};
-use crate::model::{AppName, Domain, Endpoint, ListenAddr, ListenerPolicy};
+use crate::model::{AppName, Domain, Endpoint, ListenAddr, ListenerPolicy, Sizes};
 
 /// Makes the configuration as used. Where the findings have a problem afterwards it is not to be used:
 /// stand-ins hold the places of what was wrong.
@@ -32,7 +33,8 @@ pub(crate) fn resolve(findings: &mut Findings<'_>, file: &Path, written: &Writte
     let dynos = resolve_dynos(findings, &written.dynos);
     let certs = resolve_certs(findings, &written.certs);
     let acme = resolve_acme(findings, written.acme.as_ref());
-    let apps = resolve_apps(findings, written, &router);
+    let sizes = resolve_sizes(findings, &written.sizes);
+    let apps = resolve_apps(findings, written, &router, &sizes);
     warn_of_unseen_certificates(findings, written, &router);
     if let (Some(name), Some(written)) = (&router.default_app, &written.router.default_app)
         && !apps.contains_key(name)
@@ -45,7 +47,8 @@ pub(crate) fn resolve(findings: &mut Findings<'_>, file: &Path, written: &Writte
     let lines = lines_of_fixed_keys(findings, written);
     let workers_per_core = written.router.workers.as_ref().is_none_or(|it| *it.get_ref() == 0);
     let notes = Notes { warnings: Vec::new(), workers_per_core, lines };
-    Config { file: make_absolute(file), router, admin, state_dir, dynos, certs, acme, apps, notes }
+    let file = make_absolute(file);
+    Config { file, router, admin, state_dir, dynos, certs, acme, sizes, apps, notes }
 }
 
 fn resolve_router(findings: &mut Findings<'_>, written: &written::Router) -> RouterConfig {
@@ -175,6 +178,7 @@ fn resolve_apps(
     findings: &mut Findings<'_>,
     written: &Written,
     router: &RouterConfig,
+    sizes: &Sizes,
 ) -> BTreeMap<AppName, AppConfig> {
     let mut apps = Vec::new();
     for (name, app) in written.apps.iter() {
@@ -191,7 +195,7 @@ fn resolve_apps(
     let resolved: BTreeMap<AppName, AppConfig> = apps
         .into_iter()
         .map(|(name, at, app)| {
-            let config = resolve_app(findings, &mut claims, &name, at, app, timeouts);
+            let config = resolve_app(findings, &mut claims, sizes, &name, at, app, timeouts);
             (name, config)
         })
         .collect();

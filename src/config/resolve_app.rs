@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::claims::Claims;
 use crate::config::findings::Findings;
 use crate::config::nearest::nearest;
 use crate::config::procfile::{self, Procfile};
+use crate::config::resolve_jobs::resolve_jobs;
+use crate::config::resolve_sizes::size_named;
 use crate::config::values::{
     absolute, choice, dyno_addr, make_absolute, timeout, timeout_or_zero, traffic_limit,
 };
@@ -17,7 +20,7 @@ use crate::config::{AppConfig, AppSource, ManagedApp, SupervisorTimeouts};
 use crate::config::{config_var, defaults, duration, env_file, limits, text_file};
 use crate::model::{
     Affinity, AppName, AppPolicy, AppTimeouts, Balance, Domain, DynoAddr, Expect, Formation,
-    ProcessType, TrafficLimits,
+    ProcessType, Size, Sizes, TrafficLimits,
 };
 
 /// The timers that hold for an app that has none of its own: `[router.timeouts]`.
@@ -51,17 +54,19 @@ pub(crate) fn timeouts_of_router(
 pub(crate) fn resolve_app(
     findings: &mut Findings<'_>,
     claims: &mut Claims,
+    sizes: &Sizes,
     name: &AppName,
     at: usize,
     written: &written::App,
     timeouts: AppTimeouts,
 ) -> AppConfig {
-    let resolver = AppResolver { name, at, written };
+    let resolver = AppResolver { name, at, written, sizes };
     AppConfig {
         domains: resolver.domains(findings, claims),
         acme: written.acme.unwrap_or(defaults::ACME_OF_APP),
         policy: resolver.policy(findings, timeouts),
         source: resolver.source(findings),
+        jobs: resolve_jobs(findings, &resolver.key("jobs"), written, sizes),
     }
 }
 
@@ -70,6 +75,8 @@ struct AppResolver<'a> {
     /// Where the name stands.
     at: usize,
     written: &'a written::App,
+    /// Every size that there is.
+    sizes: &'a Sizes,
 }
 
 impl AppResolver<'_> {
@@ -244,8 +251,22 @@ impl AppResolver<'_> {
         let commands = self.procfile(findings, dir.span().start, &findings.path(dir.get_ref()));
         let Some(commands) = commands else { return AppSource::Blank };
         let formation = self.formation(findings, &commands);
-        let dir = absolute(findings, dir.get_ref());
-        AppSource::Managed(ManagedApp { dir, commands, formation, config_vars, timeouts })
+        let (size, sizes) = self.sizes(findings, &commands);
+        AppSource::Managed(ManagedApp {
+            dir: absolute(findings, dir.get_ref()),
+            commands,
+            formation,
+            size,
+            sizes,
+            recycle_on_r14: self.recycle_on_r14(findings),
+            runtime_metrics: self
+                .written
+                .runtime_metrics
+                .as_ref()
+                .map_or(defaults::RUNTIME_METRICS, |it| *it.get_ref()),
+            config_vars,
+            timeouts,
+        })
     }
 
     fn refuse_what_needs_dir(&self, findings: &mut Findings<'_>) {
@@ -254,6 +275,10 @@ impl AppResolver<'_> {
         let start = |it: &Optional<written::DurationText>| it.as_ref().map(|it| it.span().start);
         for (key, at) in [
             ("formation", written.formation.as_ref().map(|it| it.span().start)),
+            ("size", written.size.as_ref().map(|it| it.span().start)),
+            ("sizes", written.sizes.as_ref().map(|it| it.span().start)),
+            ("recycle_on_r14", start(&written.recycle_on_r14)),
+            ("runtime_metrics", written.runtime_metrics.as_ref().map(|it| it.span().start)),
             ("env_file", written.env_file.as_ref().map(|it| it.span().start)),
             ("config", written.config.as_ref().map(|it| it.span().start)),
             ("timeouts.boot", start(&timeouts.boot)),
@@ -352,6 +377,40 @@ impl AppResolver<'_> {
             }
         }
         formation
+    }
+
+    /// The app's own size, and that of each process type.
+    fn sizes(
+        &self,
+        findings: &mut Findings<'_>,
+        commands: &BTreeMap<ProcessType, String>,
+    ) -> (Arc<Size>, BTreeMap<ProcessType, Arc<Size>>) {
+        let written = self.written.size.as_ref();
+        let default = || Some(self.sizes.find(Sizes::DEFAULT)?.clone());
+        let size = written
+            .and_then(|it| size_named(findings, &self.key("size"), self.sizes, it))
+            .or_else(default)
+            .expect("the default is one of Heroku's sizes");
+        let mut sizes: BTreeMap<_, _> =
+            commands.keys().map(|it| (it.clone(), size.clone())).collect();
+        for (name, written) in self.written.sizes.iter().flat_map(|it| it.get_ref()) {
+            let key = self.key(&format!("sizes.{}", name.get_ref()));
+            let named = size_named(findings, &key, self.sizes, written);
+            match sizes.iter_mut().find(|(it, _)| it.as_str() == name.get_ref()) {
+                Some((_, size)) => *size = named.unwrap_or_else(|| size.clone()),
+                None => {
+                    let message = self.no_process_type(name.get_ref(), commands);
+                    findings.problem(name.span().start, &key, message);
+                }
+            }
+        }
+        (size, sizes)
+    }
+
+    fn recycle_on_r14(&self, findings: &mut Findings<'_>) -> Option<Duration> {
+        let written = &self.written.recycle_on_r14;
+        let key = self.key("recycle_on_r14");
+        written.as_ref().map(|_| timeout(findings, &key, written, limits::TIMEOUT_MAX))
     }
 
     fn no_process_type(&self, written: &str, commands: &BTreeMap<ProcessType, String>) -> String {

@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::config::config_var::fingerprint;
 use crate::config::{
     AccessLog, AcmeConfig, AppConfig, AppSource, CertFiles, CertSource, Config, IsolationWanted,
-    RouterConfig, SupervisorTimeouts,
+    JobConfig, ManagedApp, RouterConfig, SupervisorTimeouts,
 };
-use crate::config::{defaults, duration};
+use crate::config::{bytes, defaults, duration};
 use crate::model::{
-    Affinity, AppName, AppPolicy, AppTimeouts, Balance, Endpoint, Expect, ListenerPolicy,
-    TrafficLimits,
+    Affinity, AppName, AppPolicy, AppTimeouts, Balance, CpuShare, Endpoint, Expect, ListenerPolicy,
+    Size, SizeLimits, Sizes, TrafficLimits,
 };
 
 /// What a configuration says, without secrets.
@@ -62,6 +62,8 @@ pub struct Summary {
     pub certs: Vec<String>,
     /// `[acme]`: every setting by its key.
     pub acme: Option<BTreeMap<String, String>>,
+    /// Heroku's sizes and those of the file, each as one text.
+    pub sizes: BTreeMap<String, String>,
     /// By name.
     pub apps: BTreeMap<String, AppSummary>,
     /// Each with its file and line.
@@ -79,6 +81,8 @@ pub struct AppSummary {
     pub timeouts: BTreeMap<String, String>,
     /// Where its dynos come from.
     pub source: SourceSummary,
+    /// What it runs by the clock, each as one text, by name.
+    pub jobs: BTreeMap<String, String>,
 }
 
 /// Where an app's dynos come from.
@@ -93,6 +97,8 @@ pub enum SourceSummary {
         commands: BTreeMap<String, String>,
         /// How many dynos of each process type.
         formation: BTreeMap<String, u32>,
+        /// The name of each process type's size.
+        sizes: BTreeMap<String, String>,
         /// Fingerprints of the config vars, by name.
         config_vars: BTreeMap<String, u64>,
     },
@@ -133,6 +139,7 @@ impl Summary {
             expose: config.dynos.expose.iter().map(|it| it.display().to_string()).collect(),
             certs: config.certs.iter().map(cert_source).collect(),
             acme: config.acme.as_ref().map(acme),
+            sizes: config.sizes.iter().map(|it| (it.name.to_string(), size(it))).collect(),
             apps: config
                 .apps
                 .iter()
@@ -147,6 +154,11 @@ impl Summary {
         uids(&defaults::UIDS)
     }
 
+    /// Heroku's sizes, which are there without a word of the file.
+    pub(crate) fn default_sizes() -> BTreeMap<String, String> {
+        Sizes::heroku().iter().map(|it| (it.name.to_string(), size(it))).collect()
+    }
+
     /// Its timeouts where the file says nothing of them.
     pub(crate) fn default_timeouts() -> BTreeMap<String, String> {
         listener_timeouts(&defaults::LISTENER, defaults::STOP)
@@ -156,7 +168,9 @@ impl Summary {
 impl AppSummary {
     /// Its settings where the file says nothing of them.
     pub(crate) fn default_settings() -> BTreeMap<String, String> {
-        settings(&defaults::POLICY, defaults::ACME_OF_APP)
+        let mut of_app = settings(&defaults::POLICY, defaults::ACME_OF_APP);
+        of_app.extend(dyno_settings(Sizes::DEFAULT, None, defaults::RUNTIME_METRICS));
+        of_app
     }
 
     /// Its timeouts where the file says nothing of them.
@@ -178,8 +192,11 @@ fn sum_up(config: &Config, name: &AppName, app: &AppConfig) -> AppSummary {
         }
     }
     let mut timeouts = app_timeouts(&app.policy.timeouts);
+    let mut settings = settings(&app.policy, app.acme);
     let source = match &app.source {
         AppSource::Managed(managed) => {
+            let ManagedApp { size, recycle_on_r14, runtime_metrics, .. } = managed;
+            settings.extend(dyno_settings(size.name.as_str(), *recycle_on_r14, *runtime_metrics));
             timeouts.extend(supervisor_timeouts(&managed.timeouts));
             SourceSummary::Managed {
                 dir: managed.dir.display().to_string(),
@@ -193,6 +210,11 @@ fn sum_up(config: &Config, name: &AppName, app: &AppConfig) -> AppSummary {
                     .iter()
                     .map(|(it, count)| (it.to_string(), *count))
                     .collect(),
+                sizes: managed
+                    .sizes
+                    .iter()
+                    .map(|(it, size)| (it.to_string(), size.name.to_string()))
+                    .collect(),
                 config_vars: managed
                     .config_vars
                     .iter()
@@ -203,7 +225,8 @@ fn sum_up(config: &Config, name: &AppName, app: &AppConfig) -> AppSummary {
         AppSource::External(dynos) => SourceSummary::External(texts(dynos)),
         AppSource::Blank => SourceSummary::Blank,
     };
-    AppSummary { domains, settings: settings(&app.policy, app.acme), timeouts, source }
+    let jobs = app.jobs.iter().map(job).collect();
+    AppSummary { domains, settings, timeouts, source, jobs }
 }
 
 // The structs are taken apart in full below, so that a field that is added does not compile until it is
@@ -260,6 +283,41 @@ fn settings(policy: &AppPolicy, acme: bool) -> BTreeMap<String, String> {
     .into()
 }
 
+/// Settings of an app whose dynos dynomesh runs.
+fn dyno_settings(
+    size: &str,
+    recycle_on_r14: Option<Duration>,
+    runtime_metrics: bool,
+) -> BTreeMap<String, String> {
+    [
+        ("size", size.to_owned()),
+        ("recycle_on_r14", recycle_on_r14.map_or("never".into(), duration::print)),
+        ("runtime_metrics", runtime_metrics.to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
+/// `256MB, cpu_share 1, 256 processes, sleeps after 30m, $5 a month`
+fn size(size: &Size) -> String {
+    let Size { name: _, limits, sleep_after, price } = size;
+    let SizeLimits { memory, cpu, cpus, processes } = *limits;
+    let mut text = bytes::print(memory);
+    text.push_str(&match cpu {
+        CpuShare::Shared(shares) => format!(", cpu_share {shares}"),
+        CpuShare::Dedicated => ", dedicated".to_owned(),
+    });
+    if let Some(thousandths) = cpus {
+        text.push_str(&format!(", at most {} cpus", f64::from(thousandths) / 1000.0));
+    }
+    text.push_str(&format!(", {processes} processes"));
+    if let Some(idle) = sleep_after {
+        text.push_str(&format!(", sleeps after {}", duration::print(*idle)));
+    }
+    text.push_str(&format!(", ${} a month", f64::from(*price) / 100.0));
+    text
+}
+
 fn traffic_limits(limits: &TrafficLimits) -> String {
     let TrafficLimits { requests_per_second, connections, in_flight } = limits;
     let limits: Vec<String> = [
@@ -271,6 +329,14 @@ fn traffic_limits(limits: &TrafficLimits) -> String {
     .filter_map(|(key, limit)| limit.map(|limit| format!("{key} {limit}")))
     .collect();
     if limits.is_empty() { "none".into() } else { limits.join(", ") }
+}
+
+fn job(job: &JobConfig) -> (String, String) {
+    let JobConfig { name, command, schedule, size, overlap } = job;
+    let size = size.as_ref().map_or(String::new(), |size| format!(", {}", size.name));
+    let overlap = if *overlap { ", may overlap" } else { "" };
+    let command = if name == command { String::new() } else { format!(", {command}") };
+    (name.clone(), format!("{schedule}{size}{overlap}{command}"))
 }
 
 fn cert_source(source: &CertSource) -> String {

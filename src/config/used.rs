@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::ConfigProblem;
 use crate::config::config_var::Redacted;
+use crate::config::{ConfigProblem, defaults};
 use crate::model::{
     AppName, AppPolicy, Domain, DynoAddr, Endpoint, Formation, ListenAddr, ListenerPolicy,
-    ProcessType,
+    ProcessType, Schedule, Size, Sizes,
 };
 
 /// Everything `serve` needs to know.
@@ -31,6 +32,8 @@ pub struct Config {
     pub certs: Vec<CertSource>,
     /// `[acme]`; absent: no automatic certificates.
     pub acme: Option<AcmeConfig>,
+    /// Heroku's sizes and `[sizes.NAME]`.
+    pub sizes: Sizes,
     /// `[apps.NAME]`, in the order of names.
     pub apps: BTreeMap<AppName, AppConfig>,
     /// What a person should hear of it; nothing that changes what `serve` does.
@@ -155,6 +158,23 @@ pub struct AppConfig {
     pub policy: AppPolicy,
     /// Where its dynos come from.
     pub source: AppSource,
+    /// What it runs by the clock, in the order of the file; no name twice.
+    pub jobs: Vec<JobConfig>,
+}
+
+/// `[[apps.NAME.jobs]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobConfig {
+    /// What it is remembered by: its command, where it has no name of its own.
+    pub name: String,
+    /// What its one-off dynos run.
+    pub command: String,
+    /// When.
+    pub schedule: Schedule,
+    /// The size of its dynos, if not the app's.
+    pub size: Option<Arc<Size>>,
+    /// Whether it is started beside one that still runs.
+    pub overlap: bool,
 }
 
 /// Where an app's dynos come from.
@@ -177,6 +197,14 @@ pub struct ManagedApp {
     pub commands: BTreeMap<ProcessType, String>,
     /// How many dynos of each type; only types of the Procfile. `web` is 1 and others 0 where unsaid.
     pub formation: Formation,
+    /// The size of its dynos, and of what runs beside them, where none of its own is said.
+    pub size: Arc<Size>,
+    /// The size of the dynos of each type of the Procfile.
+    pub sizes: BTreeMap<ProcessType, Arc<Size>>,
+    /// How long a dyno may be above its memory quota until it is replaced; absent: as long as it likes.
+    pub recycle_on_r14: Option<Duration>,
+    /// Whether its dynos' load and memory are said in the log each 20 s.
+    pub runtime_metrics: bool,
     /// Config vars: `env_file` first, `[apps.NAME.config]` over it.
     pub config_vars: BTreeMap<String, String>,
     /// How its dynos are booted and stopped.
@@ -189,6 +217,10 @@ impl fmt::Debug for ManagedApp {
             .field("dir", &self.dir)
             .field("commands", &self.commands)
             .field("formation", &self.formation)
+            .field("size", &self.size)
+            .field("sizes", &self.sizes)
+            .field("recycle_on_r14", &self.recycle_on_r14)
+            .field("runtime_metrics", &self.runtime_metrics)
             .field("config_vars", &Redacted(&self.config_vars))
             .field("timeouts", &self.timeouts)
             .finish()
@@ -206,4 +238,9 @@ pub struct SupervisorTimeouts {
     pub cool_off_first: Duration,
     /// The longest cool-off, 5 min.
     pub cool_off_max: Duration,
+}
+
+impl SupervisorTimeouts {
+    /// Where the file says nothing, or says nothing any more.
+    pub const DEFAULT: Self = defaults::SUPERVISOR_TIMEOUTS;
 }

@@ -13,7 +13,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use toml::Spanned;
 
-use crate::config::duration;
+use crate::config::{bytes, duration};
 
 pub(crate) type Optional<T> = Option<Spanned<T>>;
 pub(crate) type List = Optional<Vec<Spanned<String>>>;
@@ -27,6 +27,7 @@ pub(crate) struct Written {
     pub(crate) dynos: Table<Dynos>,
     pub(crate) certs: Vec<Spanned<Table<Certs>>>,
     pub(crate) acme: Optional<Table<Acme>>,
+    pub(crate) sizes: Table<BTreeMap<Spanned<String>, Spanned<Table<Size>>>>,
     pub(crate) apps: Table<BTreeMap<Spanned<String>, Table<App>>>,
 }
 
@@ -101,11 +102,27 @@ pub(crate) struct Acme {
 
 #[derive(Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
+pub(crate) struct Size {
+    pub(crate) memory: Optional<BytesText>,
+    pub(crate) cpu_share: Optional<u32>,
+    pub(crate) dedicated: Option<bool>,
+    pub(crate) cpus: Optional<Number>,
+    pub(crate) processes: Optional<u32>,
+    pub(crate) sleep_after: Optional<DurationText>,
+    pub(crate) price: Optional<Number>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct App {
     pub(crate) dir: Optional<String>,
     pub(crate) dynos: List,
     pub(crate) domains: List,
     pub(crate) formation: Optional<BTreeMap<Spanned<String>, Spanned<u32>>>,
+    pub(crate) size: Optional<String>,
+    pub(crate) sizes: Optional<BTreeMap<Spanned<String>, Spanned<String>>>,
+    pub(crate) recycle_on_r14: Optional<DurationText>,
+    pub(crate) runtime_metrics: Optional<bool>,
     pub(crate) balance: Optional<String>,
     pub(crate) expect: Optional<String>,
     pub(crate) backlog: Optional<u32>,
@@ -121,6 +138,19 @@ pub(crate) struct App {
     pub(crate) env_file: Optional<String>,
     pub(crate) config: Optional<BTreeMap<Spanned<String>, Spanned<String>>>,
     pub(crate) timeouts: Table<AppTimeouts>,
+    pub(crate) jobs: Vec<Spanned<Table<Job>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Job {
+    pub(crate) name: Optional<String>,
+    pub(crate) command: Optional<String>,
+    pub(crate) every: Optional<DurationText>,
+    pub(crate) at: Optional<String>,
+    pub(crate) cron: Optional<String>,
+    pub(crate) size: Optional<String>,
+    pub(crate) overlap: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]
@@ -182,22 +212,59 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
 /// A string where a duration belongs: tells somebody who wrote `30` how `"30s"` is written.
 pub(crate) struct DurationText(pub(crate) String);
 
-impl<'de> Deserialize<'de> for DurationText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
+/// A string where a number of bytes belongs.
+pub(crate) struct BytesText(pub(crate) String);
 
-        impl Visitor<'_> for Text {
-            type Value = DurationText;
+macro_rules! text {
+    ($name:ident, $expected:expr) => {
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+
+                impl Visitor<'_> for Text {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($expected)
+                    }
+
+                    fn visit_str<E>(self, text: &str) -> Result<$name, E> {
+                        Ok($name(text.to_owned()))
+                    }
+                }
+
+                deserializer.deserialize_str(Text)
+            }
+        }
+    };
+}
+
+text!(DurationText, duration::EXPECTED);
+text!(BytesText, bytes::EXPECTED);
+
+/// A number, whole or not: both `7` and `2.5`.
+pub(crate) struct Number(pub(crate) f64);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Digits;
+
+        impl Visitor<'_> for Digits {
+            type Value = Number;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(duration::EXPECTED)
+                f.write_str("a number like 7 or 2.5")
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<DurationText, E> {
-                Ok(DurationText(text.to_owned()))
+            fn visit_i64<E>(self, number: i64) -> Result<Number, E> {
+                Ok(Number(number as f64))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Number, E> {
+                Ok(Number(number))
             }
         }
 
-        deserializer.deserialize_str(Text)
+        deserializer.deserialize_any(Digits)
     }
 }

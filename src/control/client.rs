@@ -4,8 +4,10 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
+use http::{HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -52,6 +54,9 @@ pub enum ClientError {
     },
 }
 
+/// A connection that is no HTTP any more.
+pub type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
+
 /// Sends one request without a body, and reads the answer whole.
 pub async fn request(
     addr: &ListenAddr,
@@ -59,41 +64,98 @@ pub async fn request(
     path: &str,
     within: Duration,
 ) -> Result<Reply, ClientError> {
-    let asked = async {
-        let absent = |source| ClientError::Absent { addr: addr.clone(), source };
-        let reply = match addr {
-            ListenAddr::Tcp(to) => {
-                exchange(TcpStream::connect(to).await.map_err(absent)?, method, path).await
-            }
-            ListenAddr::Unix(to) => {
-                exchange(UnixStream::connect(to).await.map_err(absent)?, method, path).await
+    send(addr, method, path, Bytes::new(), within).await
+}
+
+/// Sends one request with a body of JSON, or an empty one, and reads the answer whole.
+pub async fn send(
+    addr: &ListenAddr,
+    method: Method,
+    path: &str,
+    body: Bytes,
+    within: Duration,
+) -> Result<Reply, ClientError> {
+    let request = compose(method, path, body);
+    bounded(addr, within, async {
+        let (mut sender, connection) = connect(addr).await?;
+        let ask = async move { read(sender.send_request(request).await?).await };
+        // The connection ends by itself once `ask` has dropped its sender.
+        let (reply, _) = tokio::join!(ask, connection);
+        reply.map_err(|source| ClientError::Broken { addr: addr.clone(), source })
+    })
+    .await
+}
+
+/// Asks for a connection to become something else than HTTP. Where the daemon does not do so, its answer.
+pub async fn upgrade(
+    addr: &ListenAddr,
+    path: &str,
+    protocol: &'static str,
+    within: Duration,
+) -> Result<Result<Upgraded, Reply>, ClientError> {
+    let mut request = compose(Method::GET, path, Bytes::new());
+    request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    request.headers_mut().insert(UPGRADE, HeaderValue::from_static(protocol));
+    bounded(addr, within, async {
+        let (mut sender, connection) = connect(addr).await?;
+        let ask = async move {
+            let response = sender.send_request(request).await?;
+            match response.status() {
+                StatusCode::SWITCHING_PROTOCOLS => {
+                    Ok(Ok(TokioIo::new(hyper::upgrade::on(response).await?)))
+                }
+                _ => Ok(Err(read(response).await?)),
             }
         };
-        reply.map_err(|source| ClientError::Broken { addr: addr.clone(), source })
-    };
+        let (upgraded, _) = tokio::join!(ask, connection.with_upgrades());
+        upgraded.map_err(|source| ClientError::Broken { addr: addr.clone(), source })
+    })
+    .await
+}
+
+async fn bounded<T>(
+    addr: &ListenAddr,
+    within: Duration,
+    asked: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
     let silent = |_| ClientError::Silent { addr: addr.clone(), within };
     timeout(within, asked).await.map_err(silent)?
 }
 
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    method: Method,
-    path: &str,
-) -> Result<Reply, hyper::Error> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let ask = async move {
-        let mut request = Request::new(Empty::<Bytes>::new());
-        *request.method_mut() = method;
-        *request.uri_mut() = http::Uri::try_from(path).expect("commands ask for fixed paths");
-        request
-            .headers_mut()
-            .insert(http::header::HOST, http::HeaderValue::from_static("localhost"));
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        Ok(Reply { status: head.status, body: body.collect().await?.to_bytes() })
+/// What both kinds of socket are to a client.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl Stream for TcpStream {}
+impl Stream for UnixStream {}
+
+type Connection = http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>;
+
+async fn connect(
+    addr: &ListenAddr,
+) -> Result<(http1::SendRequest<Full<Bytes>>, Connection), ClientError> {
+    let absent = |source| ClientError::Absent { addr: addr.clone(), source };
+    let stream: Box<dyn Stream> = match addr {
+        ListenAddr::Tcp(to) => Box::new(TcpStream::connect(to).await.map_err(absent)?),
+        ListenAddr::Unix(to) => Box::new(UnixStream::connect(to).await.map_err(absent)?),
     };
-    // The connection ends by itself once `ask` has dropped its sender.
-    let (reply, _) = tokio::join!(ask, connection);
-    reply
+    let broken = |source| ClientError::Broken { addr: addr.clone(), source };
+    http1::handshake(TokioIo::new(stream)).await.map_err(broken)
+}
+
+fn compose(method: Method, path: &str, body: Bytes) -> Request<Full<Bytes>> {
+    let has_body = !body.is_empty();
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = method;
+    *request.uri_mut() = http::Uri::try_from(path).unwrap_or_default();
+    request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
+    if has_body {
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    request
+}
+
+async fn read(response: http::Response<Incoming>) -> Result<Reply, hyper::Error> {
+    let (head, body) = response.into_parts();
+    Ok(Reply { status: head.status, body: body.collect().await?.to_bytes() })
 }
 
 #[cfg(test)]

@@ -6,6 +6,13 @@
 
 mod running; // what of the daemon the answers are made from
 mod routes; // which path gives which answer
+mod problem; // why a request of the API is refused
+mod dynos; // apps and their dynos
+mod usage; // what dynos used
+mod one_offs; // dynos for one command: begun, stopped, attached to
+mod attach; // the two ways between a client and its process
+mod frames; // what goes over them
+mod clock; // the present
 mod readiness; // whether requests would be served
 mod metrics; // the page that Prometheus reads
 mod exposition; // Prometheus' text format
@@ -15,8 +22,13 @@ mod client; // the other end: how commands ask
 #[cfg(test)]
 mod scene; // for tests: a configuration and its table
 
-pub use client::{ClientError, Reply, request};
+pub use client::{ClientError, Reply, Upgraded, request, send, upgrade};
+pub use dynos::{AppObject, DynoObject};
+pub use frames::{Frame, Frames, Garbled, PAYLOAD_MAX};
 pub use listen::{ControlError, Doors};
+pub use one_offs::{DynoCreate, PROTOCOL};
+pub use problem::message;
 pub use reload::{ReloadOutcome, ReloadRequest};
 pub use routes::{admin, control};
 pub use running::{Notes, Phase, Running};
+pub use usage::{UsageRow, book};

@@ -13,7 +13,9 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::config::Summary;
-use crate::control::{ReloadOutcome, Running, exposition, metrics, readiness};
+use crate::control::{
+    ReloadOutcome, Running, dynos, exposition, metrics, one_offs, readiness, usage,
+};
 
 /// How long a report waits for the workers: one that is stuck must not keep the others' from being read.
 const REPORT: Duration = Duration::from_secs(2);
@@ -27,8 +29,14 @@ pub fn admin(running: Arc<Running>) -> axum::Router {
 pub fn control(running: Arc<Running>) -> axum::Router {
     pages()
         .route("/config", get(config))
-        .route("/dynos", get(dynos))
+        .route("/dynos", get(all_dynos))
         .route("/reload", post(reload))
+        .route("/usage", get(usage::all))
+        .route("/apps", get(dynos::apps))
+        .route("/apps/{app}/usage", get(usage::of_app))
+        .route("/apps/{app}/dynos", get(dynos::list).post(one_offs::create))
+        .route("/apps/{app}/dynos/{dyno}/actions/stop", post(one_offs::stop))
+        .route("/apps/{app}/dynos/{dyno}/attach", get(one_offs::attach))
         .with_state(running)
 }
 
@@ -38,7 +46,7 @@ fn pages() -> axum::Router<Arc<Running>> {
         .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .route("/debug/certs", get(certs))
-        .route("/debug/dynos", get(dynos))
+        .route("/debug/dynos", get(all_dynos))
         .route("/debug/workers", get(workers))
 }
 
@@ -72,7 +80,7 @@ async fn certs(State(running): State<Arc<Running>>) -> Response {
     Json(running.acme.states()).into_response()
 }
 
-async fn dynos(State(running): State<Arc<Running>>) -> Response {
+async fn all_dynos(State(running): State<Arc<Running>>) -> Response {
     Json(running.supervisor.status()).into_response()
 }
 

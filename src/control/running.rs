@@ -11,6 +11,8 @@ use crate::certs::Acme;
 use crate::config::Config;
 use crate::control::ReloadRequest;
 use crate::router::Router;
+use crate::shutdown::Shutdown;
+use crate::store::Store;
 use crate::supervisor::Supervisor;
 use crate::table::Publisher;
 use crate::telemetry::Lines;
@@ -22,6 +24,8 @@ pub struct Running {
     pub router: Router,
     /// The dyno manager.
     pub supervisor: Supervisor,
+    /// What is remembered from one daemon to the next.
+    pub store: Store,
     /// The route table.
     pub publisher: Arc<Publisher>,
     /// Automatic certificates.
@@ -34,6 +38,8 @@ pub struct Running {
     pub config: ArcSwap<Config>,
     /// Where reloads are asked for.
     pub reloads: mpsc::Sender<ReloadRequest>,
+    /// Carried by what goes on beside the requests of commands.
+    pub shutdown: Shutdown,
     /// Empty at first, in [`Phase::Starting`].
     pub notes: Notes,
 }

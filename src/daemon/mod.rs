@@ -2,6 +2,8 @@
 
 mod serve; // start, run, stop: the daemon's life
 mod reload; // one file swapped for another, or refused
+mod books; // what dynos used is booked now and then
+mod jobs; // what apps run by the clock is started
 mod watch; // what is looked at each second
 mod signals; // what the operating system asks for
 mod descriptors; // how many connections the process may hold

@@ -15,18 +15,20 @@ use tokio::time::{sleep, timeout};
 
 use crate::certs::{Acme, Certs, CertsError, Loaded};
 use crate::config::{Config, ConfigError};
-use crate::control::{ControlError, Doors, Notes, Phase, Running};
+use crate::control::{self, ControlError, Doors, Notes, Phase, Running};
 use crate::daemon::access_log::AccessLogError;
+use crate::daemon::books::keep_books;
+use crate::daemon::jobs::keep_jobs;
 use crate::daemon::notify::Notifier;
 use crate::daemon::reload::{Reloader, load};
 use crate::daemon::signals::{self, Ends};
 use crate::daemon::url::Url;
 use crate::daemon::watch::watch;
 use crate::daemon::{access_log, affinity_key, descriptors, inherited};
-use crate::model::Endpoint;
 use crate::router::{self, BindError, Router};
 use crate::shutdown::Shutdown;
-use crate::supervisor::Supervisor;
+use crate::store::Store;
+use crate::supervisor::{Supervisor, SurvivorsError};
 use crate::telemetry::{self, AppLog, Lines, Target};
 
 /// Commands that may wait for a reload at one time.
@@ -57,6 +59,9 @@ pub enum ServeError {
     /// The access log.
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
+    /// The dynos of an earlier daemon.
+    #[error(transparent)]
+    Dynos(#[from] SurvivorsError),
     /// The socket of the service manager.
     #[error("use $NOTIFY_SOCKET: {0}")]
     Notify(io::Error),
@@ -133,6 +138,7 @@ async fn build(
     notifier: &Notifier,
 ) -> Result<Arc<Running>, ServeError> {
     let Start { path, inherited, config, loaded, log, access_log } = start;
+    let app_log = log.clone();
     let connections_max = descriptors::raise();
     tracing::info!(
         "dynomesh {}: {}, apps: {}, workers: {}, connections at most: {connections_max}",
@@ -143,12 +149,13 @@ async fn build(
     );
     // The control socket comes first: where another dynomesh runs, no dyno is started.
     let doors = Doors::bind(&config.admin)?;
+    let store = Store::open(&config.state_dir)?;
     let certs = Certs::open(&config.state_dir, loaded)?;
     // Before the router, so that its first handshake has what is kept; what is missing is ordered as soon as
     // this task waits, when the router accepts.
     let acme = Acme::start(certs.clone(), &config, control).await;
     let recorded = install_recorder();
-    let (supervisor, publisher) = Supervisor::start(&config, log, dynos.clone());
+    let (supervisor, publisher) = Supervisor::prepare(&config, log, dynos.clone()).await?;
     let options = router::Options {
         workers: config.router.workers,
         connections_max,
@@ -157,14 +164,17 @@ async fn build(
         certs,
         affinity_key: affinity_key::load_or_make(&config.state_dir),
     };
-    let router = match start_router(options, &config.router.endpoints, inherited) {
-        Ok(router) => router,
+    let router = Router::start(options)?;
+    // Dynos come after all that can fail: those that an earlier daemon has left must not suffer from it.
+    let prepared = match router.prepare(&config.router.endpoints, inherited) {
+        Ok(prepared) => prepared,
         Err(error) => {
-            dynos.now();
-            supervisor.stop().await;
-            return Err(error);
+            router.stop();
+            return Err(error.into());
         }
     };
+    let supervisor = supervisor.begin().await;
+    router.apply(prepared);
     for endpoint in router.listening() {
         tracing::info!("listening on {}", Url::of(&endpoint));
     }
@@ -175,17 +185,21 @@ async fn build(
     let running = Arc::new(Running {
         router,
         supervisor,
+        store,
         publisher,
         acme,
         recorded,
         access_log: access_log.clone(),
         config: ArcSwap::new(config),
         reloads,
+        shutdown: control.clone(),
         notes: Notes::default(),
     });
     running.enter(Phase::Serving);
     doors.serve(&running, control);
     control.spawn(watch(running.clone(), control.clone()));
+    control.spawn(keep_books(running.clone(), control.clone()));
+    control.spawn(keep_jobs(running.clone(), app_log, control.clone()));
     let reloader = Reloader::new(path.to_owned(), running.clone(), access_log, notifier.clone());
     control.spawn(reloader.run(hangups, requests, control.clone()));
     Ok(running)
@@ -198,24 +212,6 @@ fn install_recorder() -> PrometheusHandle {
     // It fails where there is a recorder, that is where a test has served before in the same process.
     let _ = metrics::set_global_recorder(recorder);
     handle
-}
-
-fn start_router(
-    options: router::Options,
-    endpoints: &[Endpoint],
-    inherited: Vec<OwnedFd>,
-) -> Result<Router, ServeError> {
-    let router = Router::start(options)?;
-    match router.prepare(endpoints, inherited) {
-        Ok(prepared) => {
-            router.apply(prepared);
-            Ok(router)
-        }
-        Err(error) => {
-            router.stop();
-            Err(error.into())
-        }
-    }
 }
 
 /// Stops all, top to bottom: the dynos live until no request can reach them any more.
@@ -236,7 +232,7 @@ async fn stop(running: Arc<Running>, dynos: &Shutdown, control: &Shutdown) {
         control.finished().await;
     }
     let running = Arc::into_inner(running).expect("every task of the control plane has ended");
-    let Running { router, supervisor, .. } = running;
+    let Running { router, supervisor, store, .. } = running;
     // It joins threads; meanwhile dynos that end are still seen to.
     let stopped = tokio::task::spawn_blocking(move || router.stop()).await;
     match stopped {
@@ -248,6 +244,7 @@ async fn stop(running: Arc<Running>, dynos: &Shutdown, control: &Shutdown) {
     tracing::info!("dynos: {left} to stop");
     dynos.begin();
     supervisor.stop().await;
+    control::book(&supervisor, &store).await;
     let left = supervisor.status().iter().filter(|dyno| dyno.pid.is_some()).count();
     tracing::info!("dynos: stopped, {left} left");
 }

@@ -6,6 +6,8 @@
 //!
 //! Pure: descriptors go beside the bytes, and which ones is said at each message.
 
+use rustix::process::Signal;
+
 use crate::model::Exit;
 
 /// What this binary speaks. One more with each change of what is below.
@@ -27,9 +29,9 @@ pub enum Report {
     Hello(Hello),
     /// What the dyno printed while no daemon was there.
     Output(Vec<u8>),
-    /// All that was printed before was said; what comes now, the daemon reads itself. With the reading end of
-    /// the pipe.
-    Pipe,
+    /// All that was kept was said, and this is what was not kept; what comes now, the daemon reads itself. With
+    /// the reading end of the pipe.
+    Pipe(Lost),
     /// The dyno could not be made, and this is why. Nothing follows.
     Failed(String),
     /// The command was started. With a pidfd of its process; to the daemon that started it also with the
@@ -50,11 +52,9 @@ pub struct Hello {
     pub up: bool,
     /// It was told to end (SIGTERM or SIGKILL).
     pub stopping: bool,
-    /// Lines of output that were lost while no daemon was there, and since when in milliseconds since 1970.
-    pub lost: Lost,
 }
 
-/// Lines that nobody will read.
+/// Lines of output that nobody will read: there was no daemon, and too much to keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lost {
     /// How many.
@@ -100,7 +100,9 @@ impl Report {
         match self {
             Self::Hello(hello) => hello.print(),
             Self::Output(bytes) => [&[OUTPUT], bytes.as_slice()].concat(),
-            Self::Pipe => vec![PIPE],
+            Self::Pipe(Lost { lines, since }) => {
+                [&[PIPE], &lines.to_le_bytes()[..], &since.to_le_bytes()].concat()
+            }
             Self::Failed(reason) => {
                 let end = reason.floor_char_boundary(OUTPUT_MAX);
                 [&[FAILED], &reason.as_bytes()[..end]].concat()
@@ -117,7 +119,12 @@ impl Report {
         match bytes {
             [HELLO, rest @ ..] => Hello::parse(rest).map(Self::Hello),
             [OUTPUT, output @ ..] => Ok(Self::Output(output.to_vec())),
-            [PIPE] => Ok(Self::Pipe),
+            [PIPE, lost @ ..] => {
+                let (lines, since) = lost.split_first_chunk::<8>().ok_or(MessageError)?;
+                let since = since.try_into().map_err(|_| MessageError)?;
+                let (lines, since) = (u64::from_le_bytes(*lines), u64::from_le_bytes(since));
+                Ok(Self::Pipe(Lost { lines, since }))
+            }
             [FAILED, reason @ ..] => {
                 Ok(Self::Failed(str::from_utf8(reason).map_err(|_| MessageError)?.to_owned()))
             }
@@ -142,35 +149,31 @@ fn exited(kind: u8, number: i32) -> Vec<u8> {
 
 impl Hello {
     fn print(&self) -> Vec<u8> {
-        let flags =
-            if self.up { FLAG_UP } else { 0 } | if self.stopping { FLAG_STOPPING } else { 0 };
-        let Lost { lines, since } = self.lost;
-        [&[HELLO, self.version, flags], &lines.to_le_bytes()[..], &since.to_le_bytes()].concat()
+        let up = if self.up { FLAG_UP } else { 0 };
+        let stopping = if self.stopping { FLAG_STOPPING } else { 0 };
+        vec![HELLO, self.version, up | stopping]
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, MessageError> {
-        let (version, rest) = bytes.split_first().ok_or(MessageError)?;
-        let mut hello =
-            Self { version: *version, up: false, stopping: false, lost: Lost::default() };
-        if *version != VERSION {
-            return Ok(hello);
+        match *bytes {
+            [VERSION, flags] if flags & !(FLAG_UP | FLAG_STOPPING) == 0 => Ok(Self {
+                version: VERSION,
+                up: flags & FLAG_UP != 0,
+                stopping: flags & FLAG_STOPPING != 0,
+            }),
+            [VERSION, ..] | [] => Err(MessageError),
+            [version, ..] => Ok(Self { version, up: false, stopping: false }),
         }
-        let (flags, rest) = rest.split_first().ok_or(MessageError)?;
-        let (lines, since) = rest.split_first_chunk::<8>().ok_or(MessageError)?;
-        if *flags & !(FLAG_UP | FLAG_STOPPING) != 0 {
-            return Err(MessageError);
-        }
-        hello.up = flags & FLAG_UP != 0;
-        hello.stopping = flags & FLAG_STOPPING != 0;
-        hello.lost = Lost {
-            lines: u64::from_le_bytes(*lines),
-            since: u64::from_le_bytes(since.try_into().map_err(|_| MessageError)?),
-        };
-        Ok(hello)
     }
 }
 
 impl Request {
+    /// To send this signal.
+    pub fn signal(signal: Signal) -> Self {
+        // None of those that have a name is beyond 31.
+        Self::Signal(signal.as_raw() as u8)
+    }
+
     /// The bytes of the datagram.
     pub fn print(&self) -> Vec<u8> {
         match self {
@@ -197,19 +200,18 @@ mod tests {
     use super::*;
 
     fn hello() -> impl Strategy<Value = Hello> {
-        any::<(bool, bool, u64, u64)>().prop_map(|(up, stopping, lines, since)| Hello {
-            version: VERSION,
-            up,
-            stopping,
-            lost: Lost { lines, since },
-        })
+        any::<(bool, bool)>().prop_map(|(up, stopping)| Hello { version: VERSION, up, stopping })
+    }
+
+    fn lost() -> impl Strategy<Value = Lost> {
+        any::<(u64, u64)>().prop_map(|(lines, since)| Lost { lines, since })
     }
 
     fn report() -> impl Strategy<Value = Report> {
         prop_oneof![
             hello().prop_map(Report::Hello),
             prop::collection::vec(any::<u8>(), 0..99).prop_map(Report::Output),
-            Just(Report::Pipe),
+            lost().prop_map(Report::Pipe),
             ".{0,99}".prop_map(Report::Failed),
             Just(Report::Started),
             any::<i32>().prop_map(|status| Report::Exited(Exit::Status(status))),

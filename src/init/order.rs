@@ -5,8 +5,11 @@
 //! open file (flock(2)). Whoever can lock it knows that the dyno is gone.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use rustix::stdio::stdin;
 use serde::{Deserialize, Serialize};
 
 use crate::init::sandbox::{Confinement, Sandbox};
@@ -107,6 +110,17 @@ impl Order {
     /// Reads what [`print`](Self::print) wrote. Fields that a later version added are passed over.
     pub fn parse(bytes: &[u8]) -> Result<Self, OrderError> {
         Ok(serde_json::from_slice(bytes)?)
+    }
+
+    /// Reads this process' standard input from its beginning, wherever somebody has read to. It stays open, and
+    /// locked.
+    pub(in crate::init) fn from_stdin() -> io::Result<(Self, Vec<u8>)> {
+        let mut file = File::from(stdin().try_clone_to_owned()?);
+        file.rewind()?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let order = Self::parse(&bytes).map_err(io::Error::other)?;
+        Ok((order, bytes))
     }
 
     /// The bytes of the file. Fails where a path is not UTF-8.

@@ -7,13 +7,23 @@ mod domain;
 mod process_type;
 mod dyno;
 mod policy;
+mod size;
 mod address;
+mod calendar;
+mod cron;
+mod schedule;
+mod usage;
 
 pub use address::{ClientNet, DynoAddr, Endpoint, ListenAddr};
 pub use app::AppName;
+pub use calendar::{Civil, Month};
+pub use cron::Cron;
 pub use domain::{Domain, Host};
 pub use dyno::{DynoName, DynoState, Exit};
 pub use policy::{
     Affinity, AppPolicy, AppTimeouts, Balance, Expect, ListenerPolicy, TrafficLimits,
 };
 pub use process_type::{Formation, ProcessType};
+pub use schedule::{Period, Schedule};
+pub use size::{CpuShare, Size, SizeLimits, SizeName, Sizes};
+pub use usage::{Payer, Usage};

@@ -1,28 +1,40 @@
 //! The dyno manager: one loop that owns which dynos are wanted, and starts, restarts and stops their lives.
 
+mod adopt; // what an earlier daemon has left
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{AppConfig, AppSource, Config, ManagedApp};
-use crate::model::{AppName, DynoName, ProcessType};
+use crate::model::{AppName, DynoName, Payer, ProcessType, Size};
 use crate::shutdown::Shutdown;
 use crate::supervisor::dyno::Dyno;
-use crate::supervisor::place::{Event, Orders, Place};
+use crate::supervisor::meter::Meter;
+use crate::supervisor::one_off::{OneOff, Visitor};
+use crate::supervisor::place::{Event, Orders, Place, WatchOrders};
 use crate::supervisor::plan::{Step, plan};
 use crate::supervisor::ports::Ports;
-use crate::supervisor::program::Program;
+use crate::supervisor::program::{Program, Streams};
 use crate::supervisor::routes::Routes;
+use crate::supervisor::run::{Begun, LivingOneOff, OneOffs, RunError, RunOrder, written_out};
 use crate::supervisor::spawn::{Spawn, random};
 use crate::supervisor::status::Board;
+use crate::supervisor::survivors::Survivor;
 use crate::telemetry::AppLog;
 
 /// What the manager is asked to do.
 pub(crate) enum Command {
     /// Bring the dynos to what this configuration wants.
     Apply(Arc<Config>),
+    /// Begin a one-off dyno.
+    Run(RunOrder, oneshot::Sender<Result<Begun, RunError>>),
+    /// A client has come for an attached one-off dyno; it is not heard of again where none waits for one.
+    Attach(AppName, String, Visitor),
+    /// Stop this dyno; one of a formation is replaced. `false`: there is none of the name.
+    StopDyno(AppName, String, oneshot::Sender<bool>),
     /// Stop every dyno, then end.
     Stop,
 }
@@ -33,6 +45,7 @@ pub(crate) struct Means<S> {
     pub(crate) ports: Ports,
     pub(crate) routes: Arc<Routes>,
     pub(crate) board: Board,
+    pub(crate) meter: Meter,
     pub(crate) log: AppLog,
     pub(crate) shutdown: Shutdown,
 }
@@ -43,6 +56,7 @@ pub(crate) struct Manager<S> {
     apps: BTreeMap<AppName, Formed>,
     /// Dynos that were told to stop and have not ended, with the line to change their orders.
     leaving: BTreeMap<u64, watch::Sender<Orders>>,
+    one_offs: OneOffs,
     next_id: u64,
     /// How long dynos may drain when the daemon itself ends.
     stop: Duration,
@@ -67,48 +81,64 @@ struct Living {
 
 impl<S: Spawn> Manager<S> {
     /// Runs until it was told to stop and every dyno has ended. A forced shutdown, or the end of whoever gives
-    /// commands, is a stop.
-    pub(crate) async fn run(means: Means<S>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    /// commands, is a stop. The survivors are adopted with the first configuration.
+    pub(crate) async fn run(
+        means: Means<S>,
+        mut survivors: Vec<Survivor<S::Process>>,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+    ) {
         let (events, mut heard) = mpsc::unbounded_channel();
         let shutdown = means.shutdown.clone();
         let mut manager = Self {
             means,
             apps: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            one_offs: OneOffs::default(),
             next_id: 1,
             stop: Duration::ZERO,
             events,
         };
         let mut stopping = false;
-        while !stopping || !manager.leaving.is_empty() {
+        while !stopping || !manager.leaving.is_empty() || !manager.one_offs.is_empty() {
             // Each of these may be dropped and asked again without loss.
             tokio::select! {
                 biased;
                 Some((id, event)) = heard.recv() => manager.hear(id, &event),
                 () = shutdown.forced(), if !stopping => stopping = manager.stop_all(),
-                command = commands.recv(), if !stopping => match command {
-                    Some(Command::Apply(config)) => manager.apply(&config),
-                    Some(Command::Stop) | None => stopping = manager.stop_all(),
-                },
+                command = commands.recv(), if !stopping => {
+                    if let Some(Command::Apply(config)) = &command {
+                        manager.adopt(std::mem::take(&mut survivors), config);
+                    }
+                    stopping = manager.obey(command.unwrap_or(Command::Stop));
+                }
             }
         }
+        manager.means.spawn.cleared().await;
+    }
+
+    /// Does what it is asked; `true`: all is to end. Who asked may have left, and then hears no answer.
+    fn obey(&mut self, command: Command) -> bool {
+        match command {
+            Command::Apply(config) => self.apply(&config),
+            Command::Run(order, begun) => drop(begun.send(self.run_one_off(order))),
+            Command::Attach(app, dyno, visitor) => self.attach(&app, &dyno, visitor),
+            Command::StopDyno(app, dyno, stopped) => {
+                let _ = stopped.send(self.stop_dyno(&app, &dyno));
+            }
+            Command::Stop => return self.stop_all(),
+        }
+        false
     }
 
     fn apply(&mut self, config: &Config) {
         self.stop = config.router.stop;
-        let managed = |name: &AppName| match config.apps.get(name) {
-            Some(AppConfig { source: AppSource::Managed(app), policy, .. }) => {
-                Some((app, policy.timeouts.drain))
-            }
-            _ => None,
-        };
-        let gone =
-            self.apps.keys().filter(|name| managed(name).is_none()).cloned().collect::<Vec<_>>();
+        let apps = self.apps.keys();
+        let gone = apps.filter(|name| managed(config, name).is_none()).cloned().collect::<Vec<_>>();
         for name in gone {
             self.stop_app(&name);
         }
         for name in config.apps.keys() {
-            if let Some((app, drain)) = managed(name) {
+            if let Some((app, drain)) = managed(config, name) {
                 self.form(name, app, drain);
             }
         }
@@ -128,7 +158,10 @@ impl<S: Spawn> Manager<S> {
                         formed.dynos.insert(dyno, living);
                     }
                 }
-                Step::Restart(dyno) => formed.restart(&dyno),
+                Step::Restart(dyno) => {
+                    formed.restart(&dyno);
+                    self.meter_size(&formed, &dyno);
+                }
                 Step::Stop(dyno) => {
                     if let Some(living) = formed.dynos.remove(&dyno) {
                         self.stop(living);
@@ -140,9 +173,45 @@ impl<S: Spawn> Manager<S> {
     }
 
     fn start(&mut self, app: &AppName, dyno: &DynoName, orders: Orders) -> Living {
+        let (place, living) = self.begin(app, dyno, orders);
+        let Means { spawn, ports, routes, .. } = &self.means;
+        let dyno = Dyno::new(place, spawn.clone(), ports.clone(), routes.clone());
+        self.means.shutdown.spawn(dyno.live());
+        living
+    }
+
+    /// The place of a dyno of a formation that is about to live here.
+    fn begin(&mut self, app: &AppName, dyno: &DynoName, orders: Orders) -> (Place, Living) {
+        let release = orders.program.release;
+        let (place, orders) = self.place(app, dyno, orders);
+        self.means.board.list(place.id, app.clone(), dyno.clone(), None);
+        let living = Living { id: place.id, release, orders };
+        (place, living)
+    }
+
+    /// A release may bring another size: what is used from now on is used of that.
+    fn meter_size(&self, formed: &Formed, dyno: &DynoName) {
+        let size = formed.app.sizes.get(&dyno.process_type);
+        if let (Some(living), Some(size)) = (formed.dynos.get(dyno), size) {
+            self.means.meter.resize(living.id, &size.name);
+        }
+    }
+
+    /// What a new life has in hand, and the line to change its orders.
+    fn place(
+        &mut self,
+        app: &AppName,
+        dyno: &DynoName,
+        orders: Orders,
+    ) -> (Place, watch::Sender<Orders>) {
         let id = self.next_id;
         self.next_id += 1;
-        let release = orders.program.release;
+        let payer = Payer {
+            app: app.clone(),
+            process_type: dyno.process_type.clone(),
+            size: orders.program.size.name.clone(),
+        };
+        self.means.meter.list(id, payer);
         let (sender, receiver) = watch::channel(orders);
         let place = Place {
             id,
@@ -154,11 +223,67 @@ impl<S: Spawn> Manager<S> {
             events: self.events.clone(),
             jitter: || random() as f64 / u64::MAX as f64,
         };
-        self.means.board.list(id, app.clone(), dyno.clone());
-        let Means { spawn, ports, routes, .. } = &self.means;
-        let dyno = Dyno::new(place, spawn.clone(), ports.clone(), routes.clone());
-        self.means.shutdown.spawn(dyno.live());
-        Living { id, release, orders: sender }
+        (place, sender)
+    }
+
+    fn run_one_off(&mut self, order: RunOrder) -> Result<Begun, RunError> {
+        let RunOrder { app, process_type, command, env, size, streams } = order;
+        let formed = self.apps.get(&app).ok_or_else(|| RunError::NotManaged(app.clone()))?;
+        let command = written_out(&command, &formed.app.commands).ok_or(RunError::NoCommand)?;
+        let dyno = self.one_offs.name(&app, &process_type, random());
+        let dyno = dyno.ok_or_else(|| RunError::TooMany(app.clone()))?;
+        let orders = formed.one_off_orders(command.clone(), env, size);
+        let size = orders.program.size.name.clone();
+        let (place, orders) = self.place(&app, &dyno, orders);
+        self.means.board.list(
+            place.id,
+            app.clone(),
+            dyno.clone(),
+            Some((command.clone(), size.clone())),
+        );
+        let (door, comes_in) = match streams {
+            Streams::Log => (None, None),
+            Streams::Terminal { .. } | Streams::Pipes => {
+                let (door, comes_in) = oneshot::channel();
+                (Some(door), Some(comes_in))
+            }
+        };
+        let living = LivingOneOff { app, dyno: dyno.clone(), orders, door };
+        self.one_offs.insert(place.id, living);
+        let (told, ended) = oneshot::channel();
+        let (spawn, routes) = (self.means.spawn.clone(), self.means.routes.clone());
+        let one_off = OneOff { place, spawn, routes, streams, door: comes_in, ended: told };
+        self.means.shutdown.spawn(one_off.live());
+        Ok(Begun { dyno, command, size, ended })
+    }
+
+    fn attach(&mut self, app: &AppName, dyno: &str, visitor: Visitor) {
+        let door = self.one_offs.find(app, dyno).and_then(|living| living.door.take());
+        if let Some(door) = door {
+            // It may be ending: then the client hears that as well.
+            let _ = door.send(visitor);
+        }
+    }
+
+    fn stop_dyno(&mut self, app: &AppName, dyno: &str) -> bool {
+        if let Some(one_off) = self.one_offs.find(app, dyno) {
+            one_off.orders.send_modify(|orders| orders.stop = true);
+            return true;
+        }
+        let Some(formed) = self.apps.get_mut(app) else { return false };
+        let name = formed.dynos.keys().find(|name| name.to_string() == dyno).cloned();
+        let Some((name, living)) = name.and_then(|name| formed.dynos.remove_entry(&name)) else {
+            return false;
+        };
+        let orders = formed.orders(&name.process_type);
+        self.stop(living);
+        if let Some(orders) = orders {
+            let living = self.start(app, &name, orders);
+            if let Some(formed) = self.apps.get_mut(app) {
+                formed.dynos.insert(name, living);
+            }
+        }
+        true
     }
 
     fn stop(&mut self, living: Living) {
@@ -167,6 +292,7 @@ impl<S: Spawn> Manager<S> {
     }
 
     fn stop_app(&mut self, name: &AppName) {
+        self.one_offs.stop(Some(name));
         let dynos = self.apps.remove(name).map(|formed| formed.dynos).unwrap_or_default();
         for living in dynos.into_values().rev() {
             self.stop(living);
@@ -178,6 +304,7 @@ impl<S: Spawn> Manager<S> {
         for name in self.apps.keys().cloned().collect::<Vec<_>>() {
             self.stop_app(&name);
         }
+        self.one_offs.stop(None);
         for orders in self.leaving.values() {
             orders.send_modify(|orders| orders.drain = orders.drain.min(self.stop));
         }
@@ -186,12 +313,26 @@ impl<S: Spawn> Manager<S> {
 
     fn hear(&mut self, id: u64, event: &Event) {
         self.means.board.note(id, event);
+        self.means.meter.note(id, event);
+        if matches!(event, Event::Ended) {
+            self.one_offs.remove(id);
+        }
         if matches!(event, Event::Ended) && self.leaving.remove(&id).is_none() {
             // It ended without being told to: a defect, which has said so as a panic. Forget it.
             for formed in self.apps.values_mut() {
                 formed.dynos.retain(|_, living| living.id != id);
             }
         }
+    }
+}
+
+/// An app whose dynos dynomesh runs, and how long these may drain.
+fn managed<'a>(config: &'a Config, name: &AppName) -> Option<(&'a ManagedApp, Duration)> {
+    match config.apps.get(name) {
+        Some(AppConfig { source: AppSource::Managed(app), policy, .. }) => {
+            Some((app, policy.timeouts.drain))
+        }
+        _ => None,
     }
 }
 
@@ -203,16 +344,17 @@ impl Formed {
 
     /// Takes over what the configuration says now. What the app runs has changed: that is a new release.
     fn follow(&mut self, app: &ManagedApp, drain: Duration) {
-        let ManagedApp { dir, commands, config_vars, timeouts, formation: _ } = &self.app;
-        if (dir, commands, config_vars) != (&app.dir, &app.commands, &app.config_vars) {
+        if runs_another_thing(&self.app, app) {
             self.release += 1;
             self.config_vars = Arc::new(app.config_vars.clone());
         }
-        if (*timeouts, self.drain) != (app.timeouts, drain) {
+        let watch = watch_orders(app);
+        if (self.app.timeouts, self.drain, watch_orders(&self.app)) != (app.timeouts, drain, watch)
+        {
             for living in self.dynos.values() {
-                living
-                    .orders
-                    .send_modify(|orders| (orders.timeouts, orders.drain) = (app.timeouts, drain));
+                living.orders.send_modify(|orders| {
+                    (orders.timeouts, orders.drain, orders.watch) = (app.timeouts, drain, watch);
+                });
             }
         }
         self.app = app.clone();
@@ -225,10 +367,41 @@ impl Formed {
             release: self.release,
             command: self.app.commands.get(process_type)?.clone(),
             dir: self.app.dir.clone(),
+            size: self.app.sizes.get(process_type)?.clone(),
             config_vars: self.config_vars.clone(),
         };
-        let timeouts = self.app.timeouts;
-        Some(Orders { program: Arc::new(program), timeouts, drain: self.drain, stop: false })
+        Some(Orders {
+            program: Arc::new(program),
+            timeouts: self.app.timeouts,
+            drain: self.drain,
+            watch: watch_orders(&self.app),
+            stop: false,
+        })
+    }
+
+    /// What a one-off dyno is told.
+    fn one_off_orders(
+        &self,
+        command: String,
+        env: BTreeMap<String, String>,
+        size: Option<Arc<Size>>,
+    ) -> Orders {
+        let mut config_vars = BTreeMap::clone(&self.config_vars);
+        config_vars.extend(env);
+        let program = Program {
+            release: self.release,
+            command,
+            dir: self.app.dir.clone(),
+            size: size.unwrap_or_else(|| self.app.size.clone()),
+            config_vars: Arc::new(config_vars),
+        };
+        Orders {
+            program: Arc::new(program),
+            timeouts: self.app.timeouts,
+            drain: self.drain,
+            watch: watch_orders(&self.app),
+            stop: false,
+        }
     }
 
     fn restart(&mut self, dyno: &DynoName) {
@@ -238,4 +411,18 @@ impl Formed {
             living.orders.send_replace(orders);
         }
     }
+}
+
+/// Whether a dyno of the one configuration must be started anew to be one of the other.
+fn runs_another_thing(old: &ManagedApp, new: &ManagedApp) -> bool {
+    let ManagedApp { dir, commands, config_vars, sizes, .. } = old;
+    let size_differs = |(process_type, size): (&ProcessType, &Arc<Size>)| {
+        new.sizes.get(process_type).is_none_or(|new| !size.runs_as(new))
+    };
+    (dir, commands, config_vars) != (&new.dir, &new.commands, &new.config_vars)
+        || sizes.iter().any(size_differs)
+}
+
+fn watch_orders(app: &ManagedApp) -> WatchOrders {
+    WatchOrders { recycle_on_r14: app.recycle_on_r14, say_metrics: app.runtime_metrics }
 }

@@ -5,17 +5,22 @@
 mod manager; // one loop owns what is wanted
 mod plan; // wanted against actual, as steps
 mod dyno; // the life
+mod one_off; // the life of a one-off dyno
+mod run; // what one-off dynos are asked for, and which live
 mod place; // what every part of one life has in hand
 mod running; // one process of a dyno, and how it ends
 mod cool_off; // how long after a crash
 mod program; // what is started
 mod spawn; // the only place that makes processes
-mod group; // a dyno's processes together
+mod link; // the conversation with an init
+mod survivors; // dynos that an earlier daemon has left
+mod reap; // children that have ended
 mod probe; // when a web dyno is ready
 mod ports; // lent to web dynos
 mod output; // what dynos print
 mod routes; // what the table says
 mod status; // what people are told
+mod meter; // how long dynos ran
 mod metrics; // what is counted
 #[cfg(test)]
 mod scripted; // processes for tests
@@ -27,69 +32,116 @@ mod simulation; // any order of events
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, limits};
+use crate::model::{AppName, Usage};
 use crate::shutdown::Shutdown;
 use crate::table::Publisher;
 use crate::telemetry::AppLog;
 
 use manager::{Command, Manager, Means};
+use meter::Meter;
 use ports::Ports;
 use routes::Routes;
 use spawn::{Launcher, Spawn};
 use status::Board;
+use survivors::{Claim, Survivor};
 
+pub use one_off::Session;
+pub use program::{Ends, Streams};
+pub use run::{Begun, RunError, RunOrder, written_out};
 pub use status::DynoStatus;
+pub use survivors::SurvivorsError;
 
 /// The running dyno manager.
 pub struct Supervisor {
     routes: Arc<Routes>,
     board: Board,
+    meter: Meter,
     /// Unbounded: people send these, a few in a daemon's life.
     commands: mpsc::UnboundedSender<Command>,
     ended: CancellationToken,
     shutdown: Shutdown,
+    /// Given back last of all.
+    _claim: Option<Claim>,
+}
+
+/// A dyno manager that has started nothing, and touched no dyno that was there before.
+pub struct Prepared {
+    launcher: Launcher,
+    claim: Claim,
+    routes: Arc<Routes>,
+    config: Arc<Config>,
+    log: AppLog,
+    shutdown: Shutdown,
+}
+
+impl Prepared {
+    /// Takes over the dynos that an earlier daemon has left, then starts what is missing.
+    pub async fn begin(self) -> Supervisor {
+        let Self { launcher, claim, routes, config, log, shutdown } = self;
+        let survivors = launcher.survivors(&claim).await;
+        let mut supervisor =
+            Supervisor::start_with(launcher, survivors, routes, &config, log, shutdown);
+        supervisor._claim = Some(claim);
+        supervisor
+    }
 }
 
 impl Supervisor {
-    /// Makes the first table, and starts the dynos of the configuration. Call it on the control runtime, whose
-    /// threads must live as long as the daemon: dynos die with the thread that started them.
-    pub fn start(config: &Arc<Config>, log: AppLog, shutdown: Shutdown) -> (Self, Arc<Publisher>) {
+    /// Makes the first table, and takes the right to the dynos of the state directory. Call it on the control
+    /// runtime; from here on, nobody else in this process may wait for a child.
+    ///
+    /// # Errors
+    /// The state directory cannot be used, or another daemon runs its dynos.
+    pub async fn prepare(
+        config: &Arc<Config>,
+        log: AppLog,
+        shutdown: Shutdown,
+    ) -> Result<(Prepared, Arc<Publisher>), SurvivorsError> {
         // Where the system does not say, `DYNOMESH` and the shell's search path are as good a guess as any.
         let binary = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("dynomesh"));
-        let launcher = Launcher::through_init(binary, log.clone(), shutdown.clone());
-        Self::start_with(launcher, config, log, shutdown)
+        let launcher = Launcher::new(&config.state_dir, binary, log.clone(), shutdown.clone());
+        let claim = launcher.claim().await?;
+        if let Err(error) = reap::reap(&shutdown) {
+            tracing::warn!("processes that dynos leave behind are not reaped: {error}");
+        }
+        let (routes, publisher) = Routes::new(config);
+        let config = config.clone();
+        Ok((Prepared { launcher, claim, routes, config, log, shutdown }, publisher))
     }
 
     fn start_with<S: Spawn>(
         spawn: S,
+        survivors: Vec<Survivor<S::Process>>,
+        routes: Arc<Routes>,
         config: &Arc<Config>,
         log: AppLog,
         shutdown: Shutdown,
-    ) -> (Self, Arc<Publisher>) {
+    ) -> Self {
         metrics::describe();
-        let (routes, publisher) = Routes::new(config);
-        let board = Board::default();
+        let (board, meter) = (Board::default(), Meter::default());
         let (commands, orders) = mpsc::unbounded_channel();
         let means = Means {
             spawn,
             ports: ports_of_this_process(),
             routes: routes.clone(),
             board: board.clone(),
+            meter: meter.clone(),
             log,
             shutdown: shutdown.clone(),
         };
         let ended = CancellationToken::new();
         let end = ended.clone().drop_guard();
         shutdown.spawn(async move {
-            Manager::run(means, orders).await;
+            Manager::run(means, survivors, orders).await;
             drop(end);
         });
-        let supervisor = Self { routes, board, commands, ended, shutdown };
+        let supervisor = Self { routes, board, meter, commands, ended, shutdown, _claim: None };
         supervisor.command(Command::Apply(config.clone()));
-        (supervisor, publisher)
+        supervisor
     }
 
     /// Puts a new configuration in force: the table is published before this returns, dynos follow.
@@ -101,6 +153,38 @@ impl Supervisor {
     /// Every dyno, those that are finishing included.
     pub fn status(&self) -> Vec<DynoStatus> {
         self.board.status(self.routes.external())
+    }
+
+    /// Begins a one-off dyno. One whose streams a client has waits for [`attach`](Self::attach).
+    pub async fn run(&self, order: RunOrder) -> Result<Begun, RunError> {
+        let (begun, answer) = oneshot::channel();
+        self.command(Command::Run(order, begun));
+        answer.await.unwrap_or(Err(RunError::Stopping))
+    }
+
+    /// Has a one-off dyno that waits for its client start, and gives that client its streams. `None`: there is
+    /// none of this name that waits, or it could not start.
+    pub async fn attach(&self, app: &AppName, dyno: &str) -> Option<Session> {
+        let (visitor, session) = oneshot::channel();
+        self.command(Command::Attach(app.clone(), dyno.to_owned(), visitor));
+        session.await.ok()
+    }
+
+    /// Stops a dyno by its name; one of a formation is replaced at once. `false`: there is none.
+    pub async fn stop_dyno(&self, app: &AppName, dyno: &str) -> bool {
+        let (stopped, answer) = oneshot::channel();
+        self.command(Command::StopDyno(app.clone(), dyno.to_owned(), stopped));
+        answer.await.unwrap_or(false)
+    }
+
+    /// What dynos used since the last call, and the Unix millisecond up to which it counts.
+    pub fn take_usage(&self) -> (Usage, u64) {
+        self.meter.take()
+    }
+
+    /// Takes back what could not be booked.
+    pub fn give_back_usage(&self, usage: Usage) {
+        self.meter.give_back(usage);
     }
 
     /// Stops every dyno (SIGTERM, then SIGKILL after its exit timeout, or at once when the shutdown is

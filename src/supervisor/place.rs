@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::SupervisorTimeouts;
 use crate::model::{AppName, DynoName, DynoState};
 use crate::shutdown::Shutdown;
-use crate::supervisor::program::Program;
+use crate::supervisor::program::{ProcessId, Program};
 use crate::table::Dyno;
 use crate::telemetry::AppLog;
 
@@ -22,8 +22,19 @@ pub(crate) struct Orders {
     pub(crate) timeouts: SupervisorTimeouts,
     /// How long requests may be finished before SIGTERM.
     pub(crate) drain: Duration,
+    /// What is done about its memory and said of its load.
+    pub(crate) watch: WatchOrders,
     /// End.
     pub(crate) stop: bool,
+}
+
+/// What is done about a dyno's memory and said of its load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WatchOrders {
+    /// How long it may be above its memory quota until it is replaced; absent: as long as it likes.
+    pub(crate) recycle_on_r14: Option<Duration>,
+    /// Whether its load and memory are said in the log.
+    pub(crate) say_metrics: bool,
 }
 
 /// A dyno's states, in the order of life.
@@ -59,7 +70,7 @@ pub(crate) enum Event {
     /// It is in this state now.
     Entered(State),
     /// This process is the one that counts now; for a web dyno with its record in the table.
-    Started { pid: Option<u32>, record: Option<Arc<Dyno>> },
+    Started { pid: ProcessId, record: Option<Arc<Dyno>> },
     /// It is no more, and nothing of it is left.
     Ended,
 }

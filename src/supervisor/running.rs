@@ -74,8 +74,9 @@ impl<P: Process> Running<P> {
         let _ = time::timeout(limits::PURGE_WAIT, self.routes.gone(record).all()).await;
     }
 
-    /// Ends the process group: SIGTERM, and after its time SIGKILL. Returns once nothing of it is left.
-    pub(crate) async fn terminate(self, place: &Place) {
+    /// Ends the process group: SIGTERM, and after its time SIGKILL. Returns once nothing of it is left, with how
+    /// its leader ended.
+    pub(crate) async fn terminate(self, place: &Place) -> Exit {
         let exit_timeout = place.timeouts().exit;
         let mut enough = std::pin::pin!(async {
             tokio::select! {
@@ -85,20 +86,18 @@ impl<P: Process> Running<P> {
         });
         place.say("Stopping all processes with SIGTERM");
         self.process.terminate();
-        let enough_with_leader = tokio::select! {
+        let exit = tokio::select! {
             biased;
-            exit = self.process.exited() => {
+            exit = self.process.exited() => exit,
+            enough = &mut enough => {
+                self.say_killing(place, enough);
+                let exit = self.kill().await;
                 self.went(place, exit).await;
-                None
+                self.await_group(place).await;
+                return exit;
             }
-            enough = &mut enough => Some(enough),
         };
-        if let Some(enough) = enough_with_leader {
-            self.say_killing(place, enough);
-            let exit = self.kill().await;
-            self.went(place, exit).await;
-            return self.await_group(place).await;
-        }
+        self.went(place, exit).await;
         tokio::select! {
             biased;
             () = self.process.group_gone() => {}
@@ -108,6 +107,7 @@ impl<P: Process> Running<P> {
                 self.await_group(place).await;
             }
         }
+        exit
     }
 
     /// Kills the process and waits for it, for as long as the kernel may reasonably take.

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
 use crate::model::Exit;
-use crate::supervisor::program::Start;
+use crate::supervisor::program::{Ends, ProcessId, Start, Streams};
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
 
 /// What one process will do, counted from its start.
@@ -55,17 +57,35 @@ pub(crate) struct Scripts {
     pub(crate) starts: Arc<Mutex<Vec<Start>>>,
     /// The ports of the processes that live.
     pub(crate) ports: Arc<Mutex<BTreeSet<u16>>>,
+    /// What the processes were signalled for their clients.
+    pub(crate) signals: Arc<Mutex<Vec<i32>>>,
 }
 
 impl Scripts {
     pub(crate) fn new(scripts: &[Script]) -> Self {
         let scripts = Arc::new(Mutex::new(scripts.iter().copied().collect()));
-        Self { scripts, starts: Arc::default(), ports: Arc::default() }
+        Self { scripts, starts: Arc::default(), ports: Arc::default(), signals: Arc::default() }
     }
 
     /// What the next processes will do, in place of what was planned.
     pub(crate) fn plan(&self, scripts: &[Script]) {
         *self.scripts.lock().unwrap() = scripts.iter().copied().collect();
+    }
+}
+
+impl Scripts {
+    /// A process that follows this script from now on.
+    pub(crate) fn process(&self, script: Script, port: Option<u16>, streams: Streams) -> Scripted {
+        Scripted {
+            script,
+            born: Instant::now(),
+            asked: watch::channel(None).0,
+            port,
+            ports: self.ports.clone(),
+            came_up: Arc::default(),
+            streams,
+            signals: self.signals.clone(),
+        }
     }
 }
 
@@ -83,9 +103,10 @@ impl Spawn for Scripts {
         if let Some(port) = start.port {
             assert!(self.ports.lock().unwrap().insert(port), "port {port} is lent twice");
         }
-        let (port, ports) = (start.port, self.ports.clone());
-        Ok(Scripted { script, born: Instant::now(), asked: watch::channel(None).0, port, ports })
+        Ok(self.process(script, start.port, start.streams))
     }
+
+    async fn cleared(&self) {}
 }
 
 /// A process that follows its script.
@@ -96,6 +117,10 @@ pub(crate) struct Scripted {
     asked: watch::Sender<Option<(Instant, Exit)>>,
     port: Option<u16>,
     ports: Arc<Mutex<BTreeSet<u16>>>,
+    /// Whether it was told that it is up.
+    pub(crate) came_up: Arc<AtomicBool>,
+    streams: Streams,
+    signals: Arc<Mutex<Vec<i32>>>,
 }
 
 impl Drop for Scripted {
@@ -119,8 +144,10 @@ impl Scripted {
 }
 
 impl Process for Scripted {
-    fn pid(&self) -> Option<u32> {
-        Some(1)
+    fn pid(&self) -> ProcessId {
+        let pid = ProcessId::default();
+        pid.set(1);
+        pid
     }
 
     async fn listening(&self) {
@@ -151,6 +178,26 @@ impl Process for Scripted {
     async fn group_gone(&self) {}
 
     async fn output_settled(&self) {}
+
+    async fn ends(&self) -> Option<Ends> {
+        if self.streams == Streams::Log {
+            return None;
+        }
+        let (output, _) = std::io::pipe().unwrap();
+        let (_, input) = std::io::pipe().unwrap();
+        Some(Ends::Pipes { input: input.into(), output: output.into() })
+    }
+
+    fn came_up(&self) {
+        self.came_up.store(true, Ordering::Relaxed);
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.signals.lock().unwrap().push(signal.as_raw());
+        if let (Signal::HUP, Some(after)) = (signal, self.script.heeds_sigterm) {
+            self.ask(Instant::now() + after, Exit::Signal(1));
+        }
+    }
 
     fn terminate(&self) {
         if let Some(after) = self.script.heeds_sigterm {

@@ -7,9 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::model::{AppName, DynoName, DynoState};
+use crate::model::{AppName, DynoName, DynoState, SizeName};
 use crate::supervisor::metrics;
 use crate::supervisor::place::{Event, State};
+use crate::supervisor::program::ProcessId;
 use crate::table::Dyno;
 
 /// What the supervisor knows of one dyno, for people and for `/debug/dynos`.
@@ -19,6 +20,10 @@ pub struct DynoStatus {
     pub app: String,
     /// `web.1`
     pub dyno: String,
+    /// What a one-off dyno runs; a formation's runs what the Procfile says.
+    pub command: Option<String>,
+    /// The size of a one-off dyno; a formation's has what the file says.
+    pub size: Option<String>,
     /// `starting`, `up`, `crashed`, `down`; `external` where somebody else runs it.
     pub state: String,
     /// Unix seconds since when.
@@ -46,19 +51,44 @@ pub(crate) struct Board {
 struct Listed {
     app: AppName,
     dyno: DynoName,
+    one_off: Option<(String, SizeName)>,
     state: Option<State>,
     since: u64,
-    pid: Option<u32>,
+    /// It was there before this daemon: since when its first state holds.
+    before: Option<u64>,
+    pid: ProcessId,
     record: Option<Arc<Dyno>>,
     restarts: u32,
 }
 
 impl Board {
-    /// Lists a dyno that is about to live.
-    pub(crate) fn list(&self, id: u64, app: AppName, dyno: DynoName) {
-        let listed =
-            Listed { app, dyno, state: None, since: now(), pid: None, record: None, restarts: 0 };
+    /// Lists a dyno that is about to live; a one-off with its command and its size.
+    pub(crate) fn list(
+        &self,
+        id: u64,
+        app: AppName,
+        dyno: DynoName,
+        one_off: Option<(String, SizeName)>,
+    ) {
+        let listed = Listed {
+            app,
+            dyno,
+            one_off,
+            state: None,
+            since: now(),
+            before: None,
+            pid: ProcessId::default(),
+            record: None,
+            restarts: 0,
+        };
         self.dynos().insert(id, listed);
+    }
+
+    /// A dyno that is listed has been there since then, in milliseconds since 1970.
+    pub(crate) fn was_there(&self, id: u64, since: u64) {
+        if let Some(listed) = self.dynos().get_mut(&id) {
+            listed.before = Some(since / 1000);
+        }
     }
 
     /// Writes down what happened to a dyno.
@@ -77,7 +107,7 @@ impl Board {
             }
             Event::Started { pid, record } => {
                 if let Some(listed) = dynos.get_mut(&id) {
-                    (listed.pid, listed.record) = (*pid, record.clone());
+                    (listed.pid, listed.record) = (pid.clone(), record.clone());
                 }
             }
         }
@@ -104,13 +134,13 @@ impl Listed {
             self.restarts += 1;
         }
         if state == State::Crashed {
-            (self.pid, self.record) = (None, None);
+            (self.pid, self.record) = (ProcessId::default(), None);
         }
         if self.state.map(State::outward) != Some(state.outward()) {
             self.count(-1.0);
             self.state = Some(state);
             self.count(1.0);
-            self.since = now();
+            self.since = self.before.take().unwrap_or_else(now);
         }
         self.state = Some(state);
     }
@@ -127,9 +157,11 @@ impl Listed {
         DynoStatus {
             app: self.app.to_string(),
             dyno: self.dyno.to_string(),
+            command: self.one_off.as_ref().map(|(command, _)| command.clone()),
+            size: self.one_off.as_ref().map(|(_, size)| size.to_string()),
             state: state.to_string(),
             since: self.since,
-            pid: self.pid,
+            pid: self.pid.get(),
             addr: record.map(|record| record.addr().to_string()),
             in_flight: record.map_or(0, Dyno::in_flight),
             lingering: record.map_or(0, |record| record.lingering().load(Ordering::Relaxed)),
@@ -143,6 +175,8 @@ fn external_status(app: &AppName, dyno: &Dyno) -> DynoStatus {
     DynoStatus {
         app: app.to_string(),
         dyno: dyno.name().to_string(),
+        command: None,
+        size: None,
         state: "external".into(),
         since: 0,
         pid: None,

@@ -7,21 +7,30 @@ use std::time::Duration;
 use tokio::time;
 
 use crate::config::{
-    AccessLog, AdminConfig, AppConfig, AppSource, Config, DynosConfig, IsolationWanted, ManagedApp, Notes,
-    RouterConfig, SupervisorTimeouts,
+    AccessLog, AdminConfig, AppConfig, AppSource, Config, DynosConfig, IsolationWanted, ManagedApp,
+    Notes, RouterConfig, SupervisorTimeouts,
 };
 use crate::model::{
     Affinity, AppName, AppPolicy, AppTimeouts, Balance, DynoAddr, Exit, Expect, ListenerPolicy,
-    ProcessType, TrafficLimits,
+    ProcessType, Size, Sizes, TrafficLimits,
 };
 use crate::shutdown::Shutdown;
 use crate::supervisor::Supervisor;
-use crate::supervisor::scripted::{Script, Scripts};
+use crate::supervisor::place::{Orders, WatchOrders};
+use crate::supervisor::program::Program;
+use crate::supervisor::routes::Routes;
+use crate::supervisor::scripted::{Script, Scripted, Scripts};
+use crate::supervisor::survivors::Survivor;
 use crate::table::{Lineup, Publisher, Standing};
 use crate::telemetry::{AppLog, Lines, Target};
 
 pub(crate) fn app_name(name: &str) -> AppName {
     AppName::parse(name).unwrap()
+}
+
+/// The size of every dyno here that says nothing else.
+pub(crate) fn basic() -> Arc<Size> {
+    Sizes::heroku().find(Sizes::DEFAULT).unwrap().clone()
 }
 
 /// An app with these process types, each with a command and a count.
@@ -34,6 +43,10 @@ pub(crate) fn managed(formation: &[(&str, u32)]) -> AppSource {
             .map(|(name, _)| (of_type(name), format!("run {name}")))
             .collect(),
         formation: formation.iter().map(|(name, count)| (of_type(name), *count)).collect(),
+        size: basic(),
+        sizes: formation.iter().map(|(name, _)| (of_type(name), basic())).collect(),
+        recycle_on_r14: None,
+        runtime_metrics: false,
         config_vars: BTreeMap::new(),
         timeouts: SupervisorTimeouts {
             boot: Duration::from_secs(60),
@@ -42,6 +55,21 @@ pub(crate) fn managed(formation: &[(&str, u32)]) -> AppSource {
             cool_off_max: Duration::from_secs(300),
         },
     })
+}
+
+/// What a dyno that runs this is told.
+pub(crate) fn orders(command: &str) -> Orders {
+    let AppSource::Managed(app) = managed(&[]) else { unreachable!() };
+    let program = Program {
+        release: 1,
+        command: command.into(),
+        dir: app.dir,
+        size: app.size,
+        config_vars: Arc::new(app.config_vars),
+    };
+    let (timeouts, drain) = (app.timeouts, Duration::from_secs(300));
+    let watch = WatchOrders::default();
+    Orders { program: Arc::new(program), timeouts, drain, watch, stop: false }
 }
 
 pub(crate) fn external(addresses: &[&str]) -> AppSource {
@@ -78,6 +106,7 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
         acme: true,
         policy: policy.clone(),
         source: source.clone(),
+        jobs: vec![],
     };
     Config {
         file: "/dynomesh.toml".into(),
@@ -104,6 +133,7 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
         },
         certs: vec![],
         acme: None,
+        sizes: Sizes::heroku(),
         apps: apps.iter().map(|(name, source)| (app_name(name), app(source))).collect(),
         notes: Notes::default(),
     }
@@ -119,20 +149,30 @@ pub(crate) struct Formation {
 
 impl Formation {
     pub(crate) fn start(scripts: &[Script], apps: &[(&str, AppSource)]) -> Self {
-        let scripts = Scripts::new(scripts);
+        Self::start_after(Vec::new(), Scripts::new(scripts), apps)
+    }
+
+    /// Where these dynos live already.
+    pub(crate) fn start_after(
+        survivors: Vec<Survivor<Scripted>>,
+        scripts: Scripts,
+        apps: &[(&str, AppSource)],
+    ) -> Self {
         let shutdown = Shutdown::default();
         let log = AppLog::new(Lines::start(Target::Off).unwrap());
-        let (supervisor, publisher) =
-            Supervisor::start_with(scripts.clone(), &Arc::new(config(apps)), log, shutdown.clone());
+        let config = Arc::new(config(apps));
+        let (routes, publisher) = Routes::new(&config);
+        let (spawn, end) = (scripts.clone(), shutdown.clone());
+        let supervisor = Supervisor::start_with(spawn, survivors, routes, &config, log, end);
         Self { supervisor, publisher, scripts, shutdown }
     }
 
-    async fn apply(&self, apps: &[(&str, AppSource)]) {
+    pub(crate) async fn apply(&self, apps: &[(&str, AppSource)]) {
         self.supervisor.apply(&Arc::new(config(apps)));
         passes(1).await;
     }
 
-    fn lineup(&self, app: &str) -> Arc<Lineup> {
+    pub(crate) fn lineup(&self, app: &str) -> Arc<Lineup> {
         let table = self.publisher.table();
         let app = table.apps().iter().find(|it| it.name.as_str() == app).unwrap();
         app.roster.lineup().clone()
@@ -147,7 +187,7 @@ impl Formation {
             .collect()
     }
 
-    fn started(&self) -> usize {
+    pub(crate) fn started(&self) -> usize {
         self.scripts.starts.lock().unwrap().len()
     }
 }
@@ -212,6 +252,29 @@ async fn a_changed_app_restarts_and_its_neighbour_does_not() {
     let starts = formation.scripts.starts.lock().unwrap().clone();
     let last = &starts.last().unwrap().program;
     assert_eq!((starts.len(), last.release, last.command.as_str()), (3, 2, "new"));
+    formation.supervisor.stop().await;
+}
+
+/// Another price or another time of falling asleep concerns nobody who runs.
+#[tokio::test(start_paused = true)]
+async fn a_changed_size_restarts_but_not_for_its_price() {
+    let apps = |change: fn(&mut Size)| {
+        let AppSource::Managed(mut shop) = managed(&[("worker", 1)]) else { unreachable!() };
+        let mut size = Size::clone(&basic());
+        change(&mut size);
+        shop.sizes.insert(ProcessType::parse("worker").unwrap(), Arc::new(size));
+        [("shop", AppSource::Managed(shop))]
+    };
+    let formation = Formation::start(&[Script::listens(0)], &apps(|_| {}));
+    passes(1).await;
+    let cheaper = |size: &mut Size| (size.price, size.sleep_after) = (100, Some(Duration::MAX));
+    formation.apply(&apps(cheaper)).await;
+    assert_eq!(formation.started(), 1);
+    formation.apply(&apps(|size| size.limits.processes = 10)).await;
+    passes(1).await;
+    let starts = formation.scripts.starts.lock().unwrap().clone();
+    let sizes = starts.iter().map(|it| it.program.size.limits.processes).collect::<Vec<_>>();
+    assert_eq!(sizes, [256, 10]);
     formation.supervisor.stop().await;
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::model::Civil;
+
 /// Writes timestamps, and remembers the text of the current second.
 #[derive(Default)]
 pub struct Stamp {
@@ -33,10 +35,9 @@ impl Stamp {
     }
 }
 
-/// `2026-11-21T01:44:50` for a Unix time (proleptic Gregorian, leap seconds as POSIX has them).
-fn date_and_time(second: u64) -> [u8; 19] {
-    let (year, month, day) = civil(second / 86_400);
-    let clock = second % 86_400;
+/// `2026-11-21T01:44:50` for a Unix time.
+fn date_and_time(unix: u64) -> [u8; 19] {
+    let Civil { year, month, day, hour, minute, second } = Civil::of(unix);
     let mut text = *b"0000-00-00T00:00:00";
     let mut put = |at: usize, digits: usize, mut value: u64| {
         for place in text[at..at + digits].iter_mut().rev() {
@@ -47,24 +48,10 @@ fn date_and_time(second: u64) -> [u8; 19] {
     put(0, 4, year);
     put(5, 2, month);
     put(8, 2, day);
-    put(11, 2, clock / 3600);
-    put(14, 2, clock / 60 % 60);
-    put(17, 2, clock % 60);
+    put(11, 2, hour);
+    put(14, 2, minute);
+    put(17, 2, second);
     text
-}
-
-/// Year, month and day of a day since 1970-01-01. Years are counted from March, so that the leap day ends
-/// a year, in eras of 400 years = 146,097 days.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

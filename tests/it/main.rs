@@ -31,4 +31,8 @@ mod reload; // one configuration for another
 mod certs; // certificates by name
 mod acme; // automatic certificates
 mod dynos; // dynos that dynomesh runs, and their faults
+mod ps; // dynos as commands show and change them
+mod usage; // how long dynos ran
+mod one_offs; // dynos for one command
+mod jobs; // what apps run by the clock
 mod operator; // start, check, stop

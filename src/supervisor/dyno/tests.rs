@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +13,13 @@ use tokio::time::{self, Instant};
 use crate::config::SupervisorTimeouts;
 use crate::model::{DynoName, Exit, ProcessType};
 use crate::shutdown::Shutdown;
-use crate::supervisor::dyno::Dyno;
-use crate::supervisor::place::{Event, Orders, Place, State};
+use crate::supervisor::dyno::{Adopted, Dyno};
+use crate::supervisor::place::{Event, Orders, Place, State, WatchOrders};
 use crate::supervisor::ports::Ports;
 use crate::supervisor::program::Program;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::scripted::{Script, Scripts};
-use crate::supervisor::tests::{app_name, config, managed};
+use crate::supervisor::tests::{app_name, basic, config, managed};
 use crate::table::{Lease, Publisher, Standing};
 use crate::telemetry::{AppLog, Lines, Target};
 
@@ -45,6 +46,7 @@ fn orders(release: u64) -> Orders {
             release,
             command: format!("run v{release}"),
             dir: "/".into(),
+            size: basic(),
             config_vars: Arc::new(BTreeMap::new()),
         }),
         timeouts: SupervisorTimeouts {
@@ -54,12 +56,29 @@ fn orders(release: u64) -> Orders {
             cool_off_max: secs(10),
         },
         drain: secs(300),
+        watch: WatchOrders::default(),
         stop: false,
     }
 }
 
 impl Stage {
     fn new(process_type: &str, scripts: &[Script]) -> Self {
+        Self::with(process_type, scripts, |dyno| Box::pin(dyno.live()))
+    }
+
+    /// A life that begins with a process that is there already: the first of the scripts.
+    fn adopting(scripts: &[Script], is_up: bool) -> Self {
+        Self::with("web", scripts, |mut dyno| {
+            let running = dyno.start().unwrap();
+            Box::pin(dyno.go_on(Adopted { running, release: 1, is_up }))
+        })
+    }
+
+    fn with(
+        process_type: &str,
+        scripts: &[Script],
+        begin: impl FnOnce(Dyno<Scripts>) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+    ) -> Self {
         let config = config(&[("shop", managed(&[(process_type, 1)]))]);
         let (routes, publisher) = Routes::new(&config);
         let dir = tempfile::tempdir().unwrap();
@@ -80,7 +99,7 @@ impl Stage {
         };
         // No real port is asked for where the clock is paused: these are only numbers.
         let dyno = Dyno::new(place, Scripts::new(scripts), Ports::new(29_000..29_100), routes);
-        let life = shutdown.spawn(dyno.live());
+        let life = shutdown.spawn(begin(dyno));
         Self {
             began: Instant::now(),
             orders,
@@ -560,4 +579,25 @@ async fn a_worker_stops_before_it_starts_again() {
             "Process exited with status 143",
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adopted_process_goes_on_in_its_state() {
+    let stage = Stage::adopting(&[Script::listens(0), Script::listens(5)], true);
+    stage.at(0).await;
+    assert_eq!(stage.standing(), (1, Standing::Up), "at once");
+    stage.restart(2);
+    stage.at(6).await;
+    stage.stop();
+    let said = stage.end().await;
+    assert_eq!(said[1..3], ["Restarting", "Starting process with command `run v2`"]);
+
+    let stage = Stage::adopting(&[Script::listens(5), Script::listens(0)], false);
+    stage.at(4).await;
+    assert_eq!(stage.standing(), (0, Standing::Starting));
+    stage.at(6).await;
+    assert_eq!(stage.standing(), (1, Standing::Up));
+    stage.stop();
+    let said = stage.end().await;
+    assert_eq!(said[1], "State changed from starting to up");
 }

@@ -37,6 +37,15 @@ pub(crate) struct Mesh {
     admin: SocketAddr,
 }
 
+/// A command that has ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// `None`: it was killed.
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
 #[derive(Default)]
 struct Log {
     lines: Mutex<Vec<String>>,
@@ -258,6 +267,19 @@ impl Mesh {
         becomes_true(&what, async || self.metrics().await.get(name, labels) == value).await;
     }
 
+    // ---- commands ----------------------------------------------------------------------------------------
+
+    /// Runs a command that asks this daemon, to its end. Standard input is empty.
+    pub(crate) async fn command(&self, args: &[&str]) -> Ran {
+        #[expect(clippy::disallowed_methods, reason = "a test stands outside the house")]
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dynomesh"));
+        command.args(&args[..1]).arg("--config").arg(self.setup.file()).args(&args[1..]);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let output = within(&args.join(" "), command.output()).await.expect("run dynomesh");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ran { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
     // ---- the log -----------------------------------------------------------------------------------------
 
     /// Every line so far.
@@ -392,13 +414,14 @@ impl Drop for Mesh {
     }
 }
 
-/// Processes whose working directory lies in this one: dynos and what they left behind, and no one else's.
+/// Processes whose working directory or order lies in this directory: dynos, what they left behind, their inits, and
+/// no one else's.
 fn processes_below(dir: &Path) -> Vec<Pid> {
     let entries = fs::read_dir("/proc").expect("read /proc").flatten();
     let pids = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
     let below = |pid: &Pid| {
-        let cwd = fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
-        cwd.is_ok_and(|cwd| cwd.starts_with(dir))
+        let link = |name: &str| fs::read_link(format!("/proc/{}/{name}", pid.as_raw_nonzero()));
+        ["cwd", "fd/0"].iter().any(|name| link(name).is_ok_and(|path| path.starts_with(dir)))
     };
     pids.filter(below).collect()
 }

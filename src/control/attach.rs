@@ -1,0 +1,227 @@
+//! The two ways between the client of an attached one-off dyno and its process.
+//!
+//! One loop has both: a client that leaves is heard of whatever its process does, and of the input no more waits
+//! here than one frame.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::process::Signal;
+use rustix::termios::{Winsize, tcsetwinsize};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadHalf, WriteHalf,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use crate::config::limits;
+use crate::control::frames::{Frame, Frames, PAYLOAD_MAX};
+use crate::model::Exit;
+use crate::supervisor::{Ends, Session};
+
+/// Carries input, signals and sizes to the process, and its output and its end to the client. Returns when the
+/// process has ended or the client has left.
+pub(in crate::control) async fn relay(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    session: Session,
+) {
+    let Session { ends, exit, signals } = session;
+    let Ok((input, output)) = halves(ends) else { return };
+    let (from, to) = tokio::io::split(stream);
+    let client = Client { from, to, frames: Frames::default(), buffer: vec![0; PAYLOAD_MAX] };
+    // An error is a client that has left; the process hears of that when its streams and the line for signals
+    // are dropped with this.
+    let _ = Relay { client, input, output, signals }.run(exit).await;
+}
+
+struct Relay<S> {
+    client: Client<S>,
+    input: Input,
+    output: Output,
+    signals: mpsc::Sender<Signal>,
+}
+
+/// The client's side.
+struct Client<S> {
+    from: ReadHalf<S>,
+    to: WriteHalf<S>,
+    frames: Frames,
+    buffer: Vec<u8>,
+}
+
+/// To the process.
+struct Input {
+    /// `None`: it has ended, or nobody reads it any more.
+    to: Option<AsyncFd<OwnedFd>>,
+    is_terminal: bool,
+    /// What of the last frame was not written yet.
+    pending: Vec<u8>,
+}
+
+/// From the process.
+struct Output {
+    from: AsyncFd<OwnedFd>,
+    buffer: Vec<u8>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Relay<S> {
+    async fn run(mut self, mut exit: oneshot::Receiver<Exit>) -> io::Result<()> {
+        let mut status = None;
+        let mut output_ends_by = None;
+        loop {
+            // Whatever is dropped here has read nothing and written nothing.
+            tokio::select! {
+                frame = self.client.receive() => {
+                    self.heed(frame?).await?;
+                    continue;
+                }
+                written = self.input.write(), if self.input.owes() => {
+                    self.input.note_written(written);
+                    if !self.input.owes() {
+                        self.client.send(Frame::Taken).await?;
+                    }
+                    continue;
+                }
+                read = self.output.read(), if output_ends_by != Some(None) => match read {
+                    Some(bytes) => {
+                        self.client.send(Frame::Output(bytes)).await?;
+                        continue;
+                    }
+                    None => output_ends_by = Some(None),
+                },
+                exited = &mut exit, if status.is_none() => {
+                    status = Some(exited.map_or(1, Exit::shell_status));
+                    output_ends_by = output_ends_by
+                        .or(Some(Some(Instant::now() + limits::OUTPUT_AFTER_EXIT)));
+                }
+                () = until(output_ends_by) => output_ends_by = Some(None),
+            }
+            if let (Some(status), Some(None)) = (status, output_ends_by) {
+                self.client.send(Frame::Exit(status)).await?;
+                return self.client.to.shutdown().await;
+            }
+        }
+    }
+
+    async fn heed(&mut self, frame: Frame) -> io::Result<()> {
+        match frame {
+            Frame::Input(bytes) if !self.input.owes() => {
+                self.input.take(bytes);
+                if !self.input.owes() {
+                    self.client.send(Frame::Taken).await?;
+                }
+            }
+            Frame::Resize { rows, columns } => self.output.resize(rows, columns),
+            Frame::Signal(signal) => {
+                if let Some(signal) = Signal::from_named_raw(signal.into()) {
+                    // One that finds no room is one of many.
+                    let _ = self.signals.try_send(signal);
+                }
+            }
+            // No client of ours sends these.
+            Frame::Input(_) | Frame::Taken | Frame::Output(_) | Frame::Exit(_) => {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns at the moment that the output is not waited for any longer; never while there is none.
+async fn until(output_ends_by: Option<Option<Instant>>) {
+    match output_ends_by {
+        Some(Some(moment)) => sleep_until(moment).await,
+        _ => std::future::pending().await,
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// The next frame. An error where the client has left.
+    async fn receive(&mut self) -> io::Result<Frame> {
+        loop {
+            if let Some(frame) = self.frames.next_frame().map_err(io::Error::other)? {
+                return Ok(frame);
+            }
+            match self.from.read(&mut self.buffer).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                length => self.frames.push(&self.buffer[..length]),
+            }
+        }
+    }
+
+    async fn send(&mut self, frame: Frame) -> io::Result<()> {
+        self.to.write_all(&frame.print()).await
+    }
+}
+
+fn halves(ends: Ends) -> io::Result<(Input, Output)> {
+    let (to, from, is_terminal) = match ends {
+        Ends::Terminal(master) => (master.try_clone()?, master, true),
+        Ends::Pipes { input, output } => (input, output, false),
+    };
+    let input = Input { to: Some(watch(to)?), is_terminal, pending: Vec::new() };
+    Ok((input, Output { from: watch(from)?, buffer: vec![0; PAYLOAD_MAX] }))
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe, for descriptors that are not owned; this one is"
+)]
+fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    rustix::io::ioctl_fionbio(&fd, true)?;
+    AsyncFd::new(fd)
+}
+
+impl Input {
+    /// An empty frame is the end of the input: of a pipe its closing, of a terminal the character for it.
+    fn take(&mut self, bytes: Vec<u8>) {
+        const END_OF_TRANSMISSION: u8 = 4;
+        match (bytes.is_empty(), self.is_terminal) {
+            (true, false) => self.to = None,
+            (true, true) => self.pending = vec![END_OF_TRANSMISSION],
+            // What nobody reads any more is taken and forgotten.
+            (false, _) if self.to.is_none() => {}
+            (false, _) => self.pending = bytes,
+        }
+    }
+
+    fn owes(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    async fn write(&self) -> io::Result<usize> {
+        let Some(to) = &self.to else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        let write = |fd: &OwnedFd| Ok(rustix::io::write(fd, &self.pending)?);
+        to.async_io(Interest::WRITABLE, write).await
+    }
+
+    fn note_written(&mut self, written: io::Result<usize>) {
+        match written {
+            Ok(length) => drop(self.pending.drain(..length)),
+            // Nobody reads it any more.
+            Err(_) => {
+                self.to = None;
+                self.pending.clear();
+            }
+        }
+    }
+}
+
+impl Output {
+    /// What was printed; `None` once nobody can print any more, which a terminal says by EIO.
+    async fn read(&mut self) -> Option<Vec<u8>> {
+        let Self { from, buffer } = self;
+        let read = |fd: &OwnedFd| Ok(rustix::io::read(fd, &mut **buffer)?);
+        match from.async_io(Interest::READABLE, read).await {
+            Ok(0) | Err(_) => None,
+            Ok(length) => Some(buffer[..length].to_vec()),
+        }
+    }
+
+    fn resize(&self, rows: u16, columns: u16) {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        // Pipes have none.
+        let _ = tcsetwinsize(self.from.get_ref(), size);
+    }
+}

@@ -1,0 +1,125 @@
+//! Apps and their dynos, as Heroku's Platform API shows them.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{AppConfig, AppSource};
+use crate::control::Running;
+use crate::control::problem::Problem;
+use crate::model::{AppName, Civil, ProcessType};
+use crate::supervisor::DynoStatus;
+
+/// An app, as `GET /apps` has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppObject {
+    /// Its name.
+    pub name: String,
+}
+
+/// A dyno, as `GET /apps/APP/dynos` has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DynoObject {
+    /// Whose it is.
+    pub app: AppObject,
+    /// `web.1`
+    pub name: String,
+    /// `web`; `run` and `scheduler` for one-off dynos.
+    #[serde(rename = "type")]
+    pub process_type: String,
+    /// What it runs; empty where somebody else runs it.
+    pub command: String,
+    /// `Standard-1X`; empty where somebody else runs it.
+    pub size: String,
+    /// `starting`, `up`, `crashed`, `idle`, `down`; `external` where somebody else runs it.
+    pub state: String,
+    /// Since when it is in this state (RFC 3339, UTC).
+    pub updated_at: String,
+    /// Where a client attaches to it, by an upgrade of the connection; of an attached one-off alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attach_url: Option<String>,
+}
+
+/// `GET /apps`
+pub(in crate::control) async fn apps(State(running): State<Arc<Running>>) -> Response {
+    let config = running.config.load();
+    let apps: Vec<_> =
+        config.apps.keys().map(|name| AppObject { name: name.to_string() }).collect();
+    Json(apps).into_response()
+}
+
+/// `GET /apps/APP/dynos`
+pub(in crate::control) async fn list(
+    State(running): State<Arc<Running>>,
+    Path(app): Path<String>,
+) -> Result<Response, Problem> {
+    let (name, app) = find_app(&running, &app)?;
+    let dynos = running.supervisor.status();
+    let dynos = dynos.iter().filter(|dyno| dyno.app == name.as_str());
+    let dynos: Vec<_> = dynos.map(|dyno| object(dyno, &app)).collect();
+    Ok(Json(dynos).into_response())
+}
+
+/// The app of a request's path.
+pub(in crate::control) fn find_app(
+    running: &Running,
+    name: &str,
+) -> Result<(AppName, AppConfig), Problem> {
+    let config = running.config.load();
+    let found = AppName::parse(name).ok().and_then(|name| config.apps.get_key_value(&name));
+    let (name, app) =
+        found.ok_or_else(|| Problem::not_found(format!("Couldn't find the app {name}.")))?;
+    Ok((name.clone(), app.clone()))
+}
+
+fn object(dyno: &DynoStatus, app: &AppConfig) -> DynoObject {
+    let process_type = dyno.dyno.split('.').next().unwrap_or_default();
+    let managed = match &app.source {
+        AppSource::Managed(managed) => Some(managed),
+        _ => None,
+    };
+    let of_type = ProcessType::parse(process_type).ok().zip(managed);
+    let command = of_type.as_ref().and_then(|(it, managed)| managed.commands.get(it).cloned());
+    let size = of_type.as_ref().and_then(|(it, managed)| managed.sizes.get(it));
+    let size = dyno.size.clone().or(size.map(|size| size.name.to_string()));
+    DynoObject {
+        app: AppObject { name: dyno.app.clone() },
+        name: dyno.dyno.clone(),
+        process_type: process_type.to_owned(),
+        command: dyno.command.clone().or(command).unwrap_or_default(),
+        size: size.as_deref().map_or(String::new(), titled),
+        state: dyno.state.clone(),
+        updated_at: Civil::of(dyno.since).rfc3339(),
+        attach_url: None,
+    }
+}
+
+/// `standard-1x` as Heroku prints it: `Standard-1X`.
+pub(in crate::control) fn titled(size: &str) -> String {
+    let part = |part: &str| match part.as_bytes() {
+        [b'0'..=b'9', ..] => part.to_ascii_uppercase(),
+        [_, ..] => part[..1].to_ascii_uppercase() + &part[1..],
+        [] => String::new(),
+    };
+    size.split('-').map(part).collect::<Vec<_>>().join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_printed_as_heroku_prints_them() {
+        for (name, printed) in [
+            ("eco", "Eco"),
+            ("standard-2x", "Standard-2X"),
+            ("performance-l", "Performance-L"),
+            ("nap", "Nap"),
+        ] {
+            assert_eq!(titled(name), printed);
+        }
+    }
+}

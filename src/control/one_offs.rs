@@ -1,0 +1,167 @@
+//! One-off dynos: begun, stopped, and attached to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{CONNECTION, UPGRADE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+
+use crate::control::attach::relay;
+use crate::control::dynos::{find_app, titled};
+use crate::control::problem::Problem;
+use crate::control::{AppObject, DynoObject, Running, clock};
+use crate::model::{Civil, ProcessType, Size, Sizes};
+use crate::supervisor::{Begun, RunError, RunOrder, Streams};
+
+/// What the connection of an attached client becomes.
+pub const PROTOCOL: &str = "dynomesh-attach";
+
+/// `POST /apps/APP/dynos`, as Heroku's Platform API has it: a one-off dyno that somebody wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DynoCreate {
+    /// What it runs.
+    pub command: String,
+    /// Whether a client will hold its streams.
+    #[serde(default)]
+    pub attach: bool,
+    /// Variables for it alone. With `LINES` and `COLUMNS` an attached one has a terminal of this size.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// The name of its size, if not the app's.
+    #[serde(default)]
+    pub size: Option<String>,
+    /// Pipes, whatever the variables say.
+    #[serde(default)]
+    pub force_no_tty: bool,
+}
+
+/// `POST /apps/APP/dynos`
+pub(in crate::control) async fn create(
+    State(running): State<Arc<Running>>,
+    Path(app): Path<String>,
+    Json(create): Json<DynoCreate>,
+) -> Result<Response, Problem> {
+    let (app, _) = find_app(&running, &app)?;
+    let size = size(&running.config.load().sizes, create.size.as_deref())?;
+    let process_type = ProcessType::parse("run").expect("run is a well-formed name");
+    let streams = streams(&create);
+    let DynoCreate { command, env, .. } = create;
+    let order = RunOrder { app: app.clone(), process_type, command, env, size, streams };
+    let Begun { dyno, command, size, ended: _ } =
+        running.supervisor.run(order).await.map_err(refused)?;
+    let path = format!("/apps/{app}/dynos/{dyno}/attach");
+    let created = DynoObject {
+        app: AppObject { name: app.to_string() },
+        name: dyno.to_string(),
+        process_type: dyno.process_type.to_string(),
+        command,
+        size: titled(size.as_str()),
+        state: "starting".into(),
+        updated_at: Civil::of(clock::unix()).rfc3339(),
+        attach_url: (streams != Streams::Log).then_some(path),
+    };
+    Ok((StatusCode::CREATED, Json(created)).into_response())
+}
+
+fn size(sizes: &Sizes, name: Option<&str>) -> Result<Option<Arc<Size>>, Problem> {
+    let Some(name) = name else { return Ok(None) };
+    let found = sizes.find(name).cloned();
+    found.map(Some).ok_or_else(|| {
+        let names: Vec<_> = sizes.iter().map(|size| size.name.as_str()).collect();
+        let message = format!("There is no size {name} (there is: {}).", names.join(", "));
+        Problem { status: StatusCode::UNPROCESSABLE_ENTITY, id: "invalid_params", message }
+    })
+}
+
+fn streams(create: &DynoCreate) -> Streams {
+    let number = |name: &str| create.env.get(name)?.parse::<u16>().ok();
+    match (create.attach, number("LINES"), number("COLUMNS")) {
+        (false, ..) => Streams::Log,
+        (true, Some(rows), Some(columns)) if !create.force_no_tty => {
+            Streams::Terminal { rows, columns }
+        }
+        (true, ..) => Streams::Pipes,
+    }
+}
+
+fn refused(error: RunError) -> Problem {
+    let status = match error {
+        RunError::NotManaged(_) | RunError::NoCommand => StatusCode::UNPROCESSABLE_ENTITY,
+        RunError::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+        RunError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Problem { status, id: "cannot_run", message: error.to_string() }
+}
+
+/// `POST /apps/APP/dynos/DYNO/actions/stop`
+pub(in crate::control) async fn stop(
+    State(running): State<Arc<Running>>,
+    Path((app, dyno)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let (app, _) = find_app(&running, &app)?;
+    match running.supervisor.stop_dyno(&app, &dyno).await {
+        true => Ok((StatusCode::ACCEPTED, Json(serde_json::json!({}))).into_response()),
+        false => Err(Problem::not_found(format!("Couldn't find the dyno {dyno} of {app}."))),
+    }
+}
+
+/// `GET /apps/APP/dynos/DYNO/attach`: the connection becomes the dyno's streams, in frames.
+pub(in crate::control) async fn attach(
+    State(running): State<Arc<Running>>,
+    Path((app, dyno)): Path<(String, String)>,
+    mut request: Request,
+) -> Result<Response, Problem> {
+    let (app, _) = find_app(&running, &app)?;
+    if request.headers().get(UPGRADE).is_none_or(|to| to != PROTOCOL) {
+        return Err(Problem {
+            status: StatusCode::UPGRADE_REQUIRED,
+            id: "upgrade_required",
+            message: format!("The connection has to become {PROTOCOL}."),
+        });
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    let session = running.supervisor.attach(&app, &dyno).await.ok_or_else(|| {
+        Problem::not_found(format!(
+            "No dyno {dyno} of {app} waits for a client, or it could not start."
+        ))
+    })?;
+    let shutdown = running.shutdown.clone();
+    running.shutdown.spawn(async move {
+        let Ok(stream) = upgrade.await else { return };
+        tokio::select! {
+            () = relay(TokioIo::new(stream), session) => {}
+            // Its client is told by the end of the stream, and the process by SIGHUP.
+            () = shutdown.begun() => {}
+        }
+    });
+    let headers = [
+        (CONNECTION, HeaderValue::from_static("upgrade")),
+        (UPGRADE, HeaderValue::from_static(PROTOCOL)),
+    ];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_makes_a_terminal() {
+        let of = |attach, force_no_tty, env: &[(&str, &str)]| {
+            let env = env.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+            let command = "bash".to_owned();
+            streams(&DynoCreate { command, attach, env: env.collect(), force_no_tty, size: None })
+        };
+        let size = [("LINES", "24"), ("COLUMNS", "80")];
+        assert_eq!(of(true, false, &size), Streams::Terminal { rows: 24, columns: 80 });
+        assert_eq!(of(true, true, &size), Streams::Pipes);
+        assert_eq!(of(true, false, &size[..1]), Streams::Pipes);
+        assert_eq!(of(false, false, &size), Streams::Log);
+    }
+}

@@ -1,0 +1,25 @@
+//! What apps run by the clock is started while the daemon serves.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::control::Running;
+use crate::scheduler::{self, Parts};
+use crate::shutdown::Shutdown;
+use crate::telemetry::AppLog;
+
+/// Starts jobs until the shutdown begins.
+pub(in crate::daemon) async fn keep_jobs(running: Arc<Running>, log: AppLog, shutdown: Shutdown) {
+    let parts = Parts {
+        config: || running.config.load_full(),
+        now: || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        supervisor: &running.supervisor,
+        store: &running.store,
+        log,
+    };
+    tokio::select! {
+        () = scheduler::keep(parts) => {}
+        // A run that is just being begun lives or not; either way its dyno is the manager's.
+        () = shutdown.begun() => {}
+    }
+}

@@ -1,0 +1,148 @@
+//! Opening the database, and the steps from one schema to the next.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use crate::private_file;
+
+/// Each takes the schema one step further; its place, from 1, is the schema's version. What was once shipped
+/// is never changed.
+const STEPS: [&str; 1] = ["
+    CREATE TABLE usage (
+        month INTEGER NOT NULL,       -- its first Unix second, UTC
+        app TEXT NOT NULL,
+        process_type TEXT NOT NULL,
+        size TEXT NOT NULL,
+        millis INTEGER NOT NULL,
+        PRIMARY KEY (month, app, process_type, size)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE booked (             -- one row: the Unix millisecond up to which usage is booked
+        row INTEGER PRIMARY KEY CHECK (row = 1),
+        until INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE job_runs (
+        app TEXT NOT NULL,
+        job TEXT NOT NULL,
+        last INTEGER NOT NULL,        -- the Unix second for which it was started last
+        PRIMARY KEY (app, job)
+    ) STRICT, WITHOUT ROWID;
+"];
+
+/// The database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Its file or directory.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What SQLite says.
+    #[error("{}: {source}", path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// It is from the future.
+    #[error(
+        "{}: was written by a newer dynomesh (schema {found}, this one knows {})",
+        path.display(),
+        STEPS.len()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema's version.
+        found: usize,
+    },
+}
+
+/// Opens the database at `path`, made where it is missing, for its owner alone, and brought to the newest schema.
+pub(in crate::store) fn open(path: &Path) -> Result<Connection, StoreError> {
+    let file_error = |source| StoreError::File { path: path.to_owned(), source };
+    if let Some(dir) = path.parent() {
+        private_file::make_dir(dir).map_err(file_error)?;
+    }
+    let mut connection = at(path, Connection::open(path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(file_error)?;
+    // A kill of the daemon loses nothing that was committed; a loss of power may take the last seconds, and
+    // leaves the rest whole.
+    at(path, connection.pragma_update(None, "journal_mode", "WAL"))?;
+    at(path, connection.pragma_update(None, "synchronous", "NORMAL"))?;
+    migrate(path, &mut connection)?;
+    Ok(connection)
+}
+
+/// A database that is gone with this process.
+pub(in crate::store) fn in_memory() -> Result<Connection, StoreError> {
+    let path = Path::new(":memory:");
+    let mut connection = at(path, Connection::open_in_memory())?;
+    migrate(path, &mut connection)?;
+    Ok(connection)
+}
+
+fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StoreError> {
+    let transaction = at(path, connection.transaction())?;
+    let version = transaction.pragma_query_value(None, "user_version", |row| row.get(0));
+    let found: usize = at(path, version)?;
+    if found > STEPS.len() {
+        return Err(StoreError::Newer { path: path.to_owned(), found });
+    }
+    for step in &STEPS[found..] {
+        at(path, transaction.execute_batch(step))?;
+    }
+    at(path, transaction.pragma_update(None, "user_version", STEPS.len()))?;
+    at(path, transaction.commit())
+}
+
+fn at<T>(path: &Path, result: rusqlite::Result<T>) -> Result<T, StoreError> {
+    result.map_err(|source| StoreError::Database { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn it_is_its_owners_alone_and_opens_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state/dynomesh.db");
+        let connection = open(&path).unwrap();
+        assert_eq!((mode(path.parent().unwrap()), mode(&path)), (0o700, 0o600));
+        connection.execute("INSERT INTO booked VALUES (1, 7)", ()).unwrap();
+        drop(connection);
+        let until = |row: &rusqlite::Row<'_>| row.get::<_, u64>(0);
+        assert_eq!(open(&path).unwrap().query_row("SELECT until FROM booked", (), until), Ok(7));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_said_with_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dynomesh.db");
+        fs::write(&path, "certainly not a database, and long enough to have a header".repeat(9))
+            .unwrap();
+        let error = open(&path).unwrap_err().to_string();
+        assert!(error.ends_with("/dynomesh.db: file is not a database"), "{error}");
+        fs::remove_file(&path).unwrap();
+        open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        let error = open(&path).unwrap_err().to_string();
+        assert!(
+            error.ends_with("was written by a newer dynomesh (schema 99, this one knows 1)"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! *Starting*: from the start of a process until it is ready.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::time::{self, Instant};
+
+use crate::model::DynoAddr;
+use crate::supervisor::dyno::{Call, Dyno, Step, called};
+use crate::supervisor::metrics;
+use crate::supervisor::place::{State, seconds};
+use crate::supervisor::program::{Start, Streams};
+use crate::supervisor::running::Running;
+use crate::supervisor::spawn::{Process, Spawn, SpawnError};
+use crate::table::Dyno as Record;
+
+impl<S: Spawn> Dyno<S> {
+    pub(super) fn boot(&mut self) -> Step<S::Process> {
+        self.enter(State::Starting);
+        match self.start() {
+            Ok(running) => Step::ComeUp(running),
+            Err(error) => {
+                self.place.say(format_args!("Failed to start: {error}"));
+                let wait = self.fall(Duration::ZERO);
+                self.enter(State::Crashed);
+                Step::CoolOff(wait)
+            }
+        }
+    }
+
+    pub(super) async fn come_up(&mut self, running: Running<S::Process>) -> Step<S::Process> {
+        self.enter(State::Starting);
+        self.tell_started(&running);
+        let boot = self.place.timeouts().boot;
+        tokio::select! {
+            biased;
+            exit = running.process.exited() => self.crashed(running, exit, Duration::ZERO).await,
+            () = running.ready() => {
+                self.note_boot(&running);
+                Step::Up(running, None)
+            }
+            () = time::sleep_until(running.started + boot) => {
+                self.say_boot_timeout(boot);
+                let exit = running.kill().await;
+                self.crashed(running, exit, Duration::ZERO).await
+            }
+            call = called(&mut self.place, self.release) => match call {
+                Call::Stop => self.stop(running).await,
+                Call::Restart => {
+                    self.place.say("Restarting");
+                    self.stop_for_restart(running).await
+                }
+            },
+        }
+    }
+
+    /// Starts a process of the release that is ordered now.
+    pub(super) fn start(&mut self) -> Result<Running<S::Process>, SpawnError> {
+        let program = self.place.orders.borrow().program.clone();
+        self.release = program.release;
+        let port = match self.entry {
+            Some(_) => Some(self.ports.lend().ok_or(SpawnError::NoPort)?),
+            None => None,
+        };
+        self.place.say(format_args!("Starting process with command `{}`", program.command));
+        let start = Start {
+            app: self.place.app.clone(),
+            dyno: self.place.dyno.clone(),
+            program,
+            port: port.as_ref().map(|port| port.number()),
+            streams: Streams::Log,
+        };
+        let started = Instant::now();
+        let process = self.spawn.spawn(&start)?;
+        let record = start.port.map(|port| {
+            let addr = DynoAddr::Tcp((Ipv4Addr::LOCALHOST, port).into());
+            Record::new(self.place.dyno.clone(), addr, true)
+        });
+        Ok(Running { process, record, started, routes: self.routes.clone(), _port: port })
+    }
+
+    pub(super) fn note_boot(&self, running: &Running<S::Process>) {
+        let Self { place, .. } = self;
+        metrics::booted(&place.app, &place.dyno.process_type, running.started.elapsed());
+    }
+
+    pub(super) fn say_boot_timeout(&self, boot: Duration) {
+        metrics::error(&self.place.app, "R10");
+        let within = seconds(boot);
+        self.place.say(format_args!(
+            "Error R10 (Boot timeout) -> Web process failed to bind to $PORT within {within} seconds of launch"
+        ));
+        self.place.say("Stopping process with SIGKILL");
+    }
+}

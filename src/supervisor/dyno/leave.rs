@@ -1,0 +1,84 @@
+//! *Crashed*, *draining*, *stopping*: how a process ceases to be the dyno.
+
+use std::time::Duration;
+
+use tokio::time;
+
+use crate::model::Exit;
+use crate::supervisor::dyno::{Call, Dyno, Step, called};
+use crate::supervisor::metrics;
+use crate::supervisor::place::State;
+use crate::supervisor::running::Running;
+use crate::supervisor::spawn::Spawn;
+
+impl<S: Spawn> Dyno<S> {
+    /// The process went by itself, after it had been up for so long.
+    pub(super) async fn crashed(
+        &mut self,
+        running: Running<S::Process>,
+        exit: Exit,
+        was_up: Duration,
+    ) -> Step<S::Process> {
+        // First of all the dyno leaves the line-up: requests must not wait for a line to be printed.
+        running.note(exit);
+        let wait = self.fall(was_up);
+        running.bury(&self.place, exit).await;
+        self.enter(State::Crashed);
+        Step::CoolOff(wait)
+    }
+
+    /// Takes the dyno out of the line-up, and says how long until its next start.
+    pub(super) fn fall(&mut self, was_up: Duration) -> Duration {
+        let wait = self.cool_off.after_crash(was_up, &self.place.timeouts(), (self.place.jitter)());
+        match &self.entry {
+            Some(entry) if wait.is_zero() => entry.starting(),
+            Some(entry) => entry.crashed(),
+            None => {}
+        }
+        wait
+    }
+
+    pub(super) async fn cool_off(&mut self, wait: Duration) -> Step<S::Process> {
+        if !wait.is_zero() {
+            tokio::select! {
+                () = time::sleep(wait) => {}
+                call = called(&mut self.place, self.release) => match call {
+                    Call::Stop => {
+                        self.leave();
+                        self.enter(State::Stopping);
+                        return Step::End;
+                    }
+                    Call::Restart => self.cool_off.reset(),
+                },
+            }
+        }
+        metrics::restarted(&self.place.app, &self.place.dyno.process_type);
+        Step::Boot
+    }
+
+    /// The dyno is not wanted any more.
+    pub(super) async fn stop(&mut self, running: Running<S::Process>) -> Step<S::Process> {
+        self.leave();
+        self.enter(State::Draining);
+        running.drain(&self.place).await;
+        self.enter(State::Stopping);
+        running.terminate(&self.place).await;
+        Step::End
+    }
+
+    /// The process is out of the line-up, and goes before its successor starts.
+    pub(super) async fn stop_for_restart(
+        &mut self,
+        running: Running<S::Process>,
+    ) -> Step<S::Process> {
+        running.terminate(&self.place).await;
+        self.cool_off.reset();
+        Step::Boot
+    }
+
+    pub(super) fn leave(&self) {
+        if let Some(entry) = &self.entry {
+            entry.leave();
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! How long dynos ran: booked across restarts, and told.
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::{Mesh, Setup, becomes_true};
+
+const PROCFILE: &str = "web: TESTAPP\nworker: sleep 1000\n";
+
+async fn shop() -> Mesh {
+    Setup::new().procfile("shop", PROCFILE, "formation = { web = 2, worker = 1 }").start().await
+}
+
+/// Seconds of this month by process type.
+async fn used(mesh: &Mesh, process_type: &str) -> u64 {
+    let usage = mesh.command(&["ps:usage", "--json", "-a", "shop"]).await;
+    assert_eq!(usage.code, Some(0), "{usage:?}");
+    let rows: Vec<Value> = serde_json::from_str(&usage.out).unwrap();
+    let of_type = rows.iter().filter(|row| row["type"] == process_type);
+    of_type.map(|row| row["dyno_seconds"].as_u64().unwrap()).sum()
+}
+
+#[tokio::test]
+async fn each_dyno_counts_by_the_second() {
+    let mesh = shop().await;
+    mesh.says_times("heroku[worker.1]", "State changed from starting to up", 1).await;
+    mesh.says_times("heroku[web.2]", "State changed from starting to up", 1).await;
+    becomes_true("a second of the worker", async || used(&mesh, "worker").await >= 1).await;
+    // Two dynos that began in the same moment as the one.
+    let (web, worker) = (used(&mesh, "web").await, used(&mesh, "worker").await);
+    assert!(web.abs_diff(2 * worker) <= 3, "web {web} s, worker {worker} s");
+    let printed = mesh.command(&["ps:usage"]).await;
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    for text in ["=== Usage of 20", "\nshop  web     basic", "\nshop  worker  basic", "\nall"] {
+        assert!(printed.out.contains(text), "{printed:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_used_is_remembered_after_a_stop() {
+    let mut mesh = shop().await;
+    becomes_true("a second of the worker", async || used(&mesh, "worker").await >= 1).await;
+    let before = used(&mesh, "worker").await;
+    mesh.signal(Signal::TERM);
+    assert!(mesh.ended().await.success());
+    let mesh = mesh.start_again().await;
+    let after = used(&mesh, "worker").await;
+    assert!(after >= before, "{before} s before, {after} s after");
+}
+
+#[tokio::test]
+async fn an_app_that_used_nothing_has_no_rows() {
+    let mesh = Setup::new().app("idle", "dynos = [\"127.0.0.1:1\"]").start().await;
+    let usage = mesh.command(&["ps:usage"]).await;
+    assert_eq!((usage.code, &*usage.out), (Some(0), "No dyno has run this month\n"));
+}
