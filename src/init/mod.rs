@@ -35,8 +35,8 @@ pub use order::{
     ControlGroup, Identity, ORDER_FILE, Order, OrderError, SOCKET_FILE, Terminal, dynos_dir,
 };
 pub use sandbox::{
-    Confinement, NAMESPACES, Part, SYSTEM, Sandbox, SandboxError, Trial, TrialError, Upper,
-    confine, enter, run_trial, try_sandbox,
+    Confinement, Part, SYSTEM, Sandbox, SandboxError, Trial, TrialError, Upper, run_trial,
+    try_sandbox,
 };
 pub use socket::{Datagram, connect, pair, receive, send};
 

@@ -30,7 +30,7 @@ pub struct Order {
     /// The soft limit on open files that it gets back; absent: as the daemon has it.
     #[serde(default)]
     pub descriptors: Option<u64>,
-    /// Whether it gets namespaces of its own ([`NAMESPACES`](crate::init::NAMESPACES)).
+    /// Whether it gets PID, mount, IPC, UTS and control group namespaces of its own.
     #[serde(default)]
     pub namespaces: bool,
     /// What PID 1 enters before it starts anything; goes with `namespaces`.

@@ -13,7 +13,7 @@ use crate::init::inside::{self, Daemon};
 use crate::init::order::Order;
 
 /// What a dyno has of its own. Its control groups come later: see [`inside`].
-const NAMESPACES: UnshareFlags = UnshareFlags::NEWPID
+pub(in crate::init) const NAMESPACES: UnshareFlags = UnshareFlags::NEWPID
     .union(UnshareFlags::NEWNS)
     .union(UnshareFlags::NEWIPC)
     .union(UnshareFlags::NEWUTS);

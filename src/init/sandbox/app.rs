@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::chdir;
 
@@ -45,7 +45,27 @@ pub(in crate::init::sandbox) fn mount(
     for path in [LOWER, OWN] {
         root.unmount(Path::new(path))?;
     }
-    fs::remove_dir_all(root.at(Path::new(LAYERS))).step(|| format!("remove {LAYERS}"))
+    fs::remove_dir_all(root.at(Path::new(LAYERS))).step(|| format!("remove {LAYERS}"))?;
+    hide_below(root, sandbox)
+}
+
+/// An app's directory may be one that has other apps, the configuration or the state directory in it.
+fn hide_below(root: &Root, sandbox: &Sandbox) -> Result<(), SandboxError> {
+    let app_dir = real(&sandbox.app_dir)?;
+    for path in &sandbox.hide {
+        let Ok(path) = path.canonicalize() else { continue };
+        match path.strip_prefix(&app_dir) {
+            Ok(below) if !below.as_os_str().is_empty() => {
+                root.cover(&Path::new(PATH).join(below), path.is_dir())?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn real(path: &Path) -> Result<PathBuf, SandboxError> {
+    path.canonicalize().step(|| format!("look at {}", path.display()))
 }
 
 /// The app's directory, its files the dyno's where the kernel and the file system can do that.
@@ -92,8 +112,7 @@ pub(in crate::init::sandbox) fn show_at_its_own_path(
     root: &mut Root,
     sandbox: &Sandbox,
 ) -> Result<(), SandboxError> {
-    let app_dir = &sandbox.app_dir;
-    let path = app_dir.canonicalize().step(|| format!("look at {}", app_dir.display()))?;
+    let path = real(&sandbox.app_dir)?;
     if path == Path::new(PATH) {
         return Ok(());
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{FileType, fchown, fstat, major};
-use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
+use rustix::process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit};
 use rustix::stdio::{stderr, stdin, stdout};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
@@ -20,7 +20,7 @@ use crate::init::sandbox::system_calls;
 ///
 /// # Errors
 /// The step that failed. The process must end then.
-pub fn confine(confinement: &Confinement) -> Result<(), SandboxError> {
+pub(in crate::init) fn confine(confinement: &Confinement) -> Result<(), SandboxError> {
     give_up(confinement).map_err(|error| error.of(Part::Privileges))
 }
 
@@ -43,7 +43,9 @@ fn give_up(confinement: &Confinement) -> Result<(), SandboxError> {
     system_calls::deny().step(|| "deny system calls".into())
 }
 
+/// Never above what this process has itself: that would take a capability which root may be without.
 fn limit(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
+    let hard = getrlimit(resource).maximum.map_or(hard, |own| own.min(hard));
     Ok(setrlimit(resource, Rlimit { current: Some(soft.min(hard)), maximum: Some(hard) })?)
 }
 

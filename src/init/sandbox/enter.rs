@@ -1,6 +1,7 @@
 //! The order of calls by which PID 1 gets a root of its own.
 
 use std::env;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
 use rustix::mount::{
@@ -8,27 +9,18 @@ use rustix::mount::{
 };
 use rustix::process::{chdir, pivot_root, umask};
 use rustix::system::sethostname;
-use rustix::thread::UnshareFlags;
 
 use crate::init::sandbox::plan::{Part, Sandbox, SandboxError, Step};
 use crate::init::sandbox::root::Root;
 use crate::init::sandbox::{app, identity, system};
 
-/// What a dyno has of its own. Control groups must be joined before: the dyno sees none above those that its
-/// first process was in when it left the host's namespaces.
-pub const NAMESPACES: UnshareFlags = UnshareFlags::NEWPID
-    .union(UnshareFlags::NEWNS)
-    .union(UnshareFlags::NEWIPC)
-    .union(UnshareFlags::NEWUTS)
-    .union(UnshareFlags::NEWCGROUP);
-
-/// Makes the sandbox this process' root, and /app its working directory. Call it as PID 1 in new
-/// [`NAMESPACES`], with a single thread, as root. What it cannot do it says, and then the process must end:
+/// Makes the sandbox this process' root, and /app its working directory. Call it as PID 1 in namespaces of
+/// its own, that of control groups included, with a single thread, as root. What it cannot do it says, and then the process must end:
 /// half a sandbox is none.
 ///
 /// # Errors
 /// The step that failed, with its path.
-pub fn enter(sandbox: &Sandbox) -> Result<(), SandboxError> {
+pub(in crate::init) fn enter(sandbox: &Sandbox) -> Result<(), SandboxError> {
     // First of all: nothing that follows may reach the host's mounts.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).step(|| "make mounts private".into())?;
@@ -41,13 +33,7 @@ pub fn enter(sandbox: &Sandbox) -> Result<(), SandboxError> {
     system::mount_kernel_file_systems(&mut root, sandbox)?;
     system::mount_scratch(&mut root, sandbox)?;
     app::mount(&mut root, sandbox).map_err(|error| error.of(Part::App))?;
-    // What is hidden comes before what is exposed: an app, a runtime or the binary may lie in it.
-    for path in &sandbox.hide {
-        root.hide(path)?;
-    }
-    for path in sandbox.expose.iter().chain([&binary]) {
-        root.expose(path)?;
-    }
+    show_and_hide(&mut root, sandbox, &binary)?;
     app::show_at_its_own_path(&mut root, sandbox)?;
     identity::write(&mut root, sandbox)?;
     sethostname(sandbox.hostname.as_bytes()).step(|| "set the host name".into())?;
@@ -61,5 +47,19 @@ pub fn enter(sandbox: &Sandbox) -> Result<(), SandboxError> {
     mount_remount("/", read_only, "").step(|| "make / read-only".into())?;
     chdir(app::PATH).step(|| format!("go to {}", app::PATH))?;
     umask(before);
+    Ok(())
+}
+
+/// From the outside in, since each may lie in another: a runtime in a directory that is hidden, the state
+/// directory in one that is exposed. For one and the same path hiding is last.
+fn show_and_hide(root: &mut Root, sandbox: &Sandbox, binary: &Path) -> Result<(), SandboxError> {
+    let exposed = sandbox.expose.iter().map(PathBuf::as_path).chain([binary]);
+    let hidden = sandbox.hide.iter().map(PathBuf::as_path);
+    let mut paths = exposed.map(|path| (path, true)).collect::<Vec<_>>();
+    paths.extend(hidden.map(|path| (path, false)));
+    paths.sort_by_key(|(path, _)| path.components().count());
+    for (path, shown) in paths {
+        if shown { root.expose(path)? } else { root.hide(path)? }
+    }
     Ok(())
 }

@@ -16,8 +16,9 @@ mod system_calls; // what a web app never asks the kernel
 mod trial; // whether a host can do all this, found out by doing it
 mod kernel; // calls that rustix has in no safe form
 
-pub use confine::confine;
-pub use enter::{NAMESPACES, enter};
 pub use plan::{Confinement, Part, Sandbox, SandboxError, Upper};
 pub use system::SYSTEM;
 pub use trial::{Trial, TrialError, run_trial, try_sandbox};
+
+pub(in crate::init) use confine::confine;
+pub(in crate::init) use enter::enter;

@@ -85,6 +85,11 @@ impl SandboxError {
         self.part
     }
 
+    /// The step, and what came of it.
+    pub(in crate::init) fn into_parts(self) -> (String, io::Error) {
+        (self.step, self.source)
+    }
+
     /// The same as an error of this part.
     pub(in crate::init::sandbox) fn of(self, part: Part) -> Self {
         Self { part, ..self }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
 use rustix::mount::{
-    MountFlags, MoveMountFlags, UnmountFlags, mount, mount_bind, move_mount, unmount,
+    MountFlags, MoveMountFlags, UnmountFlags, mount, mount_bind_recursive, move_mount, unmount,
 };
 
 use crate::init::sandbox::kernel;
@@ -103,13 +103,14 @@ impl Root {
         mount(kind, self.at(path), kind, flags, options.as_c_str()).step(step)
     }
 
-    /// Puts a file or directory of this root, or a device of the host, over what is at `path`.
+    /// Puts a file or directory of this root with what is mounted below it, or a device of the host, over what
+    /// is at `path`.
     pub(in crate::init::sandbox) fn bind(
         &self,
         from: &Path,
         path: &Path,
     ) -> Result<(), SandboxError> {
-        mount_bind(from, self.at(path)).step(|| at("bind", path))
+        mount_bind_recursive(from, self.at(path)).step(|| at("bind", path))
     }
 
     /// Takes a mount away that was only needed on the way.
@@ -162,20 +163,29 @@ impl Root {
         Ok(())
     }
 
-    /// Covers a file or directory of the host, if it can be seen. A directory is covered by one that only
-    /// leads on to what is put in there later.
+    /// Covers a file or directory of the host, if it can be seen where it is. A directory is covered by one that
+    /// only leads on to what is put in there later.
     pub(in crate::init::sandbox) fn hide(&mut self, path: &Path) -> Result<(), SandboxError> {
         let Ok(real) = path.canonicalize() else { return Ok(()) };
         if !shown(&self.parts, &real) {
             return Ok(());
         }
-        if real.is_dir() {
-            self.memory(&real, NO_PRIVILEGES, "mode=711,size=64k,nr_inodes=64")?;
-        } else {
-            self.bind(Path::new("/dev/null"), &real)?;
-        }
+        self.cover(&real, real.is_dir())?;
         self.parts.push((real, false));
         Ok(())
+    }
+
+    /// Covers a file or directory of this root.
+    pub(in crate::init::sandbox) fn cover(
+        &self,
+        path: &Path,
+        directory: bool,
+    ) -> Result<(), SandboxError> {
+        if directory {
+            self.memory(path, NO_PRIVILEGES, "mode=711,size=64k,nr_inodes=64")
+        } else {
+            self.bind(Path::new("/dev/null"), path)
+        }
     }
 
     /// Makes an empty file or directory to mount something on, unless the host has it in what is shown.

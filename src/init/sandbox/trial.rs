@@ -3,9 +3,9 @@
 //! too many that could be in the way.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -13,10 +13,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, getpid, pidfd_open, set_parent_process_death_signal,
 };
+use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::config::limits;
-use crate::init::sandbox::enter::NAMESPACES;
+use crate::init::outside::{NAMESPACES, leave};
 use crate::init::sandbox::plan::{Confinement, Part, Sandbox, SandboxError, Upper};
 use crate::init::sandbox::{confine, enter};
 
@@ -74,7 +75,7 @@ pub fn try_sandbox(state_dir: &Path, upper: Upper) -> Result<Trial, TrialError> 
 }
 
 fn make_app(dir: &Path) -> io::Result<()> {
-    fs::create_dir_all(dir.join("app"))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(dir.join("app"))?;
     fs::write(dir.join("app/file"), "")
 }
 
@@ -125,7 +126,7 @@ pub fn run_trial(args: impl Iterator<Item = OsString>) -> io::Result<()> {
     };
     let answer = if place == "outside" {
         // Only a child is in the new namespace of processes from its first moment on.
-        match leave().and_then(|()| pass_on(dir, upper)) {
+        match leave(NAMESPACES).and_then(|()| pass_on(dir, upper)) {
             Ok(answer) => answer,
             Err(error) => {
                 let reason = format!("leave the host's namespaces: {error}");
@@ -140,14 +141,6 @@ pub fn run_trial(args: impl Iterator<Item = OsString>) -> io::Result<()> {
 
 fn print(result: &Result<Trial, TrialError>) -> io::Result<String> {
     Ok(serde_json::to_string(result)?)
-}
-
-#[expect(
-    deprecated,
-    reason = "its successor is unsafe for the sake of descriptors that are not shared; none are left here"
-)]
-fn leave() -> io::Result<()> {
-    Ok(rustix::thread::unshare(NAMESPACES)?)
 }
 
 fn pass_on(dir: &OsString, upper: &OsString) -> io::Result<String> {
@@ -179,6 +172,9 @@ fn inside(dir: PathBuf, upper: &OsString) -> Result<Trial, TrialError> {
         let reason = "a new process namespace does not begin at 1";
         return Err(TrialError::new(Part::Namespaces, reason));
     }
+    leave(UnshareFlags::NEWCGROUP).map_err(|error| {
+        TrialError::new(Part::Namespaces, format!("leave control groups: {error}"))
+    })?;
     enter(&sandbox)?;
     let confinement = Confinement { uid: UID, gid: UID, processes: 16, open_files: (256, 256) };
     confine(&confinement)?;
