@@ -46,7 +46,9 @@ enum Command {
     Doctor(doctor::Doctor),
     Ps(ps::Ps),
     #[command(name = "ps:stop", visible_aliases = ["ps:kill", "stop", "kill"])]
-    Stop(run::Stop),
+    Stop(ps::Stop),
+    #[command(name = "ps:restart", visible_alias = "restart")]
+    Restart(ps::Restart),
     #[command(name = "ps:usage")]
     Usage(usage::Usage),
     Run(run::Run),
@@ -87,6 +89,7 @@ impl Command {
             Self::Doctor(doctor) => doctor.run(),
             Self::Ps(ps) => ps.run(),
             Self::Stop(stop) => stop.run(),
+            Self::Restart(restart) => restart.run(),
             Self::Usage(usage) => usage.run(),
             Self::Run(run) => run.run(),
             Self::RunDetached(run) => run.run(),

@@ -1,4 +1,4 @@
-//! `dynomesh ps`
+//! `dynomesh ps`, `dynomesh ps:restart` and `dynomesh ps:stop`
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -43,6 +43,59 @@ impl Ps {
             false if dynos.is_empty() => println!("No dynos on ⬢ {app}"),
             false => print!("{}", listed(&dynos, now())),
         }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Restart the dynos of an app: all, those of a process type, or one
+#[derive(clap::Args)]
+pub(in crate::cli) struct Restart {
+    /// Which: web.1, or web for all of the type
+    #[arg(value_name = "DYNO|TYPE")]
+    which: Option<String>,
+    #[command(flatten)]
+    app: App,
+    #[command(flatten)]
+    daemon: Daemon,
+}
+
+impl Restart {
+    pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
+        let app = self.app.name(&self.daemon)?;
+        let (what, path) = match &self.which {
+            None => ("all dynos".into(), format!("/apps/{app}/dynos")),
+            Some(dyno) if dyno.contains('.') => {
+                (format!("dyno {dyno}"), format!("/apps/{app}/dynos/{dyno}"))
+            }
+            Some(of_type) => {
+                (format!("all {of_type} dynos"), format!("/apps/{app}/formations/{of_type}"))
+            }
+        };
+        self.daemon.ask::<serde_json::Value>(Method::DELETE, &path)?;
+        eprintln!("Restarting {what} on ⬢ {app}... done");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Stop a dyno; one of the formation is started anew
+#[derive(clap::Args)]
+pub(in crate::cli) struct Stop {
+    /// Which: run.4711, web.1
+    #[arg(value_name = "DYNO")]
+    dyno: String,
+    #[command(flatten)]
+    app: App,
+    #[command(flatten)]
+    daemon: Daemon,
+}
+
+impl Stop {
+    pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
+        let app = self.app.name(&self.daemon)?;
+        let dyno = &self.dyno;
+        let path = format!("/apps/{app}/dynos/{dyno}/actions/stop");
+        self.daemon.ask::<serde_json::Value>(Method::POST, &path)?;
+        eprintln!("Stopping dyno {dyno} on ⬢ {app}... done");
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,4 +1,4 @@
-//! `dynomesh run`, `dynomesh run:detached` and `dynomesh ps:stop`
+//! `dynomesh run` and `dynomesh run:detached`
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -58,18 +58,6 @@ pub(in crate::cli) struct RunDetached {
     wanted: Wanted,
 }
 
-/// Stop a dyno; one of the formation is started anew
-#[derive(clap::Args)]
-pub(in crate::cli) struct Stop {
-    /// Which: run.4711, web.1
-    #[arg(value_name = "DYNO")]
-    dyno: String,
-    #[command(flatten)]
-    app: App,
-    #[command(flatten)]
-    daemon: Daemon,
-}
-
 impl Run {
     pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
         let app = self.wanted.app.name(&self.wanted.daemon)?;
@@ -104,17 +92,6 @@ impl RunDetached {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let begun = runtime.context("start a runtime")?.block_on(begin(&addr, &app, &create));
         println!("Running {} on ⬢ {app}... done, {}", create.command, begun?.name);
-        Ok(ExitCode::SUCCESS)
-    }
-}
-
-impl Stop {
-    pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
-        let app = self.app.name(&self.daemon)?;
-        let dyno = &self.dyno;
-        let path = format!("/apps/{app}/dynos/{dyno}/actions/stop");
-        self.daemon.ask::<serde_json::Value>(Method::POST, &path)?;
-        eprintln!("Stopping dyno {dyno} on ⬢ {app}... done");
         Ok(ExitCode::SUCCESS)
     }
 }

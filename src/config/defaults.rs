@@ -1,10 +1,11 @@
 //! What holds where the file says nothing. `config/example.toml` shows the same values, and a test in
 //! `example.rs` compares them.
 
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::{SupervisorTimeouts, limits};
+use crate::config::{SupervisorTimeouts, Upkeep, limits};
 use crate::model::{
     Affinity, AppPolicy, AppTimeouts, Balance, Expect, ListenerPolicy, TrafficLimits,
 };
@@ -56,6 +57,21 @@ pub(crate) const SUPERVISOR_TIMEOUTS: SupervisorTimeouts = SupervisorTimeouts {
     cool_off_max: Duration::from_secs(5 * 60),
 };
 
+pub(crate) const UPKEEP: Upkeep = Upkeep { health: None, cycle: None, freeze_after: None };
+
+/// How a web dyno is asked, where the file says at which path.
+pub(crate) struct Health {
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) unhealthy_after: NonZeroU32,
+}
+
+pub(crate) const HEALTH: Health = Health {
+    interval: Duration::from_secs(10),
+    timeout: Duration::from_secs(5),
+    unhealthy_after: NonZeroU32::new(3).expect("3 is not 0"),
+};
+
 const NO_LIMITS: TrafficLimits =
     TrafficLimits { requests_per_second: None, connections: None, in_flight: None };
 
@@ -68,6 +84,7 @@ pub(crate) const POLICY: AppPolicy = AppPolicy {
     force_https: false,
     http2_to_dyno: false,
     affinity: Affinity::Off,
+    slow_start: None,
     limits: NO_LIMITS,
     client_limits: NO_LIMITS,
     error_page: None,

@@ -155,6 +155,12 @@ pub const RENEW_BEFORE_MIN: Duration = Duration::from_secs(60 * 60);
 pub const RENEW_BEFORE_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Worker threads: one per core is right, and no machine in sight has more cores.
 pub const WORKERS_MAX: usize = 256;
+/// The shortest life until a dyno is replaced by a fresh one: shorter than that it is a restart loop.
+pub const CYCLE_MIN: Duration = Duration::from_secs(60);
+/// The longest: a year.
+pub const CYCLE_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// Bytes of the path at which a dyno is asked whether it is well.
+pub const HEALTH_PATH_MAX: usize = 1024;
 /// Dynos of one process type: each is a process, a port and some descriptors.
 pub const FORMATION_MAX: u32 = 1000;
 /// What a configured backlog may be: a million waiting requests hold a million connections.
@@ -234,11 +240,27 @@ pub const ACME_LOOK: Duration = Duration::from_secs(60 * 60);
 /// The ports that are lent to web dynos: below the kernel's own range for outgoing connections (32768 on),
 /// so that none of ours is taken by chance.
 pub const DYNO_PORTS: RangeInclusive<u16> = 20_000..=29_999;
-/// How long after a start the port is first asked again, doubling to [`PROBE_MAX`]: most apps take longer
-/// than a few milliseconds, none should wait for the probe.
+/// How long after a start the port is first asked again, and then for every time as long again as the boot has
+/// taken in parts of [`PROBE_PART`]: a request may wait for this boot, and is to notice nothing of the probe.
 pub const PROBE_FIRST: Duration = Duration::from_millis(2);
+/// See [`PROBE_FIRST`]: 1 % of the boot. A probe costs some 20 µs, so that two hundred dynos that boot at once
+/// for a second take a fifth of a core with theirs.
+pub const PROBE_PART: u32 = 100;
 /// The longest wait between two probes of a port, and the longest wait for one.
 pub const PROBE_MAX: Duration = Duration::from_millis(50);
+/// Bytes of an answer to the question whether a dyno is well that are read; nobody looks at them.
+pub const HEALTH_BODY_MAX: usize = 64 * 1024;
+/// How long after a web dyno that is asked at a path did not answer well it is asked again while it boots.
+pub const HEALTH_BOOT_WAIT: Duration = Duration::from_millis(50);
+/// How often it is looked whether an app that sleeps when it is idle is: a twentieth of the time after which it
+/// does, from here …
+pub const IDLE_LOOK_MIN: Duration = Duration::from_millis(50);
+/// … to here.
+pub const IDLE_LOOK_MAX: Duration = Duration::from_secs(10);
+/// How often the share of a fresh dyno grows while it does.
+pub const SHARE_STEPS: u32 = 20;
+/// The share that a fresh dyno begins with, in thousandths of what the others get.
+pub const SHARE_FIRST: u32 = 50;
 /// How long a dyno must have been up for its earlier crashes to be forgotten.
 pub const STABLE: Duration = Duration::from_secs(60);
 /// How long a stop waits for the workers to close their idle connections to the dyno.

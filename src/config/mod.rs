@@ -11,6 +11,7 @@ mod resolve_dynos; // the same for what holds for every dyno
 mod resolve_sizes; // the same for sizes of dynos
 mod resolve_app; // the same for one app
 mod resolve_jobs; // the same for what it runs by the clock
+mod resolve_upkeep; // the same for how its dynos are looked after
 mod claims; // which app a domain belongs to
 mod values; // single values: timers, addresses, choices
 mod defaults; // what holds where the file says nothing
@@ -38,5 +39,6 @@ pub use problem::{ConfigError, ConfigProblem, Remark};
 pub use summary::{AppSummary, SourceSummary, Summary};
 pub use used::{
     AccessLog, AcmeConfig, AdminConfig, AppConfig, AppSource, CertFiles, CertSource, Config,
-    DynosConfig, IsolationWanted, JobConfig, ManagedApp, Notes, RouterConfig, SupervisorTimeouts,
+    DynosConfig, HealthCheck, IsolationWanted, JobConfig, ManagedApp, Notes, RouterConfig,
+    SupervisorTimeouts, Upkeep,
 };

@@ -12,6 +12,7 @@ use crate::config::nearest::nearest;
 use crate::config::procfile::{self, Procfile};
 use crate::config::resolve_jobs::resolve_jobs;
 use crate::config::resolve_sizes::size_named;
+use crate::config::resolve_upkeep::upkeep;
 use crate::config::values::{
     absolute, choice, dyno_addr, make_absolute, timeout, timeout_or_zero, traffic_limit,
 };
@@ -150,6 +151,9 @@ impl AppResolver<'_> {
                 &affinities,
                 default.affinity,
             ),
+            slow_start: written.slow_start.is_some().then(|| {
+                timeout(findings, &self.key("slow_start"), &written.slow_start, limits::TIMEOUT_MAX)
+            }),
             limits: self.limits(findings, "limits", &written.limits),
             client_limits: self.limits(findings, "client_limits", &written.client_limits),
             error_page: self.page(findings, "error_page", &written.error_page),
@@ -247,6 +251,7 @@ impl AppResolver<'_> {
             return AppSource::Blank;
         };
         let timeouts = self.supervisor_timeouts(findings);
+        let upkeep = upkeep(findings, |key| self.key(key), self.written);
         let config_vars = self.config_vars(findings);
         let commands = self.procfile(findings, dir.span().start, &findings.path(dir.get_ref()));
         let Some(commands) = commands else { return AppSource::Blank };
@@ -266,6 +271,7 @@ impl AppResolver<'_> {
                 .map_or(defaults::RUNTIME_METRICS, |it| *it.get_ref()),
             config_vars,
             timeouts,
+            upkeep: Arc::new(upkeep),
         })
     }
 
@@ -281,6 +287,10 @@ impl AppResolver<'_> {
             ("runtime_metrics", written.runtime_metrics.as_ref().map(|it| it.span().start)),
             ("env_file", written.env_file.as_ref().map(|it| it.span().start)),
             ("config", written.config.as_ref().map(|it| it.span().start)),
+            ("slow_start", start(&written.slow_start)),
+            ("health", written.health.as_ref().map(|it| it.span().start)),
+            ("cycle", start(&written.cycle)),
+            ("freeze_after", start(&written.freeze_after)),
             ("timeouts.boot", start(&timeouts.boot)),
             ("timeouts.exit", start(&timeouts.exit)),
             ("timeouts.cool_off", start(&timeouts.cool_off)),

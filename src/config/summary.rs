@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::config_var::fingerprint;
 use crate::config::{
-    AccessLog, AcmeConfig, AppConfig, AppSource, CertFiles, CertSource, Config, IsolationWanted,
-    JobConfig, ManagedApp, RouterConfig, SupervisorTimeouts,
+    AccessLog, AcmeConfig, AppConfig, AppSource, CertFiles, CertSource, Config, HealthCheck,
+    IsolationWanted, JobConfig, ManagedApp, RouterConfig, SupervisorTimeouts, Upkeep,
 };
 use crate::config::{bytes, defaults, duration};
 use crate::model::{
@@ -170,6 +170,7 @@ impl AppSummary {
     pub(crate) fn default_settings() -> BTreeMap<String, String> {
         let mut of_app = settings(&defaults::POLICY, defaults::ACME_OF_APP);
         of_app.extend(dyno_settings(Sizes::DEFAULT, None, defaults::RUNTIME_METRICS));
+        of_app.extend(upkeep_settings(&defaults::UPKEEP));
         of_app
     }
 
@@ -197,6 +198,7 @@ fn sum_up(config: &Config, name: &AppName, app: &AppConfig) -> AppSummary {
         AppSource::Managed(managed) => {
             let ManagedApp { size, recycle_on_r14, runtime_metrics, .. } = managed;
             settings.extend(dyno_settings(size.name.as_str(), *recycle_on_r14, *runtime_metrics));
+            settings.extend(upkeep_settings(&managed.upkeep));
             timeouts.extend(supervisor_timeouts(&managed.timeouts));
             SourceSummary::Managed {
                 dir: managed.dir.display().to_string(),
@@ -242,6 +244,7 @@ fn settings(policy: &AppPolicy, acme: bool) -> BTreeMap<String, String> {
         force_https,
         http2_to_dyno,
         affinity,
+        slow_start,
         limits,
         client_limits,
         error_page,
@@ -274,6 +277,7 @@ fn settings(policy: &AppPolicy, acme: bool) -> BTreeMap<String, String> {
         ("force_https", force_https.to_string()),
         ("http2_to_dyno", http2_to_dyno.to_string()),
         ("affinity", affinity.to_owned()),
+        ("slow_start", or_off(*slow_start)),
         ("limits", traffic_limits(limits)),
         ("client_limits", traffic_limits(client_limits)),
         ("error_page", page(error_page)),
@@ -316,6 +320,33 @@ fn size(size: &Size) -> String {
     }
     text.push_str(&format!(", ${} a month", f64::from(*price) / 100.0));
     text
+}
+
+fn upkeep_settings(upkeep: &Upkeep) -> BTreeMap<String, String> {
+    let Upkeep { health, cycle, freeze_after } = upkeep;
+    [
+        ("health", health.as_ref().map_or_else(|| "off".to_owned(), health_check)),
+        ("cycle", or_off(*cycle)),
+        ("freeze_after", or_off(*freeze_after)),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
+fn or_off(duration: Option<Duration>) -> String {
+    duration.map_or_else(|| "off".to_owned(), duration::print)
+}
+
+fn health_check(check: &HealthCheck) -> String {
+    let HealthCheck { path, interval, timeout, unhealthy_after, restart_after } = check;
+    let [interval, timeout] = [*interval, *timeout].map(duration::print);
+    let restart = match restart_after {
+        Some(failures) => format!(", restart after {failures}"),
+        None => String::new(),
+    };
+    format!(
+        "{path} each {interval} within {timeout}, unhealthy after {unhealthy_after} failures{restart}"
+    )
 }
 
 fn traffic_limits(limits: &TrafficLimits) -> String {

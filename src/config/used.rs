@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -209,6 +210,8 @@ pub struct ManagedApp {
     pub config_vars: BTreeMap<String, String>,
     /// How its dynos are booted and stopped.
     pub timeouts: SupervisorTimeouts,
+    /// How its dynos are looked after while they are up.
+    pub upkeep: Arc<Upkeep>,
 }
 
 impl fmt::Debug for ManagedApp {
@@ -223,6 +226,7 @@ impl fmt::Debug for ManagedApp {
             .field("runtime_metrics", &self.runtime_metrics)
             .field("config_vars", &Redacted(&self.config_vars))
             .field("timeouts", &self.timeouts)
+            .field("upkeep", &self.upkeep)
             .finish()
     }
 }
@@ -243,4 +247,30 @@ pub struct SupervisorTimeouts {
 impl SupervisorTimeouts {
     /// Where the file says nothing, or says nothing any more.
     pub const DEFAULT: Self = defaults::SUPERVISOR_TIMEOUTS;
+}
+
+/// How dynos are looked after while they are up. All of it is off by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Upkeep {
+    /// How web dynos are asked whether they are well.
+    pub health: Option<HealthCheck>,
+    /// How long a dyno lives until it is replaced by a fresh one.
+    pub cycle: Option<Duration>,
+    /// How long without web requests until the processes of an app are stopped where they are.
+    pub freeze_after: Option<Duration>,
+}
+
+/// How web dynos are asked whether they are well: by a GET, which 2xx and 3xx answer well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked for.
+    pub path: Arc<str>,
+    /// Between two checks of a dyno, 10 s.
+    pub interval: Duration,
+    /// For one whole answer, 5 s.
+    pub timeout: Duration,
+    /// Failures in a row until the dyno gets no more requests, 3.
+    pub unhealthy_after: NonZeroU32,
+    /// Failures in a row until it is restarted; absent: it never is.
+    pub restart_after: Option<NonZeroU32>,
 }

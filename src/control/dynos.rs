@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,7 @@ use crate::config::{AppConfig, AppSource};
 use crate::control::Running;
 use crate::control::problem::Problem;
 use crate::model::{AppName, Civil, ProcessType};
-use crate::supervisor::DynoStatus;
+use crate::supervisor::{DynoStatus, Which};
 
 /// An app, as `GET /apps` has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +62,60 @@ pub(in crate::control) async fn list(
     let dynos = dynos.iter().filter(|dyno| dyno.app == name.as_str());
     let dynos: Vec<_> = dynos.map(|dyno| object(dyno, &app)).collect();
     Ok(Json(dynos).into_response())
+}
+
+/// `DELETE /apps/APP/dynos`: restarts all of the formation.
+pub(in crate::control) async fn restart(
+    State(running): State<Arc<Running>>,
+    Path(app): Path<String>,
+) -> Result<Response, Problem> {
+    let (app, _) = find_app(&running, &app)?;
+    running.supervisor.restart(&app, Which::All).await;
+    Ok(accepted())
+}
+
+/// `DELETE /apps/APP/formations/TYPE`: restarts those of a process type.
+pub(in crate::control) async fn restart_type(
+    State(running): State<Arc<Running>>,
+    Path((app, process_type)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let (app, _) = find_app(&running, &app)?;
+    match running.supervisor.restart(&app, Which::Type(process_type.clone())).await {
+        true => Ok(accepted()),
+        false => Err(Problem::not_found(format!("No {process_type} dynos on {app}."))),
+    }
+}
+
+/// `DELETE /apps/APP/dynos/DYNO`: restarts one of the formation.
+pub(in crate::control) async fn restart_one(
+    State(running): State<Arc<Running>>,
+    Path((app, dyno)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let (app, _) = find_app(&running, &app)?;
+    match running.supervisor.restart(&app, Which::One(dyno.clone())).await {
+        true => Ok(accepted()),
+        false => Err(no_dyno(&app, &dyno)),
+    }
+}
+
+/// `POST /apps/APP/dynos/DYNO/actions/stop`
+pub(in crate::control) async fn stop(
+    State(running): State<Arc<Running>>,
+    Path((app, dyno)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let (app, _) = find_app(&running, &app)?;
+    match running.supervisor.stop_dyno(&app, &dyno).await {
+        true => Ok(accepted()),
+        false => Err(no_dyno(&app, &dyno)),
+    }
+}
+
+fn accepted() -> Response {
+    (StatusCode::ACCEPTED, Json(serde_json::json!({}))).into_response()
+}
+
+fn no_dyno(app: &AppName, dyno: &str) -> Problem {
+    Problem::not_found(format!("Couldn't find the dyno {dyno} of {app}."))
 }
 
 /// The app of a request's path.

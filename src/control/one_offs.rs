@@ -1,4 +1,4 @@
-//! One-off dynos: begun, stopped, and attached to.
+//! One-off dynos: begun, and attached to.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -97,18 +97,6 @@ fn refused(error: RunError) -> Problem {
         RunError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
     };
     Problem { status, id: "cannot_run", message: error.to_string() }
-}
-
-/// `POST /apps/APP/dynos/DYNO/actions/stop`
-pub(in crate::control) async fn stop(
-    State(running): State<Arc<Running>>,
-    Path((app, dyno)): Path<(String, String)>,
-) -> Result<Response, Problem> {
-    let (app, _) = find_app(&running, &app)?;
-    match running.supervisor.stop_dyno(&app, &dyno).await {
-        true => Ok((StatusCode::ACCEPTED, Json(serde_json::json!({}))).into_response()),
-        false => Err(Problem::not_found(format!("Couldn't find the dyno {dyno} of {app}."))),
-    }
 }
 
 /// `GET /apps/APP/dynos/DYNO/attach`: the connection becomes the dyno's streams, in frames.

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -34,8 +34,10 @@ pub fn control(running: Arc<Running>) -> axum::Router {
         .route("/usage", get(usage::all))
         .route("/apps", get(dynos::apps))
         .route("/apps/{app}/usage", get(usage::of_app))
-        .route("/apps/{app}/dynos", get(dynos::list).post(one_offs::create))
-        .route("/apps/{app}/dynos/{dyno}/actions/stop", post(one_offs::stop))
+        .route("/apps/{app}/dynos", get(dynos::list).post(one_offs::create).delete(dynos::restart))
+        .route("/apps/{app}/formations/{type}", delete(dynos::restart_type))
+        .route("/apps/{app}/dynos/{dyno}", delete(dynos::restart_one))
+        .route("/apps/{app}/dynos/{dyno}/actions/stop", post(dynos::stop))
         .route("/apps/{app}/dynos/{dyno}/attach", get(one_offs::attach))
         .with_state(running)
 }

@@ -26,6 +26,8 @@ pub enum DynoState {
     Starting,
     /// Ready: a web dyno accepts connections.
     Up,
+    /// Asleep, until a request wakes it.
+    Idle,
     /// Its process ended without being asked.
     Crashed,
     /// Asked to end, or never started.
@@ -37,6 +39,7 @@ impl fmt::Display for DynoState {
         f.write_str(match self {
             Self::Starting => "starting",
             Self::Up => "up",
+            Self::Idle => "idle",
             Self::Crashed => "crashed",
             Self::Down => "down",
         })

@@ -26,6 +26,9 @@ pub struct AppPolicy {
     pub http2_to_dyno: bool,
     /// Whether a client's requests go to the same dyno while it is there.
     pub affinity: Affinity,
+    /// Over how long the share of a dyno that has just come up grows to that of the others; absent: it has it
+    /// at once.
+    pub slow_start: Option<Duration>,
     /// What the app as a whole may be asked.
     pub limits: TrafficLimits,
     /// What one client address may ask of the app.

@@ -208,6 +208,7 @@ mod tests {
             force_https: false,
             http2_to_dyno: false,
             affinity,
+            slow_start: None,
             limits: TrafficLimits::default(),
             client_limits: TrafficLimits::default(),
             error_page: None,

@@ -18,19 +18,28 @@ pub(crate) enum Pick {
     Exhausted,
 }
 
+/// How a dyno is chosen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Choice {
+    pub(crate) balance: Balance,
+    /// Whether the share of those that have just come up is a part of that of the others.
+    pub(crate) slow_start: bool,
+}
+
 /// Chooses among the routable dynos, without those that `tried` names by id and those in quarantine.
 pub(crate) fn pick(
     dynos: &[Arc<Dyno>],
-    balance: Balance,
+    choice: Choice,
     tried: &[u64],
     now: Tick,
     random: &Random,
 ) -> Pick {
     let usable = |dyno: &Arc<Dyno>| dyno.quarantined_until() <= now && !tried.contains(&dyno.id());
-    let drawn = match balance {
-        Balance::P2c => two_choices(dynos, usable, random),
-        Balance::Random => one_choice(dynos, usable, random),
-        Balance::Least => least(dynos, usable, random),
+    let balanced = || choose(dynos, choice.balance, usable, random);
+    let drawn = if choice.slow_start {
+        slowly(dynos, choice.balance, usable, random).or_else(balanced)
+    } else {
+        balanced()
     };
     // A dyno that was closed since the line-up was read gives no lease; any other one will do.
     let others = || dynos.iter().filter(|dyno| usable(dyno)).find_map(Dyno::lease);
@@ -43,6 +52,40 @@ pub(crate) fn pick(
             until.map_or(Pick::Exhausted, Pick::Quarantined)
         }
     }
+}
+
+fn choose<'a>(
+    dynos: &'a [Arc<Dyno>],
+    balance: Balance,
+    usable: impl Fn(&Arc<Dyno>) -> bool,
+    random: &Random,
+) -> Option<&'a Arc<Dyno>> {
+    match balance {
+        Balance::P2c => two_choices(dynos, usable, random),
+        Balance::Random => one_choice(dynos, usable, random),
+        Balance::Least => least(dynos, usable, random),
+    }
+}
+
+/// A dyno drawn at random if it is fresh, and its share says so; else one of the warm ones. `None`: none of these.
+///
+/// A fresh dyno is idle, so that whoever counts requests in flight would send it all there are. It gets its
+/// share of an equal part instead, whatever the others hold.
+fn slowly<'a>(
+    dynos: &'a [Arc<Dyno>],
+    balance: Balance,
+    usable: impl Fn(&Arc<Dyno>) -> bool,
+    random: &Random,
+) -> Option<&'a Arc<Dyno>> {
+    let is_warm = |dyno: &Arc<Dyno>| dyno.share() >= Dyno::FULL_SHARE;
+    let drawn = dynos.get(random.below(dynos.len().max(1)))?;
+    if !is_warm(drawn)
+        && usable(drawn)
+        && random.below(Dyno::FULL_SHARE as usize) < drawn.share() as usize
+    {
+        return Some(drawn);
+    }
+    choose(dynos, balance, |dyno| is_warm(dyno) && usable(dyno), random)
 }
 
 /// Of two distinct dynos drawn at random, the one with fewer requests in flight.
@@ -116,6 +159,10 @@ mod tests {
         (1..=count).map(|number| Dyno::new(name(number), addr.clone(), true)).collect()
     }
 
+    fn at_once(balance: Balance) -> Choice {
+        Choice { balance, slow_start: false }
+    }
+
     fn leased(pick: Pick) -> Option<Lease> {
         if let Pick::Leased(lease) = pick { Some(lease) } else { None }
     }
@@ -123,7 +170,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_pick_is_usable_and_there_is_one_if_any_is(
-            states in prop::collection::vec(0..4, 0..12), seed: u64, balance in 0_usize..3,
+            states in prop::collection::vec(0..5, 0..12), seed: u64, balance in 0_usize..3, slow_start: bool,
         ) {
             let dynos = dynos(states.len() as u32);
             let mut tried = Vec::new();
@@ -132,17 +179,18 @@ mod tests {
                     1 => dyno.quarantine(100),
                     2 => tried.push(dyno.id()),
                     3 => dyno.close(),
+                    4 => dyno.set_share(1),
                     _ => {}
                 }
             }
             let random = Random::from_seed(seed);
-            let pick = pick(&dynos, BALANCES[balance], &tried, 50, &random);
-            let any_usable = states.contains(&0);
+            let pick = pick(&dynos, Choice { balance: BALANCES[balance], slow_start }, &tried, 50, &random);
+            let any_usable = states.contains(&0) || states.contains(&4);
             let any_quarantined = states.contains(&1);
             match pick {
                 Pick::Leased(lease) => {
                     let at = dynos.iter().position(|dyno| dyno.id() == lease.dyno().id()).unwrap();
-                    prop_assert_eq!(states[at], 0);
+                    prop_assert!([0, 4].contains(&states[at]));
                     prop_assert_eq!(dynos[at].in_flight(), 1);
                 }
                 Pick::Quarantined(until) => {
@@ -160,11 +208,56 @@ mod tests {
             let mut counts = vec![0_u32; count as usize];
             for _ in 0..400 * count {
                 // Each lease is returned at once, so that loads are equal and only the draw decides.
-                let lease = leased(pick(&dynos, BALANCES[balance], &[], 0, &random)).unwrap();
+                let lease = leased(pick(&dynos, at_once(BALANCES[balance]), &[], 0, &random)).unwrap();
                 counts[dynos.iter().position(|dyno| dyno.id() == lease.dyno().id()).unwrap()] += 1;
             }
             for count in &counts {
                 prop_assert!((200..=640).contains(count), "of 400 expected: {counts:?}");
+            }
+        }
+    }
+
+    /// How many of 4000 requests the fresh one of four dynos gets. `held`: requests that the others hold.
+    fn fresh_of_four(balance: Balance, share: u32, held: usize, random: &Random) -> u32 {
+        let dynos = dynos(4);
+        dynos[2].set_share(share);
+        let warm = dynos.iter().filter(|dyno| dyno.id() != dynos[2].id());
+        let _held: Vec<_> =
+            warm.flat_map(|dyno| (0..held).map(|_| dyno.lease().unwrap())).collect();
+        let choice = Choice { balance, slow_start: true };
+        let picks = (0..4000).map(|_| leased(pick(&dynos, choice, &[], 0, random)).unwrap());
+        let ids: Vec<_> = picks.map(|lease| lease.dyno().id()).collect();
+        for dyno in &dynos {
+            assert!(ids.contains(&dyno.id()), "{dyno:?} gets nothing");
+        }
+        ids.iter().filter(|id| **id == dynos[2].id()).count() as u32
+    }
+
+    proptest! {
+        #[test]
+        fn a_fresh_dyno_gets_its_share_and_no_more_however_idle_it_is(
+            seed: u64, balance in 0_usize..3, share in 50_u32..950, held in 0_usize..20,
+        ) {
+            // A thousand is its fair part of four thousand; eight standard deviations of it are 220.
+            let count = fresh_of_four(BALANCES[balance], share, held, &Random::from_seed(seed));
+            prop_assert!(count.abs_diff(share) < 220, "{count} of {share}");
+        }
+    }
+
+    #[test]
+    fn where_all_dynos_are_fresh_they_are_equals() {
+        let dynos = dynos(4);
+        for dyno in &dynos {
+            dyno.set_share(1);
+        }
+        let random = Random::from_seed(7);
+        for balance in BALANCES {
+            let choice = Choice { balance, slow_start: true };
+            let picks = (0..400).map(|_| leased(pick(&dynos, choice, &[], 0, &random)).unwrap());
+            let ids: Vec<_> = picks.map(|lease| lease.dyno().id()).collect();
+            for dyno in &dynos {
+                let count = ids.iter().filter(|id| **id == dyno.id()).count();
+                assert!((50..=160).contains(&count), "{balance:?}: {count} of 100 expected");
             }
         }
     }
@@ -176,7 +269,8 @@ mod tests {
         for seed in 0..500 {
             // With two dynos, distinct draws always see both: the idle one must win every time.
             let lease =
-                leased(pick(&dynos, Balance::P2c, &[], 0, &Random::from_seed(seed))).unwrap();
+                leased(pick(&dynos, at_once(Balance::P2c), &[], 0, &Random::from_seed(seed)))
+                    .unwrap();
             assert_eq!(lease.dyno().id(), dynos[1].id());
         }
     }
@@ -187,7 +281,7 @@ mod tests {
             let dynos = dynos(8);
             let random = Random::from_seed(7);
             let _leases: Vec<_> =
-                (0..800).map(|_| leased(pick(&dynos, balance, &[], 0, &random))).collect();
+                (0..800).map(|_| leased(pick(&dynos, at_once(balance), &[], 0, &random))).collect();
             let loads: Vec<_> = dynos.iter().map(|dyno| dyno.in_flight()).collect();
             let (least, most) = (loads.iter().min().unwrap(), loads.iter().max().unwrap());
             assert!(most - least <= spread, "{balance:?}: {loads:?}");

@@ -17,7 +17,7 @@ use crate::config::limits;
 use crate::router::client::Client;
 use crate::router::clock::{Moment, Tick};
 use crate::router::dyno_stream::DynoStream;
-use crate::router::pick::{Pick, pick};
+use crate::router::pick::{Choice, Pick, pick};
 use crate::router::pool::{Checkout, Ticket, Upstream, Wanted};
 use crate::router::reply::Refusal;
 use crate::router::request::Request;
@@ -159,6 +159,10 @@ impl Search {
                 Standing::Crashed => Err(Refusal::AppCrashed),
                 Standing::NoWeb => Err(Refusal::NoWebProcesses),
                 Standing::Blank => Err(Refusal::BlankApp),
+                Standing::Asleep => {
+                    app.roster.bell().ring();
+                    Ok(Pick::Exhausted)
+                }
                 Standing::Starting | Standing::Up => Ok(Pick::Exhausted),
             };
         }
@@ -168,7 +172,9 @@ impl Search {
         let now = worker.now().tick();
         let choose = |spared: &[u64]| {
             let wished = request.wish.lease(&worker.seal, app, &lineup, spared, now);
-            let any = || pick(&lineup.dynos, app.policy.balance, spared, now, &worker.random);
+            let policy =
+                Choice { balance: app.policy.balance, slow_start: app.policy.slow_start.is_some() };
+            let any = || pick(&lineup.dynos, policy, spared, now, &worker.random);
             wished.map_or_else(any, Pick::Leased)
         };
         let pick = match self.failing {

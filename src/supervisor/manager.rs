@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{AppConfig, AppSource, Config, ManagedApp};
-use crate::model::{AppName, DynoName, Payer, ProcessType, Size};
+use crate::model::{AppName, AppPolicy, DynoName, Payer, ProcessType, Size};
 use crate::shutdown::Shutdown;
 use crate::supervisor::dyno::Dyno;
 use crate::supervisor::meter::Meter;
@@ -20,9 +20,11 @@ use crate::supervisor::ports::Ports;
 use crate::supervisor::program::{Program, Streams};
 use crate::supervisor::routes::Routes;
 use crate::supervisor::run::{Begun, LivingOneOff, OneOffs, RunError, RunOrder, written_out};
+use crate::supervisor::sleep::{Nap, Sleeper};
 use crate::supervisor::spawn::{Spawn, random};
 use crate::supervisor::status::Board;
 use crate::supervisor::survivors::Survivor;
+use crate::supervisor::turns::Turns;
 use crate::telemetry::AppLog;
 
 /// What the manager is asked to do.
@@ -33,10 +35,33 @@ pub(crate) enum Command {
     Run(RunOrder, oneshot::Sender<Result<Begun, RunError>>),
     /// A client has come for an attached one-off dyno; it is not heard of again where none waits for one.
     Attach(AppName, String, Visitor),
+    /// Restart these dynos of a formation. `false`: there are none.
+    Restart(AppName, Which, oneshot::Sender<bool>),
     /// Stop this dyno; one of a formation is replaced. `false`: there is none of the name.
     StopDyno(AppName, String, oneshot::Sender<bool>),
     /// Stop every dyno, then end.
     Stop,
+}
+
+/// Some dynos of an app's formation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All of them.
+    All,
+    /// Those of a process type.
+    Type(String),
+    /// The one of this name.
+    One(String),
+}
+
+impl Which {
+    fn is(&self, dyno: &DynoName) -> bool {
+        match self {
+            Self::All => true,
+            Self::Type(name) => dyno.process_type.as_str() == name,
+            Self::One(name) => dyno.to_string() == *name,
+        }
+    }
 }
 
 /// What the manager needs of the world.
@@ -61,6 +86,8 @@ pub(crate) struct Manager<S> {
     /// How long dynos may drain when the daemon itself ends.
     stop: Duration,
     events: mpsc::UnboundedSender<(u64, Event)>,
+    /// Unbounded: an app falls asleep and is woken at most once a [`limits::IDLE_LOOK_MIN`].
+    naps: mpsc::UnboundedSender<(AppName, Nap)>,
 }
 
 /// An app whose dynos dynomesh runs.
@@ -69,6 +96,13 @@ struct Formed {
     app: ManagedApp,
     config_vars: Arc<BTreeMap<String, String>>,
     drain: Duration,
+    slow_start: Option<Duration>,
+    /// By process type: how many are replaced at a time.
+    turns: BTreeMap<ProcessType, Arc<Turns>>,
+    /// Where it sleeps when it is idle.
+    sleeper: Option<Sleeper>,
+    /// Whether it does now.
+    asleep: bool,
     dynos: BTreeMap<DynoName, Living>,
 }
 
@@ -88,6 +122,7 @@ impl<S: Spawn> Manager<S> {
         mut commands: mpsc::UnboundedReceiver<Command>,
     ) {
         let (events, mut heard) = mpsc::unbounded_channel();
+        let (naps, mut napped) = mpsc::unbounded_channel();
         let shutdown = means.shutdown.clone();
         let mut manager = Self {
             means,
@@ -97,6 +132,7 @@ impl<S: Spawn> Manager<S> {
             next_id: 1,
             stop: Duration::ZERO,
             events,
+            naps,
         };
         let mut stopping = false;
         while !stopping || !manager.leaving.is_empty() || !manager.one_offs.is_empty() {
@@ -104,6 +140,7 @@ impl<S: Spawn> Manager<S> {
             tokio::select! {
                 biased;
                 Some((id, event)) = heard.recv() => manager.hear(id, &event),
+                Some((app, nap)) = napped.recv() => manager.turn_over(&app, nap),
                 () = shutdown.forced(), if !stopping => stopping = manager.stop_all(),
                 command = commands.recv(), if !stopping => {
                     if let Some(Command::Apply(config)) = &command {
@@ -122,6 +159,9 @@ impl<S: Spawn> Manager<S> {
             Command::Apply(config) => self.apply(&config),
             Command::Run(order, begun) => drop(begun.send(self.run_one_off(order))),
             Command::Attach(app, dyno, visitor) => self.attach(&app, &dyno, visitor),
+            Command::Restart(app, which, restarted) => {
+                let _ = restarted.send(self.restart(&app, &which));
+            }
             Command::StopDyno(app, dyno, stopped) => {
                 let _ = stopped.send(self.stop_dyno(&app, &dyno));
             }
@@ -138,23 +178,25 @@ impl<S: Spawn> Manager<S> {
             self.stop_app(&name);
         }
         for name in config.apps.keys() {
-            if let Some((app, drain)) = managed(config, name) {
-                self.form(name, app, drain);
+            if let Some((app, policy)) = managed(config, name) {
+                self.form(name, app, policy);
             }
         }
     }
 
     /// Brings one app's dynos to what is wanted; those that are right already are not touched.
-    fn form(&mut self, name: &AppName, app: &ManagedApp, drain: Duration) {
+    fn form(&mut self, name: &AppName, app: &ManagedApp, policy: &AppPolicy) {
         let mut formed = self.apps.remove(name).unwrap_or_else(|| Formed::new(app.clone()));
-        formed.follow(app, drain);
+        formed.follow(app, policy);
+        self.follow_sleep(name, &mut formed);
         let actual =
             formed.dynos.iter().map(|(name, living)| (name.clone(), living.release)).collect();
         for step in plan(&app.formation, formed.release, &actual) {
             match step {
                 Step::Start(dyno) => {
                     if let Some(orders) = formed.orders(&dyno.process_type) {
-                        let living = self.start(name, &dyno, orders);
+                        let turns = formed.turns(&dyno.process_type);
+                        let living = self.start(name, &dyno, orders, turns);
                         formed.dynos.insert(dyno, living);
                     }
                 }
@@ -172,8 +214,39 @@ impl<S: Spawn> Manager<S> {
         self.apps.insert(name.clone(), formed);
     }
 
-    fn start(&mut self, app: &AppName, dyno: &DynoName, orders: Orders) -> Living {
-        let (place, living) = self.begin(app, dyno, orders);
+    /// Has an app sleep when it is idle, or not any more. One without web dynos never does: nothing would wake it.
+    fn follow_sleep(&self, name: &AppName, formed: &mut Formed) {
+        let Means { routes, shutdown, .. } = &self.means;
+        match (formed.sleep_after().zip(routes.roster(name)), &formed.sleeper) {
+            (Some((after, _)), Some(sleeper)) => sleeper.set_after(after),
+            (Some((after, roster)), None) => {
+                let (name, naps) = (name.clone(), self.naps.clone());
+                // Nobody hears it at the very end.
+                let tell = move |nap| _ = naps.send((name.clone(), nap));
+                formed.sleeper = Some(Sleeper::start(roster, after, shutdown, tell));
+            }
+            (None, _) => {
+                formed.sleeper = None;
+                formed.sleep(false);
+            }
+        }
+    }
+
+    /// An app has nothing to do, or has something to do again.
+    fn turn_over(&mut self, app: &AppName, nap: Nap) {
+        if let Some(formed) = self.apps.get_mut(app).filter(|formed| formed.sleeper.is_some()) {
+            formed.sleep(nap == Nap::Idle);
+        }
+    }
+
+    fn start(
+        &mut self,
+        app: &AppName,
+        dyno: &DynoName,
+        orders: Orders,
+        turns: Arc<Turns>,
+    ) -> Living {
+        let (place, living) = self.begin(app, dyno, orders, turns);
         let Means { spawn, ports, routes, .. } = &self.means;
         let dyno = Dyno::new(place, spawn.clone(), ports.clone(), routes.clone());
         self.means.shutdown.spawn(dyno.live());
@@ -181,9 +254,15 @@ impl<S: Spawn> Manager<S> {
     }
 
     /// The place of a dyno of a formation that is about to live here.
-    fn begin(&mut self, app: &AppName, dyno: &DynoName, orders: Orders) -> (Place, Living) {
+    fn begin(
+        &mut self,
+        app: &AppName,
+        dyno: &DynoName,
+        orders: Orders,
+        turns: Arc<Turns>,
+    ) -> (Place, Living) {
         let release = orders.program.release;
-        let (place, orders) = self.place(app, dyno, orders);
+        let (place, orders) = self.place(app, dyno, orders, turns);
         self.means.board.list(place.id, app.clone(), dyno.clone(), None);
         let living = Living { id: place.id, release, orders };
         (place, living)
@@ -203,6 +282,7 @@ impl<S: Spawn> Manager<S> {
         app: &AppName,
         dyno: &DynoName,
         orders: Orders,
+        turns: Arc<Turns>,
     ) -> (Place, watch::Sender<Orders>) {
         let id = self.next_id;
         self.next_id += 1;
@@ -218,6 +298,7 @@ impl<S: Spawn> Manager<S> {
             app: app.clone(),
             dyno: dyno.clone(),
             orders: receiver,
+            turns,
             log: self.means.log.clone(),
             shutdown: self.means.shutdown.clone(),
             events: self.events.clone(),
@@ -234,7 +315,7 @@ impl<S: Spawn> Manager<S> {
         let dyno = dyno.ok_or_else(|| RunError::TooMany(app.clone()))?;
         let orders = formed.one_off_orders(command.clone(), env, size);
         let size = orders.program.size.name.clone();
-        let (place, orders) = self.place(&app, &dyno, orders);
+        let (place, orders) = self.place(&app, &dyno, orders, Arc::default());
         self.means.board.list(
             place.id,
             app.clone(),
@@ -265,6 +346,15 @@ impl<S: Spawn> Manager<S> {
         }
     }
 
+    fn restart(&mut self, app: &AppName, which: &Which) -> bool {
+        let Some(formed) = self.apps.get(app) else { return false };
+        let meant = formed.dynos.iter().filter(|(name, _)| which.is(name));
+        meant.fold(false, |_, (_, living)| {
+            living.orders.send_modify(|orders| orders.restart += 1);
+            true
+        })
+    }
+
     fn stop_dyno(&mut self, app: &AppName, dyno: &str) -> bool {
         if let Some(one_off) = self.one_offs.find(app, dyno) {
             one_off.orders.send_modify(|orders| orders.stop = true);
@@ -275,10 +365,10 @@ impl<S: Spawn> Manager<S> {
         let Some((name, living)) = name.and_then(|name| formed.dynos.remove_entry(&name)) else {
             return false;
         };
-        let orders = formed.orders(&name.process_type);
+        let (orders, turns) = (formed.orders(&name.process_type), formed.turns(&name.process_type));
         self.stop(living);
         if let Some(orders) = orders {
-            let living = self.start(app, &name, orders);
+            let living = self.start(app, &name, orders, turns);
             if let Some(formed) = self.apps.get_mut(app) {
                 formed.dynos.insert(name, living);
             }
@@ -326,12 +416,10 @@ impl<S: Spawn> Manager<S> {
     }
 }
 
-/// An app whose dynos dynomesh runs, and how long these may drain.
-fn managed<'a>(config: &'a Config, name: &AppName) -> Option<(&'a ManagedApp, Duration)> {
+/// An app whose dynos dynomesh runs.
+fn managed<'a>(config: &'a Config, name: &AppName) -> Option<(&'a ManagedApp, &'a AppPolicy)> {
     match config.apps.get(name) {
-        Some(AppConfig { source: AppSource::Managed(app), policy, .. }) => {
-            Some((app, policy.timeouts.drain))
-        }
+        Some(AppConfig { source: AppSource::Managed(app), policy, .. }) => Some((app, policy)),
         _ => None,
     }
 }
@@ -339,26 +427,70 @@ fn managed<'a>(config: &'a Config, name: &AppName) -> Option<(&'a ManagedApp, Du
 impl Formed {
     fn new(app: ManagedApp) -> Self {
         let config_vars = Arc::new(app.config_vars.clone());
-        Self { release: 1, app, config_vars, drain: Duration::ZERO, dynos: BTreeMap::new() }
+        Self {
+            release: 1,
+            app,
+            config_vars,
+            drain: Duration::ZERO,
+            slow_start: None,
+            turns: BTreeMap::new(),
+            sleeper: None,
+            asleep: false,
+            dynos: BTreeMap::new(),
+        }
     }
 
     /// Takes over what the configuration says now. What the app runs has changed: that is a new release.
-    fn follow(&mut self, app: &ManagedApp, drain: Duration) {
+    fn follow(&mut self, app: &ManagedApp, policy: &AppPolicy) {
         if runs_another_thing(&self.app, app) {
             self.release += 1;
             self.config_vars = Arc::new(app.config_vars.clone());
         }
-        let watch = watch_orders(app);
-        if (self.app.timeouts, self.drain, watch_orders(&self.app)) != (app.timeouts, drain, watch)
-        {
-            for living in self.dynos.values() {
-                living.orders.send_modify(|orders| {
-                    (orders.timeouts, orders.drain, orders.watch) = (app.timeouts, drain, watch);
-                });
-            }
-        }
         self.app = app.clone();
-        self.drain = drain;
+        self.drain = policy.timeouts.drain;
+        self.slow_start = policy.slow_start;
+        for (process_type, count) in &app.formation {
+            self.turns(process_type).set_dynos(*count);
+        }
+        for living in self.dynos.values() {
+            living.orders.send_if_modified(|orders| {
+                let before = orders.clone();
+                orders.timeouts = app.timeouts;
+                orders.drain = self.drain;
+                orders.upkeep = app.upkeep.clone();
+                orders.slow_start = self.slow_start;
+                orders.watch = watch_orders(app);
+                *orders != before
+            });
+        }
+    }
+
+    /// Those of one process type.
+    fn turns(&mut self, process_type: &ProcessType) -> Arc<Turns> {
+        self.turns.entry(process_type.clone()).or_default().clone()
+    }
+
+    fn sleep_after(&self) -> Option<Duration> {
+        let web = ProcessType::web();
+        let any = self.app.formation.get(&web).is_some_and(|count| *count > 0);
+        self.app.sizes.get(&web).filter(|_| any)?.sleep_after
+    }
+
+    /// Sends its dynos to sleep, or wakes them.
+    fn sleep(&mut self, asleep: bool) {
+        self.asleep = asleep;
+        for (name, living) in &self.dynos {
+            let asleep = self.is_asleep(&name.process_type);
+            living
+                .orders
+                .send_if_modified(|orders| std::mem::replace(&mut orders.asleep, asleep) != asleep);
+        }
+    }
+
+    /// Whether those of this type sleep now: a worker sleeps with the app if its own size does.
+    fn is_asleep(&self, process_type: &ProcessType) -> bool {
+        let size = self.app.sizes.get(process_type);
+        self.asleep && size.is_some_and(|size| size.sleep_after.is_some())
     }
 
     /// What dynos of this type are told. `None`: the Procfile has no such type, so none is wanted.
@@ -375,6 +507,10 @@ impl Formed {
             timeouts: self.app.timeouts,
             drain: self.drain,
             watch: watch_orders(&self.app),
+            upkeep: self.app.upkeep.clone(),
+            slow_start: self.slow_start,
+            restart: 0,
+            asleep: self.is_asleep(process_type),
             stop: false,
         })
     }
@@ -400,6 +536,10 @@ impl Formed {
             timeouts: self.app.timeouts,
             drain: self.drain,
             watch: watch_orders(&self.app),
+            upkeep: self.app.upkeep.clone(),
+            slow_start: None,
+            restart: 0,
+            asleep: false,
             stop: false,
         }
     }
@@ -408,7 +548,7 @@ impl Formed {
         let orders = self.orders(&dyno.process_type);
         if let (Some(orders), Some(living)) = (orders, self.dynos.get_mut(dyno)) {
             living.release = self.release;
-            living.orders.send_replace(orders);
+            living.orders.send_modify(|now| *now = Orders { restart: now.restart, ..orders });
         }
     }
 }

@@ -103,7 +103,7 @@ impl Counts {
 fn runs(state: State) -> bool {
     match state {
         State::Starting | State::Up | State::Draining | State::Stopping => true,
-        State::Crashed => false,
+        State::Asleep | State::Crashed => false,
     }
 }
 
@@ -164,6 +164,8 @@ mod tests {
         sleep(8).await;
         enter(State::Crashed);
         sleep(16).await;
+        enter(State::Asleep);
+        sleep(256).await;
         enter(State::Starting);
         sleep(32).await;
         enter(State::Stopping);

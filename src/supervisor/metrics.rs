@@ -17,6 +17,8 @@ pub(crate) const DYNOS: &str = "dynomesh_dynos";
 pub(crate) const RESTARTS: &str = "dynomesh_dyno_restarts_total";
 /// From the start of a process to up.
 pub(crate) const BOOT_SECONDS: &str = "dynomesh_dyno_boot_seconds";
+/// Checks of health that failed.
+pub(crate) const HEALTH_FAILURES: &str = "dynomesh_dyno_health_failures_total";
 /// H and R codes.
 pub(crate) const ERRORS: &str = "dynomesh_errors_total";
 /// Lines of output that nobody will read.
@@ -26,6 +28,7 @@ pub(crate) const LINES_DROPPED: &str = "dynomesh_log_lines_dropped_total";
 pub(crate) fn describe() {
     describe_gauge!(DYNOS, "Dynos by app, process type and state");
     describe_counter!(RESTARTS, "Starts of dynos after a crash");
+    describe_counter!(HEALTH_FAILURES, "Checks of health that dynos failed");
     describe_histogram!(
         BOOT_SECONDS,
         Unit::Seconds,
@@ -48,6 +51,12 @@ pub(crate) fn dynos(app: &AppName, process_type: &ProcessType, state: DynoState,
 /// A dyno starts after a crash.
 pub(crate) fn restarted(app: &AppName, process_type: &ProcessType) {
     counter!(RESTARTS, "app" => app.to_string(), "type" => process_type.to_string()).increment(1);
+}
+
+/// A dyno that is up failed a check of its health.
+pub(crate) fn health_failed(app: &AppName, process_type: &ProcessType) {
+    counter!(HEALTH_FAILURES, "app" => app.to_string(), "type" => process_type.to_string())
+        .increment(1);
 }
 
 /// A dyno came up.

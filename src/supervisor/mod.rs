@@ -16,6 +16,9 @@ mod link; // the conversation with an init
 mod survivors; // dynos that an earlier daemon has left
 mod reap; // children that have ended
 mod probe; // when a web dyno is ready
+mod health; // whether it is well
+mod turns; // how many are replaced at a time
+mod sleep; // when an app falls asleep, and when it wakes
 mod ports; // lent to web dynos
 mod uids; // lent to isolated dynos
 mod isolation; // whether dynos are kept apart, and what each start is given for it
@@ -52,6 +55,7 @@ use spawn::{Launcher, Spawn};
 use status::Board;
 use survivors::{Claim, Survivor};
 
+pub use manager::Which;
 pub use one_off::Session;
 pub use program::{Ends, Streams};
 pub use run::{Begun, RunError, RunOrder, written_out};
@@ -184,6 +188,13 @@ impl Supervisor {
         let (visitor, session) = oneshot::channel();
         self.command(Command::Attach(app.clone(), dyno.to_owned(), visitor));
         session.await.ok()
+    }
+
+    /// Restarts dynos of an app's formation, as a new release would. `false`: there are none.
+    pub async fn restart(&self, app: &AppName, which: Which) -> bool {
+        let (restarted, answer) = oneshot::channel();
+        self.command(Command::Restart(app.clone(), which, restarted));
+        answer.await.unwrap_or(false)
     }
 
     /// Stops a dyno by its name; one of a formation is replaced at once. `false`: there is none.

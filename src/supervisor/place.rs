@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::config::SupervisorTimeouts;
+use crate::config::{SupervisorTimeouts, Upkeep};
 use crate::model::{AppName, DynoName, DynoState};
 use crate::shutdown::Shutdown;
 use crate::supervisor::program::{ProcessId, Program};
+use crate::supervisor::turns::Turns;
 use crate::table::Dyno;
 use crate::telemetry::AppLog;
 
 /// What a dyno is told, as a whole: it compares this with what it does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Orders {
     /// What to run. Another release than the one that runs means: restart.
     pub(crate) program: Arc<Program>,
@@ -24,6 +25,14 @@ pub(crate) struct Orders {
     pub(crate) drain: Duration,
     /// What is done about its memory and said of its load.
     pub(crate) watch: WatchOrders,
+    /// How to look after it while it is up.
+    pub(crate) upkeep: Arc<Upkeep>,
+    /// Over how long its share of requests grows once it is up; web only.
+    pub(crate) slow_start: Option<Duration>,
+    /// Grows with each restart that was asked for.
+    pub(crate) restart: u64,
+    /// Run nothing until this is false again.
+    pub(crate) asleep: bool,
     /// End.
     pub(crate) stop: bool,
 }
@@ -48,6 +57,8 @@ pub(crate) enum State {
     Draining,
     /// SIGTERM was sent.
     Stopping,
+    /// Runs nothing until a request wakes its app.
+    Asleep,
     /// Its process ended without being asked; waits for its next start.
     Crashed,
 }
@@ -59,7 +70,16 @@ impl State {
             Self::Starting => DynoState::Starting,
             Self::Up => DynoState::Up,
             Self::Draining | Self::Stopping => DynoState::Down,
+            Self::Asleep => DynoState::Idle,
             Self::Crashed => DynoState::Crashed,
+        }
+    }
+
+    /// What a line calls it. Heroku's lines do not tell those that sleep from others that are down.
+    pub(crate) fn in_lines(self) -> DynoState {
+        match self.outward() {
+            DynoState::Idle => DynoState::Down,
+            state => state,
         }
     }
 }
@@ -83,6 +103,8 @@ pub(crate) struct Place {
     pub(crate) app: AppName,
     pub(crate) dyno: DynoName,
     pub(crate) orders: watch::Receiver<Orders>,
+    /// Those of its process type take turns in being replaced.
+    pub(crate) turns: Arc<Turns>,
     pub(crate) log: AppLog,
     pub(crate) shutdown: Shutdown,
     /// Unbounded: a dyno has few events per start, and cool-offs bound its starts.

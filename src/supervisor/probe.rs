@@ -9,14 +9,14 @@ use crate::config::limits;
 
 /// Returns once the port accepts a connection, which is closed at once. The caller bounds it.
 pub(crate) async fn accepts(port: u16) {
-    let mut wait = limits::PROBE_FIRST;
+    let began = time::Instant::now();
     loop {
-        time::sleep(wait).await;
+        let wait = began.elapsed() / limits::PROBE_PART;
+        time::sleep(wait.clamp(limits::PROBE_FIRST, limits::PROBE_MAX)).await;
         let connect = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
         if let Ok(Ok(_)) = time::timeout(limits::PROBE_MAX, connect).await {
             return;
         }
-        wait = (wait * 2).min(limits::PROBE_MAX);
     }
 }
 

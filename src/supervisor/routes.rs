@@ -63,7 +63,10 @@ enum Wanted {
 enum Standpoint {
     Starting,
     Up(Arc<Dyno>),
+    /// Up, and not well.
+    Unhealthy(Arc<Dyno>),
     Crashed,
+    Asleep,
 }
 
 impl Routes {
@@ -176,6 +179,11 @@ impl Routes {
         gone
     }
 
+    /// An app's dynos, as the router sees them. `None`: there never was such an app.
+    pub(crate) fn roster(&self, app: &AppName) -> Option<Arc<Roster>> {
+        self.known().apps.get(app).map(|app| app.roster.clone())
+    }
+
     fn change(&self, app: &AppName, change: impl FnOnce(&mut BTreeMap<u64, Standpoint>)) {
         let mut known = self.known();
         if let Some(app) = known.apps.get_mut(app) {
@@ -286,9 +294,16 @@ impl KnownApp {
     fn lineup(&self) -> Lineup {
         let up = self.entries.values().filter_map(|entry| match entry {
             Standpoint::Up(dyno) => Some(dyno.clone()),
-            Standpoint::Starting | Standpoint::Crashed => None,
+            _ => None,
         });
         let mut dynos = self.external.iter().cloned().chain(up).collect::<Vec<_>>();
+        if dynos.is_empty() {
+            // Those that are not well may answer some requests; nobody else would answer any.
+            dynos.extend(self.entries.values().filter_map(|entry| match entry {
+                Standpoint::Unhealthy(dyno) => Some(dyno.clone()),
+                _ => None,
+            }));
+        }
         dynos.sort_by(|one, other| (one.name(), one.id()).cmp(&(other.name(), other.id())));
         let standing = if dynos.is_empty() { self.standing_without_dynos() } else { Standing::Up };
         Lineup { dynos, ring: self.ring.clone(), standing }
@@ -300,13 +315,18 @@ impl KnownApp {
             Wanted::None => Standing::NoWeb,
             // No entry at all: their lives are about to begin.
             Wanted::Some if self.entries.is_empty() => Standing::Starting,
-            Wanted::Some
-                if self.entries.values().all(|entry| matches!(entry, Standpoint::Crashed)) =>
-            {
-                Standing::Crashed
+            Wanted::Some if self.has(|entry| matches!(entry, Standpoint::Starting)) => {
+                Standing::Starting
             }
-            Wanted::Some => Standing::Starting,
+            Wanted::Some if self.has(|entry| matches!(entry, Standpoint::Asleep)) => {
+                Standing::Asleep
+            }
+            Wanted::Some => Standing::Crashed,
         }
+    }
+
+    fn has(&self, is: impl FnMut(&Standpoint) -> bool) -> bool {
+        self.entries.values().any(is)
     }
 }
 
@@ -349,6 +369,22 @@ impl Entry {
     pub(crate) fn up(&self, dyno: &Arc<Dyno>) {
         self.routes
             .change(&self.app, |entries| _ = entries.insert(self.id, Standpoint::Up(dyno.clone())));
+    }
+
+    /// Requests are sent elsewhere, if there is any dyno that is well. Its record stays open. Whether it gets
+    /// requests all the same.
+    pub(crate) fn unhealthy(&self, dyno: &Arc<Dyno>) -> bool {
+        self.routes.change(&self.app, |entries| {
+            _ = entries.insert(self.id, Standpoint::Unhealthy(dyno.clone()));
+        });
+        self.routes.roster(&self.app).is_some_and(|roster| {
+            roster.lineup().dynos.iter().any(|listed| listed.id() == dyno.id())
+        })
+    }
+
+    /// No request can be sent here until one wakes it.
+    pub(crate) fn asleep(&self) {
+        self.routes.change(&self.app, |entries| _ = entries.insert(self.id, Standpoint::Asleep));
     }
 
     /// No request can be sent here, and not soon.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::time::{self, Instant};
 
-use crate::config::limits;
+use crate::config::{HealthCheck, limits};
 use crate::model::Exit;
 use crate::supervisor::metrics;
 use crate::supervisor::place::{Place, seconds};
@@ -36,10 +36,17 @@ enum Enough {
 }
 
 impl<P: Process> Running<P> {
-    /// Returns once the process is ready: a web dyno accepts connections, any other is started.
-    pub(crate) async fn ready(&self) {
-        if self.record.is_some() {
-            self.process.listening().await;
+    /// Returns once the process is ready: a web dyno accepts connections, and answers well where it is asked; any
+    /// other is started.
+    pub(crate) async fn ready(&self, health: Option<&HealthCheck>) {
+        if self.record.is_none() {
+            return;
+        }
+        self.process.listening().await;
+        if let Some(health) = health {
+            while self.process.well(health).await.is_err() {
+                time::sleep(limits::HEALTH_BOOT_WAIT).await;
+            }
         }
     }
 

@@ -70,6 +70,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         exits: exits.map(|(after, status)| (Duration::from_secs(after), Exit::Status(status))),
         heeds_sigterm: heeds_sigterm.map(Duration::from_secs),
         fails,
+        unwell: None,
     });
     prop_oneof![
         3 => prop::option::weighted(0.9, wanted).prop_map(Step::Reload),

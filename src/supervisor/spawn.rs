@@ -24,11 +24,12 @@ use rustix::process::Signal;
 use tokio::time;
 use tokio_util::task::TaskTracker;
 
-use crate::config::limits;
+use crate::config::{HealthCheck, limits};
 use crate::init::{self, Identity, ORDER_FILE, Order, OrderError, Request, Terminal};
 use crate::model::Exit;
 use crate::private_file;
 use crate::shutdown::Shutdown;
+use crate::supervisor::health::{self, Unwell};
 use crate::supervisor::isolation::{Isolated, Isolation, NoUid};
 use crate::supervisor::link::{self, About, Link};
 use crate::supervisor::probe;
@@ -53,6 +54,8 @@ pub(crate) trait Process: Send + Sync + 'static {
     fn pid(&self) -> ProcessId;
     /// Returns once the leader's port accepts connections; never where it was lent none.
     fn listening(&self) -> impl Future<Output = ()> + Send;
+    /// Asks the leader at its port whether it is well; where it was lent none, it is.
+    fn well(&self, check: &HealthCheck) -> impl Future<Output = Result<(), Unwell>> + Send;
     /// Returns once the leader is gone.
     fn exited(&self) -> impl Future<Output = Exit> + Send;
     /// Returns once no process of the group is left. Wait for [`exited`](Self::exited) first.
@@ -247,7 +250,8 @@ fn start_init(dir: &Path, order: File) -> io::Result<OwnedFd> {
 /// The same for two programs that do the same, whatever release they belong to. It is kept with a dyno; a daemon
 /// whose programs have more to them finds that all have changed.
 pub(crate) fn digest_of(program: &Program) -> String {
-    let text = format!("{:?}", Program { release: 0, ..program.clone() });
+    let Program { release: _, command, dir, size, config_vars } = program;
+    let text = format!("{:?}", (command, dir, &size.name, &size.limits, config_vars));
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -322,6 +326,13 @@ impl Process for OsProcess {
         }
     }
 
+    async fn well(&self, check: &HealthCheck) -> Result<(), Unwell> {
+        match self.port {
+            Some(port) => health::ask(port, check).await,
+            None => Ok(()),
+        }
+    }
+
     async fn exited(&self) -> Exit {
         self.link.exited().await
     }
@@ -359,6 +370,7 @@ impl Process for OsProcess {
 mod tests {
     use super::*;
     use crate::model::{AppName, DynoName, ProcessType};
+    use crate::supervisor::tests::basic;
 
     fn start(command: &str, dir: PathBuf, port: Option<u16>) -> Start {
         let config_vars = [("RACK_ENV", "production"), ("DYNO", "theirs")];

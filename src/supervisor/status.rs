@@ -24,7 +24,7 @@ pub struct DynoStatus {
     pub command: Option<String>,
     /// The size of a one-off dyno; a formation's has what the file says.
     pub size: Option<String>,
-    /// `starting`, `up`, `crashed`, `down`; `external` where somebody else runs it.
+    /// `starting`, `up`, `idle`, `crashed`, `down`; `external` where somebody else runs it.
     pub state: String,
     /// Unix seconds since when.
     pub since: u64,
@@ -133,7 +133,7 @@ impl Listed {
         if (self.state, state) == (Some(State::Crashed), State::Starting) {
             self.restarts += 1;
         }
-        if state == State::Crashed {
+        if matches!(state, State::Crashed | State::Asleep) {
             (self.pid, self.record) = (ProcessId::default(), None);
         }
         if self.state.map(State::outward) != Some(state.outward()) {

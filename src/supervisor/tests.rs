@@ -1,14 +1,15 @@
 //! Formations with scripted processes on a paused clock, and what tests of the supervisor are made from.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time;
 
 use crate::config::{
-    AccessLog, AdminConfig, AppConfig, AppSource, Config, DynosConfig, IsolationWanted, ManagedApp,
-    Notes, RouterConfig, SupervisorTimeouts,
+    AccessLog, AdminConfig, AppConfig, AppSource, Config, DynosConfig, HealthCheck,
+    IsolationWanted, ManagedApp, Notes, RouterConfig, SupervisorTimeouts,
 };
 use crate::model::{
     Affinity, AppName, AppPolicy, AppTimeouts, Balance, DynoAddr, Exit, Expect, ListenerPolicy,
@@ -54,6 +55,7 @@ pub(crate) fn managed(formation: &[(&str, u32)]) -> AppSource {
             cool_off_first: Duration::from_secs(1),
             cool_off_max: Duration::from_secs(300),
         },
+        upkeep: Arc::default(),
     })
 }
 
@@ -69,7 +71,17 @@ pub(crate) fn orders(command: &str) -> Orders {
     };
     let (timeouts, drain) = (app.timeouts, Duration::from_secs(300));
     let watch = WatchOrders::default();
-    Orders { program: Arc::new(program), timeouts, drain, watch, stop: false }
+    Orders {
+        program: Arc::new(program),
+        timeouts,
+        drain,
+        watch,
+        upkeep: app.upkeep,
+        slow_start: None,
+        restart: 0,
+        asleep: false,
+        stop: false,
+    }
 }
 
 pub(crate) fn external(addresses: &[&str]) -> AppSource {
@@ -96,6 +108,7 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
         force_https: false,
         http2_to_dyno: false,
         affinity: Affinity::Off,
+        slow_start: None,
         limits: TrafficLimits::default(),
         client_limits: TrafficLimits::default(),
         error_page: None,
@@ -393,4 +406,233 @@ async fn a_forced_shutdown_ends_everything_without_a_command() {
     formation.shutdown.now();
     formation.shutdown.finished().await;
     assert_eq!(began.elapsed().as_secs(), 0);
+}
+
+// ---- many dynos --------------------------------------------------------------------------------------------
+
+/// An app whose web dynos run this command.
+fn running(command: &str, formation: &[(&str, u32)]) -> AppSource {
+    let AppSource::Managed(mut app) = managed(formation) else { unreachable!() };
+    app.commands.values_mut().for_each(|it| *it = command.to_owned());
+    AppSource::Managed(app)
+}
+
+/// How many dynos are up and how many processes there are, in each second until it is quiet: the fewest up, the
+/// most processes, and when the last process was started.
+async fn replace_all(formation: &Formation, source: AppSource) -> (usize, usize, u64) {
+    formation.supervisor.apply(&Arc::new(config(&[("shop", source)])));
+    let (mut fewest, mut most, mut last) = (usize::MAX, 0, (0, 0));
+    for second in 0..200 {
+        let up = formation.states().iter().filter(|state| state.ends_with(" up")).count();
+        fewest = fewest.min(up);
+        most = most.max(formation.scripts.living());
+        if formation.started() != last.0 {
+            last = (formation.started(), second);
+        }
+        time::sleep(Duration::from_secs(1)).await;
+    }
+    (fewest, most, last.1)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_release_takes_web_dynos_a_quarter_at_a_time_and_none_is_missing() {
+    let formation =
+        Formation::start(&[Script::listens(5)], &[("shop", running("old", &[("web", 10)]))]);
+    passes(6).await;
+    let (fewest, most, last) = replace_all(&formation, running("new", &[("web", 10)])).await;
+    assert_eq!((fewest, most), (10, 13));
+    // Ten in threes, five seconds each.
+    assert!((15..=17).contains(&last), "{last}");
+    let starts = formation.scripts.starts.lock().unwrap().clone();
+    assert!(starts[10..].iter().all(|start| start.program.command == "new"));
+    assert_eq!(starts.len(), 20);
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_release_takes_workers_a_quarter_at_a_time() {
+    let slow = Script { heeds_sigterm: Some(Duration::from_secs(3)), ..Script::listens(0) };
+    let formation = Formation::start(&[slow], &[("shop", running("old", &[("worker", 8)]))]);
+    passes(1).await;
+    let (fewest, most, _) = replace_all(&formation, running("new", &[("worker", 8)])).await;
+    assert_eq!((fewest, most), (6, 8));
+    assert_eq!(formation.started(), 16);
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn dynos_that_are_old_are_replaced_one_at_a_time() {
+    let source = |cycle| {
+        let AppSource::Managed(mut app) = managed(&[("web", 8)]) else { unreachable!() };
+        Arc::make_mut(&mut app.upkeep).cycle = cycle;
+        AppSource::Managed(app)
+    };
+    let formation = Formation::start(&[Script::listens(5)], &[("shop", source(None))]);
+    passes(6).await;
+    let (fewest, most, last) =
+        replace_all(&formation, source(Some(Duration::from_secs(100)))).await;
+    // All of them are due by the hundredth second, and again from the hundred and ninetieth on.
+    assert_eq!((fewest, most), (8, 9));
+    assert!(last > 100, "{last}");
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn scaling_to_none_and_back_forgets_the_crashes() {
+    let crash = Script::listens(0).exits(1, Exit::Status(1));
+    let formation = Formation::start(&[crash], &[("shop", managed(&[("web", 1)]))]);
+    passes(4).await;
+    // It cools off for two seconds after its third crash; anew, it restarts at once after the first.
+    formation.apply(&[("shop", managed(&[("web", 0)]))]).await;
+    let before = formation.started();
+    formation.apply(&[("shop", managed(&[("web", 1)]))]).await;
+    assert_eq!(formation.started() - before, 2);
+    formation.supervisor.stop().await;
+}
+
+fn frail(web: u32) -> AppSource {
+    let AppSource::Managed(mut app) = managed(&[("web", web)]) else { unreachable!() };
+    Arc::make_mut(&mut app.upkeep).health = Some(HealthCheck {
+        path: "/up".into(),
+        interval: Duration::from_secs(10),
+        timeout: Duration::from_secs(5),
+        unhealthy_after: NonZeroU32::new(2).unwrap(),
+        restart_after: None,
+    });
+    AppSource::Managed(app)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unhealthy_dyno_is_passed_over_but_never_all_of_them() {
+    let scripts = [
+        Script::listens(0).unwell(50, 150),
+        Script::listens(0).unwell(100, 150),
+        Script::listens(0),
+    ];
+    let formation = Formation::start(&scripts, &[("shop", frail(2))]);
+    passes(49).await;
+    let both = formation.lineup("shop");
+    assert_eq!(both.dynos.len(), 2);
+    passes(30).await;
+    assert_eq!(formation.lineup("shop").dynos.len(), 1);
+    assert!(both.dynos.iter().all(|dyno| !dyno.is_closed()), "it may come back");
+    passes(60).await;
+    assert_eq!(formation.lineup("shop").dynos.len(), 2, "all are unwell: all get requests");
+    passes(40).await;
+    let ids = |lineup: &Lineup| lineup.dynos.iter().map(|dyno| dyno.id()).collect::<Vec<_>>();
+    assert_eq!(ids(&formation.lineup("shop")), ids(&both));
+    assert_eq!(formation.started(), 2);
+    formation.supervisor.stop().await;
+}
+
+// ---- sleep -------------------------------------------------------------------------------------------------
+
+/// Of a size that sleeps after a minute, the worker's too where it `naps`.
+fn sleepy(formation: &[(&str, u32)], worker_naps: bool) -> AppSource {
+    let AppSource::Managed(mut app) = managed(formation) else { unreachable!() };
+    let eco = Size { sleep_after: Some(Duration::from_secs(60)), ..Size::clone(&basic()) };
+    for (process_type, size) in &mut app.sizes {
+        if process_type.is_web() || worker_naps {
+            *size = Arc::new(eco.clone());
+        }
+    }
+    AppSource::Managed(app)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_app_sleeps_with_its_workers_and_one_boot_answers_many_requests() {
+    let source = sleepy(&[("web", 2), ("worker", 1)], true);
+    let formation = Formation::start(&[Script::listens(3)], &[("shop", source)]);
+    passes(3).await;
+    for _ in 0..4 {
+        // In use: each request starts the minute anew, and one that lasts keeps the app awake.
+        passes(50).await;
+        drop(formation.lineup("shop").dynos[1].lease().unwrap());
+    }
+    let lease = formation.lineup("shop").dynos[0].lease().unwrap();
+    passes(300).await;
+    assert_eq!(formation.lineup("shop").standing, Standing::Up);
+    drop(lease);
+    passes(55).await;
+    assert_eq!(formation.lineup("shop").standing, Standing::Up);
+    passes(15).await;
+    assert_eq!(formation.lineup("shop").standing, Standing::Asleep);
+    assert_eq!(formation.states(), ["shop web.1 idle", "shop web.2 idle", "shop worker.1 idle"]);
+    passes(10_000).await;
+    assert_eq!((formation.started(), formation.scripts.living()), (3, 0));
+
+    let roster = formation.publisher.table().apps()[0].roster.clone();
+    for _ in 0..100 {
+        roster.bell().ring();
+    }
+    passes(0).await;
+    assert_eq!(formation.lineup("shop").standing, Standing::Starting);
+    passes(3).await;
+    assert_eq!(formation.states(), ["shop web.1 up", "shop web.2 up", "shop worker.1 up"]);
+    assert_eq!(formation.started(), 6);
+    passes(70).await;
+    assert_eq!(formation.lineup("shop").standing, Standing::Asleep, "and again");
+    formation.supervisor.stop().await;
+    assert_eq!(formation.states(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_sleeps_only_with_a_web_dyno_and_only_in_a_size_that_sleeps() {
+    let alone = sleepy(&[("worker", 1)], true);
+    let beside = sleepy(&[("web", 1), ("worker", 1)], false);
+    let formation =
+        Formation::start(&[Script::listens(0)], &[("alone", alone), ("beside", beside)]);
+    passes(1000).await;
+    assert_eq!(
+        formation.states(),
+        ["alone worker.1 up", "beside web.1 idle", "beside worker.1 up"]
+    );
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_reload_changes_holds_for_those_that_sleep() {
+    let formation =
+        Formation::start(&[Script::listens(0)], &[("shop", sleepy(&[("web", 1)], true))]);
+    passes(100).await;
+    // More of them: they sleep too.
+    formation.apply(&[("shop", sleepy(&[("web", 2)], true))]).await;
+    assert_eq!(formation.states(), ["shop web.1 idle", "shop web.2 idle"]);
+    assert_eq!(formation.started(), 1);
+    // Another release: it is what wakes.
+    let AppSource::Managed(mut app) = sleepy(&[("web", 2)], true) else { unreachable!() };
+    app.commands.insert(ProcessType::web(), "new".into());
+    let new = AppSource::Managed(app);
+    formation.apply(&[("shop", new)]).await;
+    assert_eq!(formation.started(), 1);
+    formation.publisher.table().apps()[0].roster.bell().ring();
+    passes(1).await;
+    let starts = formation.scripts.starts.lock().unwrap().clone();
+    assert_eq!(starts.len(), 3);
+    assert!(starts[1..].iter().all(|start| start.program.command == "new"));
+    // A size that does not sleep: it is up, and stays so.
+    passes(100).await;
+    assert_eq!(formation.lineup("shop").standing, Standing::Asleep);
+    formation.apply(&[("shop", managed(&[("web", 2)]))]).await;
+    passes(1000).await;
+    assert_eq!(formation.states(), ["shop web.1 up", "shop web.2 up"]);
+    formation.supervisor.stop().await;
+}
+
+/// A ring that is heard before the dynos have left the line-up, and one that comes when nobody sleeps.
+#[tokio::test(start_paused = true)]
+async fn a_ring_at_any_moment_leaves_no_app_asleep() {
+    for millis in (60_000..64_000).step_by(50) {
+        let formation =
+            Formation::start(&[Script::listens(0)], &[("shop", sleepy(&[("web", 1)], true))]);
+        let roster = formation.publisher.table().apps()[0].roster.clone();
+        time::sleep(Duration::from_millis(millis)).await;
+        // What a request does.
+        if roster.lineup().standing == Standing::Asleep {
+            roster.bell().ring();
+            passes(1).await;
+        }
+        assert_eq!(roster.lineup().standing, Standing::Up, "at {millis}");
+        formation.supervisor.stop().await;
+    }
 }

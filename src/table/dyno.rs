@@ -20,6 +20,8 @@ pub struct Dyno {
     /// spares the others theirs.
     quarantined_until: AtomicU32,
     lingering: AtomicU32,
+    uses: AtomicU32,
+    share: AtomicU32,
     given_up: AtomicBool,
     id: u64,
     name: DynoName,
@@ -38,6 +40,8 @@ impl Dyno {
             lease: LeaseWord::new(),
             quarantined_until: AtomicU32::new(0),
             lingering: AtomicU32::new(0),
+            uses: AtomicU32::new(0),
+            share: AtomicU32::new(Self::FULL_SHARE),
             given_up: AtomicBool::new(false),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name,
@@ -71,7 +75,13 @@ impl Dyno {
     /// Takes a slot, or `None` where the dyno takes no more requests.
     pub fn lease(self: &Arc<Self>) -> Option<Lease> {
         match self.lease.take() {
-            Take::Granted => Some(Lease(self.clone())),
+            Take::Granted => {
+                // Two stores that meet may count as one: what matters is that the number changes. The line is
+                // this core's already.
+                self.uses
+                    .store(self.uses.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+                Some(Lease(self.clone()))
+            }
             Take::Refused { rings } => {
                 self.ring_if(rings);
                 None
@@ -82,6 +92,24 @@ impl Dyno {
     /// Requests in flight, lingering ones included.
     pub fn in_flight(&self) -> u32 {
         self.lease.held()
+    }
+
+    /// Another number than before if a lease was taken since.
+    pub fn uses(&self) -> u32 {
+        self.uses.load(Ordering::Relaxed)
+    }
+
+    /// The share of a dyno that has had its time to get warm.
+    pub const FULL_SHARE: u32 = 1000;
+
+    /// How much of what the others get it may be sent, of [`FULL_SHARE`](Self::FULL_SHARE).
+    pub fn share(&self) -> u32 {
+        self.share.load(Ordering::Relaxed)
+    }
+
+    /// Says how much of what the others get it may be sent.
+    pub fn set_share(&self, share: u32) {
+        self.share.store(share.min(Self::FULL_SHARE), Ordering::Relaxed);
     }
 
     /// Gives no more leases. The supervisor calls it after publishing a roster without the dyno.

@@ -7,12 +7,14 @@
 pub mod lease; // one request's slot on one dyno; the word behind the drain
 pub mod atomic; // the atomics of `lease`, replaced by loom's in its test
 mod dyno; // the record of one process start
+mod doorbell; // how a request wakes an app that sleeps
 mod ring; // which dyno a client belongs to
 mod traffic; // what an app is asked, counted against its limits
 mod roster; // an app's dynos, as routable now
 mod snapshot; // domain → app
 mod publish; // swap, tell the workers, bury the old
 
+pub use doorbell::Doorbell;
 pub use dyno::{Dyno, Lease};
 pub use publish::{Acknowledged, Notice, Publisher, Subscriber};
 pub use ring::{Place, Ring};

@@ -5,13 +5,14 @@ use std::sync::atomic::AtomicU32;
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::table::{Dyno, Ring};
+use crate::table::{Doorbell, Dyno, Ring};
 
 /// One app's dynos. It lives as long as the app's name is known, across reloads, so that requests that wait
 /// see the dynos that a later configuration brings up.
 pub struct Roster {
     lineup: ArcSwap<Lineup>,
     held: AtomicU32,
+    bell: Doorbell,
 }
 
 /// The dynos that requests may be sent to, and why there are none if there are none.
@@ -32,6 +33,8 @@ pub enum Standing {
     Up,
     /// None is up, at least one is starting: requests are held.
     Starting,
+    /// All that could be up sleep: requests ring the bell and are held.
+    Asleep,
     /// Every web dyno is crashed (H10).
     Crashed,
     /// No web dyno is wanted (H14).
@@ -53,7 +56,7 @@ impl Roster {
     /// A roster with no dyno yet.
     pub fn new(standing: Standing) -> Arc<Self> {
         let lineup = ArcSwap::from_pointee(Lineup { dynos: Vec::new(), ring: None, standing });
-        Arc::new(Self { lineup, held: AtomicU32::new(0) })
+        Arc::new(Self { lineup, held: AtomicU32::new(0), bell: Doorbell::default() })
     }
 
     /// The dynos as of now. Hold it for a moment only.
@@ -64,6 +67,11 @@ impl Roster {
     /// Requests of this app for which there is no dyno, over all workers.
     pub fn held(&self) -> &AtomicU32 {
         &self.held
+    }
+
+    /// Wakes the app's dynos where they sleep.
+    pub fn bell(&self) -> &Doorbell {
+        &self.bell
     }
 
     /// Puts a new line-up in place. Only [`Publisher`](crate::table::Publisher) calls it: the workers must be told.

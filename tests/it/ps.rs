@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Mesh, Setup};
+use crate::support::{Mesh, Setup, becomes_true};
 
 async fn shop() -> Mesh {
     let procfile = "web: TESTAPP\nworker: sleep 1000\n";
@@ -40,4 +40,45 @@ async fn what_is_not_there_is_said() {
     assert_eq!(unknown.err, "dynomesh: Couldn't find the app shpo.\n");
     let no_type = mesh.command(&["ps", "clock"]).await;
     assert_eq!((no_type.code, &*no_type.err), (Some(1), "dynomesh: No clock dynos on ⬢ shop\n"));
+}
+
+/// The process of each dyno that is up, by name.
+async fn pids(mesh: &Mesh) -> Vec<(String, u64)> {
+    let dynos = mesh.ask_admin("/debug/dynos").await;
+    let dynos: Vec<Value> = serde_json::from_str(dynos.text()).unwrap();
+    let up = dynos.iter().filter(|dyno| dyno["state"] == "up");
+    up.filter_map(|dyno| Some((dyno["dyno"].as_str()?.to_owned(), dyno["pid"].as_u64()?))).collect()
+}
+
+#[tokio::test]
+async fn restart_starts_those_anew_that_are_meant() {
+    let mesh = shop().await;
+    let before = pids(&mesh).await;
+    assert_eq!(before.len(), 3);
+    for (command, restarted, said) in [
+        (&["ps:restart", "web.2"][..], &[1][..], "Restarting dyno web.2 on ⬢ shop... done\n"),
+        (&["ps:restart", "worker"], &[2], "Restarting all worker dynos on ⬢ shop... done\n"),
+        (&["ps:restart"], &[0, 1, 2], "Restarting all dynos on ⬢ shop... done\n"),
+    ] {
+        let before = pids(&mesh).await;
+        let ran = mesh.command(command).await;
+        assert_eq!((ran.code, &*ran.err), (Some(0), said));
+        becomes_true(said, async || {
+            let after = pids(&mesh).await;
+            let differs = |place: &usize| before[*place] != after[*place];
+            after.len() == 3 && restarted.iter().all(differs)
+        })
+        .await;
+        let after = pids(&mesh).await;
+        for place in (0..3).filter(|place| !restarted.contains(place)) {
+            assert_eq!(before[place], after[place], "{command:?}");
+        }
+    }
+    for (which, said) in [
+        ("web.3", "dynomesh: Couldn't find the dyno web.3 of shop.\n"),
+        ("clock", "dynomesh: No clock dynos on shop.\n"),
+    ] {
+        let ran = mesh.command(&["ps:restart", which]).await;
+        assert_eq!((ran.code, &*ran.err), (Some(1), said));
+    }
 }

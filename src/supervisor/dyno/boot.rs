@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::{self, Instant};
 
+use crate::config::HealthCheck;
 use crate::model::DynoAddr;
-use crate::supervisor::dyno::{Call, Dyno, Step, called};
+use crate::supervisor::dyno::{Call, Dyno, Ran, Step, called};
 use crate::supervisor::metrics;
 use crate::supervisor::place::{State, seconds};
 use crate::supervisor::program::{Start, Streams};
@@ -32,20 +33,22 @@ impl<S: Spawn> Dyno<S> {
         self.enter(State::Starting);
         self.tell_started(&running);
         let boot = self.place.timeouts().boot;
+        let health = self.place.orders.borrow().upkeep.health.clone();
         tokio::select! {
             biased;
             exit = running.process.exited() => self.crashed(running, exit, Duration::ZERO).await,
-            () = running.ready() => {
+            () = running.ready(health.as_ref()) => {
                 self.note_boot(&running);
                 Step::Up(running, None)
             }
             () = time::sleep_until(running.started + boot) => {
-                self.say_boot_timeout(boot);
+                self.say_boot_timeout(boot, health.as_ref());
                 let exit = running.kill().await;
                 self.crashed(running, exit, Duration::ZERO).await
             }
-            call = called(&mut self.place, self.release) => match call {
+            call = called(&mut self.place, self.ran) => match call {
                 Call::Stop => self.stop(running).await,
+                Call::Sleep => self.fall_asleep(Some(running)),
                 Call::Restart => {
                     self.place.say("Restarting");
                     self.stop_for_restart(running).await
@@ -56,8 +59,11 @@ impl<S: Spawn> Dyno<S> {
 
     /// Starts a process of the release that is ordered now.
     pub(super) fn start(&mut self) -> Result<Running<S::Process>, SpawnError> {
-        let program = self.place.orders.borrow().program.clone();
-        self.release = program.release;
+        let (program, ran) = {
+            let orders = self.place.orders.borrow();
+            (orders.program.clone(), Ran::of(&orders))
+        };
+        self.ran = ran;
         let port = match self.entry {
             Some(_) => Some(self.ports.lend().ok_or(SpawnError::NoPort)?),
             None => None,
@@ -84,11 +90,15 @@ impl<S: Spawn> Dyno<S> {
         metrics::booted(&place.app, &place.dyno.process_type, running.started.elapsed());
     }
 
-    pub(super) fn say_boot_timeout(&self, boot: Duration) {
+    pub(super) fn say_boot_timeout(&self, boot: Duration, health: Option<&HealthCheck>) {
         metrics::error(&self.place.app, "R10");
         let within = seconds(boot);
+        let failed = match health {
+            None => "bind to $PORT".to_owned(),
+            Some(health) => format!("answer GET {} with 2xx or 3xx", health.path),
+        };
         self.place.say(format_args!(
-            "Error R10 (Boot timeout) -> Web process failed to bind to $PORT within {within} seconds of launch"
+            "Error R10 (Boot timeout) -> Web process failed to {failed} within {within} seconds of launch"
         ));
         self.place.say("Stopping process with SIGKILL");
     }

@@ -42,12 +42,13 @@ impl<S: Spawn> Dyno<S> {
         if !wait.is_zero() {
             tokio::select! {
                 () = time::sleep(wait) => {}
-                call = called(&mut self.place, self.release) => match call {
+                call = called(&mut self.place, self.ran) => match call {
                     Call::Stop => {
                         self.leave();
                         self.enter(State::Stopping);
                         return Step::End;
                     }
+                    Call::Sleep => return self.fall_asleep(None),
                     Call::Restart => self.cool_off.reset(),
                 },
             }

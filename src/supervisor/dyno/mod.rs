@@ -2,11 +2,11 @@
 //!
 //! Knows nothing of configurations and of other dynos. What it is told arrives as [`Orders`]; what happens
 //! leaves as lines, events, and changes of the app's line-up.
-//!
-//! [`Orders`]: crate::supervisor::place::Orders
 
 mod boot; // starting
 mod up; // up
+mod tend; // up: what is done meanwhile, and what ends it
+mod sleep; // asleep
 mod replace; // up, with a successor that boots
 mod leave; // crashed, draining, stopping
 #[cfg(test)]
@@ -18,11 +18,12 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::supervisor::cool_off::CoolOff;
-use crate::supervisor::place::{Event, Place, State};
+use crate::supervisor::place::{Event, Orders, Place, State};
 use crate::supervisor::ports::Ports;
 use crate::supervisor::routes::{Entry, Routes};
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn};
+use crate::supervisor::turns::Turn;
 
 /// One dyno, from its first start until it is told to stop.
 pub(crate) struct Dyno<S: Spawn> {
@@ -33,8 +34,10 @@ pub(crate) struct Dyno<S: Spawn> {
     /// Its place in the app's line-up; web only.
     entry: Option<Entry>,
     state: Option<State>,
-    /// The release that was last started, successfully or not.
-    release: u64,
+    /// What was last started, successfully or not.
+    ran: Ran,
+    /// Its turn to be replaced, until it is up again.
+    turn: Option<Turn>,
     cool_off: CoolOff,
     /// Processes that are not the dyno any more, or never became it, and are ending.
     leaving: Vec<JoinHandle<()>>,
@@ -61,13 +64,42 @@ enum Step<P> {
     Up(Running<P>, Option<Running<P>>),
     /// There is no process, and none is to be started for so long.
     CoolOff(Duration),
+    /// There is no process, and none is to be started until a request comes.
+    Sleep,
     End,
 }
 
 /// What the orders ask of a dyno that runs.
 enum Call {
     Stop,
+    Sleep,
     Restart,
+}
+
+/// Which orders a start has followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ran {
+    release: u64,
+    restart: u64,
+}
+
+impl Ran {
+    fn of(orders: &Orders) -> Self {
+        Self { release: orders.program.release, restart: orders.restart }
+    }
+}
+
+impl Call {
+    /// What orders ask of a dyno that runs what others asked for.
+    fn of(orders: &Orders, ran: Ran) -> Option<Self> {
+        if orders.stop {
+            Some(Self::Stop)
+        } else if orders.asleep {
+            Some(Self::Sleep)
+        } else {
+            (Ran::of(orders) != ran).then_some(Self::Restart)
+        }
+    }
 }
 
 impl<S: Spawn> Dyno<S> {
@@ -82,7 +114,8 @@ impl<S: Spawn> Dyno<S> {
             routes,
             entry,
             state: None,
-            release: 0,
+            ran: Ran::default(),
+            turn: None,
             cool_off: CoolOff::default(),
             leaving: Vec::new(),
             _ended: ended,
@@ -91,13 +124,14 @@ impl<S: Spawn> Dyno<S> {
 
     /// Lives until told to stop.
     pub(crate) async fn live(self) {
-        self.go(Step::Boot).await;
+        let asleep = self.place.orders.borrow().asleep;
+        self.go(if asleep { Step::Sleep } else { Step::Boot }).await;
     }
 
     /// Goes on with a process that was there before, and lives until told to stop.
     pub(crate) async fn go_on(mut self, adopted: Adopted<S::Process>) {
         let Adopted { running, release, is_up } = adopted;
-        self.release = release;
+        self.ran = Ran { release, restart: self.place.orders.borrow().restart };
         if is_up {
             self.tell_started(&running);
             self.go(Step::Up(running, None)).await;
@@ -113,6 +147,7 @@ impl<S: Spawn> Dyno<S> {
                 Step::ComeUp(running) => self.come_up(running).await,
                 Step::Up(running, replaced) => self.up(running, replaced).await,
                 Step::CoolOff(wait) => self.cool_off(wait).await,
+                Step::Sleep => self.sleep().await,
                 Step::End => break,
             };
         }
@@ -127,12 +162,14 @@ impl<S: Spawn> Dyno<S> {
         if before == Some(state) {
             return;
         }
-        if let (State::Starting, Some(entry)) = (state, &self.entry) {
-            entry.starting();
+        match (state, &self.entry) {
+            (State::Starting, Some(entry)) => entry.starting(),
+            (State::Asleep, Some(entry)) => entry.asleep(),
+            _ => {}
         }
-        if let Some(before) = before.map(State::outward).filter(|before| *before != state.outward())
-        {
-            self.place.say(format_args!("State changed from {before} to {}", state.outward()));
+        let before = before.map(State::in_lines).filter(|before| *before != state.in_lines());
+        if let Some(before) = before {
+            self.place.say(format_args!("State changed from {before} to {}", state.in_lines()));
         }
         self.place.tell(Event::Entered(state));
     }
@@ -143,18 +180,12 @@ impl<S: Spawn> Dyno<S> {
     }
 }
 
-/// Returns once the orders ask for something else than to run this release. Whoever gives the orders is gone:
+/// Returns once the orders ask for something else than to run what runs. Whoever gives the orders is gone:
 /// stop. Dropped before, it has heard nothing that it would not hear again.
-async fn called(place: &mut Place, release: u64) -> Call {
+async fn called(place: &mut Place, ran: Ran) -> Call {
     loop {
-        {
-            let orders = place.orders.borrow_and_update();
-            if orders.stop {
-                return Call::Stop;
-            }
-            if orders.program.release != release {
-                return Call::Restart;
-            }
+        if let Some(call) = Call::of(&place.orders.borrow_and_update(), ran) {
+            return call;
         }
         if place.orders.changed().await.is_err() {
             return Call::Stop;

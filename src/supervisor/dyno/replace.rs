@@ -2,7 +2,7 @@
 
 use tokio::time;
 
-use crate::supervisor::dyno::{Call, Dyno, Step, called};
+use crate::supervisor::dyno::{Call, Dyno, Ran, Step, called};
 use crate::supervisor::place::State;
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn};
@@ -19,13 +19,13 @@ impl<S: Spawn> Dyno<S> {
     /// Boots a successor beside a web process that is up, and switches once the successor is up too. A successor
     /// that does not come up changes nothing.
     pub(super) async fn replace(&mut self, old: Running<S::Process>) -> Replaced<S::Process> {
-        self.place.say("Restarting");
         let boot = self.place.timeouts().boot;
+        let health = self.place.orders.borrow().upkeep.health.clone();
         let new = match self.start() {
             Ok(new) => new,
             Err(error) => {
                 self.place.say(format_args!("Failed to start: {error}"));
-                self.place.say(restart_failed(self.release));
+                self.place.say(restart_failed(self.ran));
                 return Replaced::Kept(old);
             }
         };
@@ -44,23 +44,23 @@ impl<S: Spawn> Dyno<S> {
                 self.discard(new);
                 Replaced::Kept(old)
             }
-            () = new.ready() => {
+            () = new.ready(health.as_ref()) => {
                 self.note_boot(&new);
                 self.tell_started(&new);
                 self.cool_off.reset();
                 Replaced::Then(Step::Up(new, Some(old)))
             }
             () = time::sleep_until(new.started + boot) => {
-                self.say_boot_timeout(boot);
+                self.say_boot_timeout(boot, health.as_ref());
                 self.discard(new);
                 Replaced::Kept(old)
             }
-            call = called(&mut self.place, self.release) => {
+            call = called(&mut self.place, self.ran) => {
                 self.retire(new);
                 match call {
                     Call::Stop => Replaced::Then(self.stop(old).await),
                     // The caller looks at its orders again.
-                    Call::Restart => Replaced::Kept(old),
+                    Call::Restart | Call::Sleep => Replaced::Kept(old),
                 }
             }
         }
@@ -77,21 +77,21 @@ impl<S: Spawn> Dyno<S> {
 
     /// A successor that did not come up ends beside the life that goes on.
     fn discard(&mut self, running: Running<S::Process>) {
-        let (place, release) = (self.place.clone(), self.release);
+        let (place, ran) = (self.place.clone(), self.ran);
         self.own(async move {
             let exit = running.kill().await;
             running.note(exit);
             running.bury(&place, exit).await;
-            place.say(restart_failed(release));
+            place.say(restart_failed(ran));
         });
     }
 
-    fn own(&mut self, end: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn own(&mut self, end: impl Future<Output = ()> + Send + 'static) {
         self.leaving.retain(|leaving| !leaving.is_finished());
         self.leaving.push(self.place.shutdown.spawn(end));
     }
 }
 
-fn restart_failed(release: u64) -> String {
-    format!("Restart failed: v{release} did not come up, the earlier process goes on")
+fn restart_failed(ran: Ran) -> String {
+    format!("Restart failed: v{} did not come up, the earlier process goes on", ran.release)
 }

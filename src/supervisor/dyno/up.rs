@@ -3,7 +3,8 @@
 use tokio::time::Instant;
 
 use crate::supervisor::dyno::replace::Replaced;
-use crate::supervisor::dyno::{Call, Dyno, Step, called};
+use crate::supervisor::dyno::tend::{Next, Tending};
+use crate::supervisor::dyno::{Dyno, Step};
 use crate::supervisor::place::State;
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn};
@@ -15,6 +16,7 @@ impl<S: Spawn> Dyno<S> {
         mut running: Running<S::Process>,
         replaced: Option<Running<S::Process>>,
     ) -> Step<S::Process> {
+        let mut tending = Tending::begin(&self.place, running.record.as_deref());
         if let (Some(entry), Some(record)) = (&self.entry, &running.record) {
             entry.up(record);
         }
@@ -23,25 +25,30 @@ impl<S: Spawn> Dyno<S> {
         }
         running.process.came_up();
         self.enter(State::Up);
+        self.turn = None;
         let since = Instant::now();
         loop {
-            tokio::select! {
-                biased;
-                exit = running.process.exited() => {
-                    return self.crashed(running, exit, since.elapsed()).await;
+            let why = match self.tend(&running, &mut tending).await {
+                Next::Exited(exit) => return self.crashed(running, exit, since.elapsed()).await,
+                Next::Stop => return self.stop(running).await,
+                Next::Sleep => return self.fall_asleep(Some(running)),
+                Next::Replace(why, turn) => {
+                    self.turn = Some(turn);
+                    why
                 }
-                call = called(&mut self.place, self.release) => match call {
-                    Call::Stop => return self.stop(running).await,
-                    Call::Restart if self.entry.is_some() => match self.replace(running).await {
-                        Replaced::Kept(old) => running = old,
-                        Replaced::Then(step) => return step,
-                    },
-                    Call::Restart => {
-                        self.place.say("Restarting");
-                        self.enter(State::Starting);
-                        return self.stop_for_restart(running).await;
-                    }
-                },
+            };
+            self.place.say(why);
+            if self.entry.is_none() {
+                self.enter(State::Starting);
+                return self.stop_for_restart(running).await;
+            }
+            match self.replace(running).await {
+                Replaced::Then(step) => return step,
+                Replaced::Kept(old) => {
+                    running = old;
+                    self.turn = None;
+                    tending.begin_anew(&self.place);
+                }
             }
         }
     }

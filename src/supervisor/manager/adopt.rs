@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::{Config, ManagedApp, SupervisorTimeouts, limits};
-use crate::model::{AppName, DynoAddr, DynoName, Sizes};
+use crate::model::{AppName, AppPolicy, DynoAddr, DynoName, Sizes};
 use crate::supervisor::dyno::{Adopted, Dyno};
 use crate::supervisor::manager::{Formed, Living, Manager, Means, managed};
 use crate::supervisor::place::{Event, Orders, Place, State, WatchOrders};
@@ -17,6 +17,7 @@ use crate::supervisor::program::Program;
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Spawn, digest_of, unix_millis};
 use crate::supervisor::survivors::Survivor;
+use crate::supervisor::turns::Turns;
 use crate::table::Dyno as Record;
 use crate::telemetry::Stamp;
 
@@ -30,7 +31,7 @@ impl<S: Spawn> Manager<S> {
         }
         for (name, survivors) in by_app {
             match managed(config, &name) {
-                Some((app, drain)) => self.adopt_app(&name, app, drain, survivors),
+                Some((app, policy)) => self.adopt_app(&name, app, policy, survivors),
                 None => survivors.into_iter().for_each(|survivor| self.dismiss(survivor, None)),
             }
         }
@@ -40,11 +41,11 @@ impl<S: Spawn> Manager<S> {
         &mut self,
         name: &AppName,
         app: &ManagedApp,
-        drain: Duration,
+        policy: &AppPolicy,
         mut survivors: Vec<Survivor<S::Process>>,
     ) {
         let mut formed = Formed::new(app.clone());
-        formed.follow(app, drain);
+        formed.follow(app, policy);
         formed.release = release(&formed, &survivors);
         // Two may have one name: a process and its successor. The better one is the dyno from here on.
         survivors.sort_by_key(|survivor| {
@@ -57,7 +58,8 @@ impl<S: Spawn> Manager<S> {
             match orders {
                 Some(orders) if wanted && !formed.dynos.contains_key(&survivor.dyno) => {
                     let dyno = survivor.dyno.clone();
-                    let living = self.go_on(survivor, orders);
+                    let turns = formed.turns(&dyno.process_type);
+                    let living = self.go_on(survivor, orders, turns);
                     formed.dynos.insert(dyno, living);
                 }
                 _ => self.dismiss(survivor, Some(app)),
@@ -67,12 +69,17 @@ impl<S: Spawn> Manager<S> {
     }
 
     /// A dyno that is wanted.
-    fn go_on(&mut self, survivor: Survivor<S::Process>, mut orders: Orders) -> Living {
+    fn go_on(
+        &mut self,
+        survivor: Survivor<S::Process>,
+        mut orders: Orders,
+        turns: Arc<Turns>,
+    ) -> Living {
         let release = survivor.order.identity.release;
         // What it is told is what it does. If that is an earlier release, it is told otherwise right afterwards.
         orders.program = Arc::new(Program { release, ..(*orders.program).clone() });
         let boot = orders.timeouts.boot;
-        let (place, living) = self.begin(&survivor.app, &survivor.dyno, orders);
+        let (place, living) = self.begin(&survivor.app, &survivor.dyno, orders, turns);
         let state = if survivor.is_up { "up" } else { "starting" };
         place.say(format_args!("Adopted, {state}, started at {}", started(&survivor)));
         self.means.board.was_there(place.id, survivor.order.identity.started);
@@ -116,10 +123,18 @@ impl<S: Spawn> Manager<S> {
             config_vars: Arc::default(),
         };
         let timeouts = app.map_or(SupervisorTimeouts::DEFAULT, |app| app.timeouts);
-        let drain = Duration::ZERO;
-        let watch = WatchOrders::default();
-        let orders = Orders { program: Arc::new(program), timeouts, drain, watch, stop: true };
-        let (place, living) = self.begin(name, dyno, orders);
+        let orders = Orders {
+            program: Arc::new(program),
+            timeouts,
+            drain: Duration::ZERO,
+            watch: WatchOrders::default(),
+            upkeep: Arc::default(),
+            slow_start: None,
+            restart: 0,
+            asleep: false,
+            stop: true,
+        };
+        let (place, living) = self.begin(name, dyno, orders, Arc::default());
         self.leaving.insert(living.id, living.orders);
         place.say(format_args!("Adopted to be stopped, started at {}", started(&survivor)));
         let running = self.running(survivor, timeouts.boot);

@@ -5,8 +5,9 @@ use super::*;
 use crate::config::AppSource;
 use crate::init::{Identity, Order};
 use crate::model::{Exit, ProcessType};
+use crate::supervisor::program::Streams;
 use crate::supervisor::scripted::{Script, Scripted, Scripts};
-use crate::supervisor::tests::{Formation, app_name, managed, passes};
+use crate::supervisor::tests::{Formation, app_name, basic, managed, passes};
 use crate::table::Standing;
 
 /// A dyno that was left behind.
@@ -43,6 +44,7 @@ fn survivor(left: Left, scripts: &Scripts) -> Survivor<Scripted> {
         release,
         command: command.into(),
         dir: PathBuf::from("/"),
+        size: basic(),
         config_vars: Arc::default(),
     };
     let identity = Identity {
@@ -65,7 +67,7 @@ fn survivor(left: Left, scripts: &Scripts) -> Survivor<Scripted> {
         terminal: None,
         stdin: false,
     };
-    let process = scripts.process(script, None);
+    let process = scripts.process(script, None, Streams::Log);
     Survivor { process, app: app_name("shop"), dyno, order, is_up, is_stopping }
 }
 
