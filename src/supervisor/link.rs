@@ -317,6 +317,7 @@ mod tests {
                 dyno: DynoName { process_type: ProcessType::web(), number: 1 },
                 streams,
                 dir: dir.path().join("dyno"),
+                uid: None,
                 log: log.clone(),
                 shutdown: shutdown.clone(),
             };

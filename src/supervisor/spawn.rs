@@ -446,7 +446,8 @@ mod tests {
     async fn an_order_is_for_its_owner_alone_and_locked_while_anybody_has_it_open() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let order = launcher(dir.path()).order(&start("x", "/".into(), None), "an-id".into());
+        let start = start("x", "/".into(), None);
+        let order = launcher(dir.path()).order(&start, "an-id".into(), None);
         let dyno_dir = dir.path().join("dynos/an-id");
         let file = write_order(&dyno_dir, &order).unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;

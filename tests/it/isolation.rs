@@ -447,6 +447,27 @@ async fn the_doctor_tells_what_this_host_can() {
     assert!(printed.contains("docker run --privileged"), "{printed}");
 }
 
+#[tokio::test]
+async fn isolated_dynos_outlive_a_killed_daemon_and_keep_their_users() {
+    if cannot_isolate() {
+        return;
+    }
+    let text = "echo user $(id -u); exec sleep 1000";
+    let mut mesh = script(Setup::new().isolated(&[]), "shop", text, WORKER).start().await;
+    let first = mesh.says("app[worker.1]", "user 2").await.message;
+    mesh.signal(Signal::KILL);
+    mesh.ended().await;
+    let mut mesh = mesh.start_again().await;
+    mesh.says("heroku[worker.1]", "Adopted, up").await;
+    mesh.reload(|mut setup| {
+        setup.clear_apps();
+        script(setup, "shop", text, "formation = { worker = 2 }")
+    })
+    .await;
+    let second = mesh.says("app[worker.2]", "user 2").await.message;
+    assert_ne!(second, first);
+}
+
 /// Nothing of an isolated dyno is left: no process, no mount, no directory.
 #[tokio::test]
 async fn a_stop_leaves_nothing_of_isolated_dynos() {
