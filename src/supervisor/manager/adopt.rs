@@ -49,8 +49,8 @@ impl<S: Spawn> Manager<S> {
         formed.release = release(&formed, &survivors);
         // Two may have one name: a process and its successor. The better one is the dyno from here on.
         survivors.sort_by_key(|survivor| {
-            let Survivor { is_stopping, is_up, order, .. } = survivor;
-            (*is_stopping, !is_up, Reverse(order.identity.started))
+            let Survivor { is_stopping, up_since, order, .. } = survivor;
+            (*is_stopping, up_since.is_none(), Reverse(order.identity.started))
         });
         for survivor in survivors {
             let wanted = wanted(app, &survivor.dyno) && !survivor.is_stopping;
@@ -80,10 +80,13 @@ impl<S: Spawn> Manager<S> {
         orders.program = Arc::new(Program { release, ..(*orders.program).clone() });
         let boot = orders.timeouts.boot;
         let (place, living) = self.begin(&survivor.app, &survivor.dyno, orders, turns);
-        let state = if survivor.is_up { "up" } else { "starting" };
-        place.say(format_args!("Adopted, {state}, started at {}", started(&survivor)));
-        self.means.board.was_there(place.id, survivor.order.identity.started);
-        let is_up = survivor.is_up;
+        let (state, since) = match survivor.up_since {
+            Some(since) => ("up", since),
+            None => ("starting", survivor.order.identity.started),
+        };
+        place.say(format_args!("Adopted, {state} since {}", time_of(since)));
+        self.means.board.was_there(place.id, since);
+        let is_up = survivor.up_since.is_some();
         let running = self.running(survivor, boot);
         let Means { spawn, ports, routes, .. } = &self.means;
         let dyno = Dyno::new(place, spawn.clone(), ports.clone(), routes.clone());
@@ -136,7 +139,8 @@ impl<S: Spawn> Manager<S> {
         };
         let (place, living) = self.begin(name, dyno, orders, Arc::default());
         self.leaving.insert(living.id, living.orders);
-        place.say(format_args!("Adopted to be stopped, started at {}", started(&survivor)));
+        let started = time_of(order.identity.started);
+        place.say(format_args!("Adopted to be stopped, started at {started}"));
         let running = self.running(survivor, timeouts.boot);
         self.means.shutdown.spawn(async move {
             let ended = Ended(place.clone());
@@ -173,10 +177,10 @@ fn wanted(app: &ManagedApp, dyno: &DynoName) -> bool {
     (1..=count).contains(&dyno.number)
 }
 
-fn started<P>(survivor: &Survivor<P>) -> String {
+/// Milliseconds since 1970, as lines have time.
+fn time_of(millis: u64) -> String {
     let mut stamp = Vec::new();
-    let since = Duration::from_millis(survivor.order.identity.started);
-    Stamp::default().write(&mut stamp, since);
+    Stamp::default().write(&mut stamp, Duration::from_millis(millis));
     String::from_utf8_lossy(&stamp).into_owned()
 }
 
