@@ -301,6 +301,24 @@ pub const OUTPUT_WINDOW: Duration = Duration::from_millis(100);
 /// How often the last count of dropped lines is tried to be said, an [`OUTPUT_WINDOW`] apart.
 pub const OUTPUT_LAST_TRIES: u32 = 10;
 
+// ---- isolation -----------------------------------------------------------------------------------------
+
+/// The users that may be lent to dynos: above those of people and services, and of what takes ids for 16 bits
+/// wide; the last two of 32 bits stand for "none".
+pub const UIDS: RangeInclusive<u32> = 65_536..=u32::MAX - 2;
+/// How much fits into a dyno's /tmp. It is memory, and the smallest size of a dyno has 512 MB, so a dyno that
+/// fills it is stopped by its size first.
+pub const TMP_BYTES: u64 = 512 << 20;
+/// How much fits into a dyno's /dev/shm, as in containers elsewhere.
+pub const SHM_BYTES: u64 = 64 << 20;
+/// How much fits into a dyno's /app beside the app itself, where it must be kept in memory.
+pub const UPPER_BYTES: u64 = 512 << 20;
+/// How many open files a process of an isolated dyno may raise its limit to; it starts with the daemon's own
+/// soft limit, since programs that call select(2) break beyond 1024.
+pub const DYNO_OPEN_FILES: u64 = 65_536;
+/// How long a throwaway sandbox may take to be tried, before the host is taken not to have any.
+pub const TRIAL: Duration = Duration::from_secs(10);
+
 // ---- one-off dynos -------------------------------------------------------------------------------------
 
 /// The numbers of one-off dynos: four digits, as on Heroku, and none that a formation could have.

@@ -31,6 +31,7 @@ use crate::init::message::{Hello, OUTPUT_MAX, Report, Request, VERSION};
 use crate::init::order::{ControlGroup, Order, Terminal};
 use crate::init::outside::{leave, ourselves};
 use crate::init::ring::Ring;
+use crate::init::sandbox;
 use crate::init::socket;
 use crate::model::Exit;
 
@@ -125,6 +126,9 @@ impl Init {
             groups.enter()?;
             leave(UnshareFlags::NEWCGROUP).during("leave the host's control groups")?;
             groups.go_home();
+        }
+        if let Some(sandbox) = &order.sandbox {
+            sandbox::enter(sandbox)?;
         }
         chdir("/").during("go to /")?;
         let leader = Leader::start(&order, &bytes, &groups, printed, reach)?;

@@ -19,6 +19,7 @@ use crate::model::{AppName, DynoName, Exit};
 use crate::shutdown::Shutdown;
 use crate::supervisor::output::{self, Kept, Output};
 use crate::supervisor::program::{Ends, ProcessId, Streams};
+use crate::supervisor::uids::LentUid;
 use crate::telemetry::AppLog;
 
 /// The exit that counts for a dyno that could not be made: what shells say of what cannot be run.
@@ -33,6 +34,8 @@ pub(crate) struct About {
     pub(crate) streams: Streams,
     /// The dyno's directory: removed when nobody of it is left.
     pub(crate) dir: PathBuf,
+    /// The user that it runs as, where it has one of its own: lent until the directory is removed.
+    pub(crate) uid: Option<LentUid>,
     pub(crate) log: AppLog,
     pub(crate) shutdown: Shutdown,
 }
@@ -177,6 +180,8 @@ impl Listener {
         if let Ok(Err((dir, error))) = removed {
             tracing::warn!("remove {}: {error}", dir.display());
         }
+        // Only now may somebody else be this user: files of it were there.
+        drop(self.about.uid.take());
     }
 
     fn hear(&mut self, report: Report, descriptors: Vec<OwnedFd>) {
@@ -312,6 +317,7 @@ mod tests {
                 dyno: DynoName { process_type: ProcessType::web(), number: 1 },
                 streams,
                 dir: dir.path().join("dyno"),
+                uid: None,
                 log: log.clone(),
                 shutdown: shutdown.clone(),
             };

@@ -20,6 +20,8 @@ mod health; // whether it is well
 mod turns; // how many are replaced at a time
 mod sleep; // when an app falls asleep, and when it wakes
 mod ports; // lent to web dynos
+mod uids; // lent to isolated dynos
+mod isolation; // whether dynos are kept apart, and what each start is given for it
 mod output; // what dynos print
 mod routes; // what the table says
 mod status; // what people are told
@@ -44,6 +46,7 @@ use crate::shutdown::Shutdown;
 use crate::table::Publisher;
 use crate::telemetry::AppLog;
 
+use isolation::Isolation;
 use manager::{Command, Manager, Means};
 use meter::Meter;
 use ports::Ports;
@@ -68,6 +71,7 @@ pub struct Supervisor {
     commands: mpsc::UnboundedSender<Command>,
     ended: CancellationToken,
     shutdown: Shutdown,
+    isolation: Isolation,
     /// Given back last of all.
     _claim: Option<Claim>,
 }
@@ -75,6 +79,7 @@ pub struct Supervisor {
 /// A dyno manager that has started nothing, and touched no dyno that was there before.
 pub struct Prepared {
     launcher: Launcher,
+    isolation: Isolation,
     claim: Claim,
     routes: Arc<Routes>,
     config: Arc<Config>,
@@ -85,10 +90,11 @@ pub struct Prepared {
 impl Prepared {
     /// Takes over the dynos that an earlier daemon has left, then starts what is missing.
     pub async fn begin(self) -> Supervisor {
-        let Self { launcher, claim, routes, config, log, shutdown } = self;
+        let Self { launcher, isolation, claim, routes, config, log, shutdown } = self;
         let survivors = launcher.survivors(&claim).await;
         let mut supervisor =
             Supervisor::start_with(launcher, survivors, routes, &config, log, shutdown);
+        supervisor.isolation = isolation;
         supervisor._claim = Some(claim);
         supervisor
     }
@@ -107,14 +113,21 @@ impl Supervisor {
     ) -> Result<(Prepared, Arc<Publisher>), SurvivorsError> {
         // Where the system does not say, `DYNOMESH` and the shell's search path are as good a guess as any.
         let binary = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("dynomesh"));
-        let launcher = Launcher::new(&config.state_dir, binary, log.clone(), shutdown.clone());
+        let isolation = Isolation::decide(config);
+        let launcher = Launcher::new(
+            &config.state_dir,
+            binary,
+            isolation.clone(),
+            log.clone(),
+            shutdown.clone(),
+        );
         let claim = launcher.claim().await?;
         if let Err(error) = reap::reap(&shutdown) {
             tracing::warn!("processes that dynos leave behind are not reaped: {error}");
         }
         let (routes, publisher) = Routes::new(config);
         let config = config.clone();
-        Ok((Prepared { launcher, claim, routes, config, log, shutdown }, publisher))
+        Ok((Prepared { launcher, isolation, claim, routes, config, log, shutdown }, publisher))
     }
 
     fn start_with<S: Spawn>(
@@ -143,7 +156,9 @@ impl Supervisor {
             Manager::run(means, survivors, orders).await;
             drop(end);
         });
-        let supervisor = Self { routes, board, meter, commands, ended, shutdown, _claim: None };
+        let isolation = Isolation::none();
+        let supervisor =
+            Self { routes, board, meter, commands, ended, shutdown, isolation, _claim: None };
         supervisor.command(Command::Apply(config.clone()));
         supervisor
     }
@@ -151,6 +166,7 @@ impl Supervisor {
     /// Puts a new configuration in force: the table is published before this returns, dynos follow.
     pub fn apply(&self, config: &Arc<Config>) {
         self.routes.apply(config, &self.shutdown);
+        self.isolation.apply(config);
         self.command(Command::Apply(config.clone()));
     }
 

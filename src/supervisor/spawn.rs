@@ -30,6 +30,7 @@ use crate::model::Exit;
 use crate::private_file;
 use crate::shutdown::Shutdown;
 use crate::supervisor::health::{self, Unwell};
+use crate::supervisor::isolation::{Isolated, Isolation, NoUid};
 use crate::supervisor::link::{self, About, Link};
 use crate::supervisor::probe;
 use crate::supervisor::program::{Ends, ProcessId, Program, Start, Streams};
@@ -84,6 +85,8 @@ pub(crate) enum SpawnError {
     Write { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Order(#[from] OrderError),
+    #[error(transparent)]
+    User(#[from] NoUid),
     #[error("start an init: {0}")]
     Init(io::Error),
 }
@@ -99,6 +102,7 @@ pub(in crate::supervisor) struct LauncherParts {
     pub(in crate::supervisor) dynos_dir: PathBuf,
     /// `DYNOMESH` in the dynos' environment.
     binary: PathBuf,
+    pub(in crate::supervisor) isolation: Isolation,
     pub(in crate::supervisor) log: AppLog,
     pub(in crate::supervisor) shutdown: Shutdown,
     /// One listener per init.
@@ -110,10 +114,18 @@ const INHERITED: [&str; 8] = ["PATH", "HOME", "LANG", "TZ", "TERM", "USER", "SHE
 
 impl Launcher {
     /// Starts commands through `dynomesh init`, each with a directory of its own below `state_dir`.
-    pub(crate) fn new(state_dir: &Path, binary: PathBuf, log: AppLog, shutdown: Shutdown) -> Self {
+    pub(crate) fn new(
+        state_dir: &Path,
+        binary: PathBuf,
+        isolation: Isolation,
+        log: AppLog,
+        shutdown: Shutdown,
+    ) -> Self {
         let dynos_dir = init::dynos_dir(state_dir);
         let links = TaskTracker::new();
-        Self { inner: Arc::new(LauncherParts { dynos_dir, binary, log, shutdown, links }) }
+        Self {
+            inner: Arc::new(LauncherParts { dynos_dir, binary, isolation, log, shutdown, links }),
+        }
     }
 
     pub(in crate::supervisor) fn parts(&self) -> &LauncherParts {
@@ -133,10 +145,12 @@ impl Launcher {
         Ok(OsProcess { link, port })
     }
 
-    fn order(&self, start: &Start, id: String) -> Order {
+    fn order(&self, start: &Start, id: String, isolated: Option<&Isolated>) -> Order {
         let Start { app, dyno, program, port, streams } = start;
-        let environment =
-            environment(start, &id, &self.inner.binary, |name| std::env::var_os(name));
+        let LauncherParts { binary, isolation, .. } = &*self.inner;
+        let environment = environment(start, &id, binary, |name| {
+            isolation.inherited(name, std::env::var_os(name))
+        });
         let identity = Identity {
             id,
             app: app.to_string(),
@@ -153,10 +167,12 @@ impl Launcher {
         Order {
             identity,
             command: program.command.clone(),
-            dir: program.dir.clone(),
+            dir: isolated.map_or_else(|| program.dir.clone(), |_| "/app".into()),
             environment,
             descriptors: init::descriptors_before_raise(),
-            namespaces: false,
+            namespaces: isolated.is_some(),
+            sandbox: isolated.map(|isolated| isolated.sandbox.clone()),
+            confinement: isolated.map(|isolated| isolated.confinement.clone()),
             cgroups: Vec::new(),
             terminal,
             stdin: *streams == Streams::Pipes,
@@ -168,18 +184,21 @@ impl Spawn for Launcher {
     type Process = OsProcess;
 
     fn spawn(&self, start: &Start) -> Result<OsProcess, SpawnError> {
-        let LauncherParts { dynos_dir, log, shutdown, .. } = &*self.inner;
+        let LauncherParts { dynos_dir, isolation, log, shutdown, .. } = &*self.inner;
         if !start.program.dir.is_dir() {
             return Err(SpawnError::NoDirectory(start.program.dir.clone()));
         }
         let id = dyno_id(u128::from(random()) << 64 | u128::from(random()));
         let dir = dynos_dir.join(&id);
-        let order = self.order(start, id);
+        let processes = start.program.size.limits.processes.into();
+        let isolated = isolation.lend(&dir, &start.program.dir, &id, processes)?;
+        let order = self.order(start, id, isolated.as_ref());
         let about = About {
             app: start.app.clone(),
             dyno: start.dyno.clone(),
             streams: start.streams,
             dir: dir.clone(),
+            uid: isolated.map(|isolated| isolated.uid),
             log: log.clone(),
             shutdown: shutdown.clone(),
         };
@@ -374,7 +393,8 @@ mod tests {
     fn launcher(state_dir: &Path) -> Launcher {
         let log = crate::telemetry::Target::file(&state_dir.join("log")).unwrap();
         let log = AppLog::new(crate::telemetry::Lines::start(log).unwrap());
-        Launcher::new(state_dir, "/opt/dynomesh".into(), log, Shutdown::default())
+        let isolation = Isolation::none();
+        Launcher::new(state_dir, "/opt/dynomesh".into(), isolation, log, Shutdown::default())
     }
 
     #[test]
@@ -426,7 +446,8 @@ mod tests {
     async fn an_order_is_for_its_owner_alone_and_locked_while_anybody_has_it_open() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let order = launcher(dir.path()).order(&start("x", "/".into(), None), "an-id".into());
+        let start = start("x", "/".into(), None);
+        let order = launcher(dir.path()).order(&start, "an-id".into(), None);
         let dyno_dir = dir.path().join("dynos/an-id");
         let file = write_order(&dyno_dir, &order).unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;

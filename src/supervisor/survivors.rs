@@ -117,6 +117,7 @@ impl Launcher {
             dyno: dyno.clone(),
             streams: Streams::Log,
             dir: dir.to_owned(),
+            uid: order.sandbox.as_ref().and_then(|it| self.parts().isolation.adopt(it)),
             log: self.parts().log.clone(),
             shutdown: self.parts().shutdown.clone(),
         };
@@ -201,12 +202,13 @@ fn parse(dyno: &str) -> Option<DynoName> {
 mod tests {
     use super::*;
     use crate::shutdown::Shutdown;
+    use crate::supervisor::isolation::Isolation;
     use crate::telemetry::{AppLog, Lines, Target};
 
     fn launcher(state_dir: &Path) -> Launcher {
         let log = Target::file(&state_dir.join("log")).unwrap();
         let log = AppLog::new(Lines::start(log).unwrap());
-        Launcher::new(state_dir, "dynomesh".into(), log, Shutdown::default())
+        Launcher::new(state_dir, "dynomesh".into(), Isolation::none(), log, Shutdown::default())
     }
 
     #[tokio::test]

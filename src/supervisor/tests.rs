@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time;
 
 use crate::config::{
-    AccessLog, AdminConfig, AppConfig, AppSource, Config, HealthCheck, ManagedApp, Notes,
-    RouterConfig, SupervisorTimeouts,
+    AccessLog, AdminConfig, AppConfig, AppSource, Config, DynosConfig, HealthCheck,
+    IsolationWanted, ManagedApp, Notes, RouterConfig, SupervisorTimeouts,
 };
 use crate::model::{
     Affinity, AppName, AppPolicy, AppTimeouts, Balance, DynoAddr, Exit, Expect, ListenerPolicy,
@@ -139,6 +139,11 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
         },
         admin: AdminConfig { http: None, socket: "/dynomesh.sock".into() },
         state_dir: "/".into(),
+        dynos: DynosConfig {
+            isolation: IsolationWanted::None,
+            uids: 70_000..=70_000,
+            expose: vec![],
+        },
         certs: vec![],
         acme: None,
         sizes: Sizes::heroku(),

@@ -63,6 +63,8 @@ fn survivor(left: Left, scripts: &Scripts) -> Survivor<Scripted> {
         environment: BTreeMap::new(),
         descriptors: None,
         namespaces: false,
+        sandbox: None,
+        confinement: None,
         cgroups: vec![],
         terminal: None,
         stdin: false,
