@@ -314,6 +314,10 @@ pub const MISSED_RUNS_COUNTED: usize = 1000;
 
 /// How often what dynos used is booked. A daemon that is killed forgets what its own dynos used since.
 pub const BOOK_EVERY: Duration = Duration::from_secs(10);
+/// Hours in a month that all eco dynos have together (Heroku: Eco Dyno Hours).
+pub const ECO_HOURS: u64 = 1000;
+/// The share of them after which the log says so, in hundredths.
+pub const ECO_HOURS_LOW: u64 = 80;
 /// Tasks that may wait for the database: each is a moment's work, so that so many mean a disk that is stuck.
 pub const STORE_TASKS_MAX: usize = 256;
 

@@ -94,7 +94,7 @@ fn refused(error: RunError) -> Problem {
     let status = match error {
         RunError::NotManaged(_) | RunError::NoCommand => StatusCode::UNPROCESSABLE_ENTITY,
         RunError::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
-        RunError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        RunError::OutOfHours | RunError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
     };
     Problem { status, id: "cannot_run", message: error.to_string() }
 }

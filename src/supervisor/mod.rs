@@ -132,6 +132,11 @@ impl Supervisor {
         session.await.ok()
     }
 
+    /// Says whether the eco dynos' hours of this month are used up: those dynos sleep until there are some again.
+    pub fn set_eco_used_up(&self, used_up: bool) {
+        self.command(Command::EcoHours { used_up });
+    }
+
     /// Restarts dynos of an app's formation, as a new release would. `false`: there are none.
     pub async fn restart(&self, app: &AppName, which: Which) -> bool {
         let (restarted, answer) = oneshot::channel();

@@ -53,6 +53,9 @@ pub enum RunError {
     /// The bound of one app.
     #[error("the app {0} has {max} one-off dynos already", max = limits::ONE_OFFS_MAX)]
     TooMany(AppName),
+    /// Eco dynos have no hours left.
+    #[error("the eco dynos' hours of this month are used up")]
+    OutOfHours,
     /// The daemon ends.
     #[error("dynomesh is stopping")]
     Stopping,
@@ -111,9 +114,9 @@ impl OneOffs {
             .find(|living| living.app == *app && living.dyno.to_string() == dyno)
     }
 
-    /// Tells those of one app, or all, to stop.
-    pub(crate) fn stop(&self, app: Option<&AppName>) {
-        for living in self.living.values().filter(|it| app.is_none_or(|app| it.app == *app)) {
+    /// Tells some of them to stop.
+    pub(crate) fn stop_where(&self, which: impl Fn(&LivingOneOff) -> bool) {
+        for living in self.living.values().filter(|living| which(living)) {
             living.orders.send_modify(|orders| orders.stop = true);
         }
     }
