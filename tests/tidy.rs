@@ -21,7 +21,7 @@ const FLOORS: &[(u8, &str, &[&str])] = &[
     (2, "init",       &["model", "shutdown", "config", "table", "telemetry", "wire"]),
     (2, "hello",      &["model", "shutdown", "config", "table", "telemetry", "wire"]),
     (3, "router",     &["model", "shutdown", "config", "table", "telemetry", "wire", "certs"]),
-    (3, "supervisor", &["model", "shutdown", "config", "table", "telemetry", "wire", "init"]),
+    (3, "supervisor", &["model", "private_file", "shutdown", "config", "table", "telemetry", "wire", "init"]),
     (4, "scheduler",  &["model", "config", "telemetry", "store", "supervisor"]),
     (4, "control",    &["model", "private_file", "shutdown", "config", "table", "telemetry", "certs", "store", "router", "supervisor"]),
     (5, "daemon",     &["model", "private_file", "shutdown", "config", "table", "telemetry", "certs", "store", "init", "router", "supervisor", "scheduler", "control"]),

@@ -1,19 +1,16 @@
 //! What runs inside a dyno: `dynomesh init`, and the example app `dynomesh hello`.
 
 use std::ffi::OsString;
-use std::io;
 use std::process::ExitCode;
 
 use anyhow::Context;
 
 use crate::hello;
-use crate::init::{self, Init};
+use crate::init::{self, Step};
 
-/// Becomes the dyno's command. Returns only where that cannot be run, with the exit code of a shell.
+/// Takes a step of a dyno's init.
 pub(in crate::cli) fn init(args: impl Iterator<Item = OsString>) -> anyhow::Result<ExitCode> {
-    let error = init::exec(&Init::parse(args)?);
-    eprintln!("dynomesh init: {error}");
-    Ok(ExitCode::from(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 }))
+    Ok(init::run(Step::parse(args)?)?)
 }
 
 /// Serves the example app on `$PORT` until SIGTERM.

@@ -268,16 +268,26 @@ pub const PURGE_WAIT: Duration = Duration::from_millis(100);
 /// How long a process may take to be gone after SIGKILL, before it is left to the kernel: one that is stuck
 /// in a system call must not hold up the end of everything else.
 pub const KILL_WAIT: Duration = Duration::from_secs(5);
-/// How soon a stop looks again whether the rest of a process group is gone once its leader is, doubling to
-/// [`GROUP_LOOK_MAX`]: a look reads a line of /proc per process of the machine.
-pub const GROUP_LOOK_FIRST: Duration = Duration::from_millis(5);
-/// See [`GROUP_LOOK_FIRST`].
-pub const GROUP_LOOK_MAX: Duration = Duration::from_millis(160);
+/// How long a daemon that starts waits for one that was just killed to let go of its dynos.
+pub const CLAIM_WAIT: Duration = Duration::from_secs(2);
+/// How often it looks, and how often it tries to reach an init that was just started.
+pub const CLAIM_LOOK: Duration = Duration::from_millis(10);
+/// How long the init of a dyno that was there before may take to say who it is: it answers as soon as it gets a
+/// processor, or never.
+pub const HELLO_WAIT: Duration = Duration::from_secs(5);
+/// How long a dyno may at least still take to come up when a daemon finds it starting: while there was none,
+/// nobody could see it.
+pub const ADOPTED_BOOT: Duration = Duration::from_secs(5);
+/// How long a dyno of another version may take to end on SIGTERM: no configuration says it.
+pub const STRANGER_EXIT: Duration = Duration::from_secs(30);
 /// How long the line that a process exited waits for the last output to be printed before it.
 pub const OUTPUT_SETTLE: Duration = Duration::from_millis(25);
 /// How long output is still read once the process is gone. Whoever left the process group and kept standard
 /// output open is not listened to for longer.
 pub const OUTPUT_AFTER_EXIT: Duration = Duration::from_secs(2);
+/// Bytes of output that a dyno's init keeps while no daemon is there: some thousand lines. What is more is lost,
+/// the oldest lines first, and counted (L12).
+pub const OUTPUT_RING: usize = 256 * 1024;
 /// Bytes of one read of a dyno's output: a quarter of what a pipe holds.
 pub const OUTPUT_READ: usize = 16 * 1024;
 /// Bytes of output that one dyno may print per [`OUTPUT_WINDOW`] (10 MB/s); what it prints beyond it is

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::ConfigProblem;
 use crate::config::config_var::Redacted;
+use crate::config::{ConfigProblem, defaults};
 use crate::model::{
     AppName, AppPolicy, Domain, DynoAddr, Endpoint, Formation, ListenAddr, ListenerPolicy,
     ProcessType, Schedule, Size, Sizes,
@@ -218,6 +218,11 @@ pub struct SupervisorTimeouts {
     pub cool_off_first: Duration,
     /// The longest cool-off, 5 min.
     pub cool_off_max: Duration,
+}
+
+impl SupervisorTimeouts {
+    /// Where the file says nothing, or says nothing any more.
+    pub const DEFAULT: Self = defaults::SUPERVISOR_TIMEOUTS;
 }
 
 /// How dynos are looked after while they are up. All of it is off by default.

@@ -25,11 +25,10 @@ use crate::daemon::signals::{self, Ends};
 use crate::daemon::url::Url;
 use crate::daemon::watch::watch;
 use crate::daemon::{access_log, affinity_key, descriptors, inherited};
-use crate::model::Endpoint;
 use crate::router::{self, BindError, Router};
 use crate::shutdown::Shutdown;
 use crate::store::Store;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Supervisor, SurvivorsError};
 use crate::telemetry::{self, AppLog, Lines, Target};
 
 /// Commands that may wait for a reload at one time.
@@ -60,6 +59,9 @@ pub enum ServeError {
     /// The access log.
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
+    /// The dynos of an earlier daemon.
+    #[error(transparent)]
+    Dynos(#[from] SurvivorsError),
     /// The socket of the service manager.
     #[error("use $NOTIFY_SOCKET: {0}")]
     Notify(io::Error),
@@ -153,7 +155,7 @@ async fn build(
     // this task waits, when the router accepts.
     let acme = Acme::start(certs.clone(), &config, control).await;
     let recorded = install_recorder();
-    let (supervisor, publisher) = Supervisor::start(&config, log, dynos.clone());
+    let (supervisor, publisher) = Supervisor::prepare(&config, log, dynos.clone()).await?;
     let options = router::Options {
         workers: config.router.workers,
         connections_max,
@@ -162,14 +164,17 @@ async fn build(
         certs,
         affinity_key: affinity_key::load_or_make(&config.state_dir),
     };
-    let router = match start_router(options, &config.router.endpoints, inherited) {
-        Ok(router) => router,
+    let router = Router::start(options)?;
+    // Dynos come after all that can fail: those that an earlier daemon has left must not suffer from it.
+    let prepared = match router.prepare(&config.router.endpoints, inherited) {
+        Ok(prepared) => prepared,
         Err(error) => {
-            dynos.now();
-            supervisor.stop().await;
-            return Err(error);
+            router.stop();
+            return Err(error.into());
         }
     };
+    let supervisor = supervisor.begin().await;
+    router.apply(prepared);
     for endpoint in router.listening() {
         tracing::info!("listening on {}", Url::of(&endpoint));
     }
@@ -207,24 +212,6 @@ fn install_recorder() -> PrometheusHandle {
     // It fails where there is a recorder, that is where a test has served before in the same process.
     let _ = metrics::set_global_recorder(recorder);
     handle
-}
-
-fn start_router(
-    options: router::Options,
-    endpoints: &[Endpoint],
-    inherited: Vec<OwnedFd>,
-) -> Result<Router, ServeError> {
-    let router = Router::start(options)?;
-    match router.prepare(endpoints, inherited) {
-        Ok(prepared) => {
-            router.apply(prepared);
-            Ok(router)
-        }
-        Err(error) => {
-            router.stop();
-            Err(error.into())
-        }
-    }
 }
 
 /// Stops all, top to bottom: the dynos live until no request can reach them any more.

@@ -1,89 +1,76 @@
-//! How the daemon and its init understand each other: `[--parent PID] [--descriptors N] -- COMMAND`.
+//! The command line of an init's steps, which only dynomesh itself writes: what they are to do is in their
+//! standard input.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 
-/// What `dynomesh init` is asked to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Init {
-    /// The daemon: when it dies, the dyno does.
-    pub parent: Option<i32>,
-    /// The soft limit on open files that the dyno gets.
-    pub descriptors: Option<u64>,
-    /// What the shell runs.
-    pub command: OsString,
+/// One of the three steps from the daemon's spawn to the app's command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// `dynomesh init`: outside, started by the daemon.
+    Outside,
+    /// `dynomesh init inside`: PID 1 of the dyno.
+    Inside,
+    /// `dynomesh init command PID`: becomes the command, and must not outlive its parent of that number. 0: in a
+    /// namespace of its own, where the kernel sees to that.
+    Command {
+        /// The number of the init.
+        parent: i32,
+    },
 }
 
-/// The command line is none that the daemon writes.
+/// The command line is none that dynomesh writes.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "usage: dynomesh init [--parent PID] [--descriptors N] -- COMMAND (it is the daemon that runs this)"
-)]
+#[error("usage: dynomesh init (it is the daemon that runs this)")]
 pub struct UsageError;
 
-impl Init {
+const INSIDE: &str = "inside";
+const COMMAND: &str = "command";
+
+impl Step {
     /// Parses what follows `init` on the command line.
     pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, UsageError> {
-        let mut args = args.into_iter();
-        let mut init = Self { parent: None, descriptors: None, command: OsString::new() };
-        while let Some(arg) = args.next() {
-            match arg.to_str() {
-                Some("--parent") => init.parent = Some(number(args.next())?),
-                Some("--descriptors") => init.descriptors = Some(number(args.next())?),
-                Some("--") => {
-                    init.command = args.next().ok_or(UsageError)?;
-                    return if args.next().is_none() { Ok(init) } else { Err(UsageError) };
-                }
-                _ => return Err(UsageError),
-            }
+        let args = args.into_iter().map(OsString::into_string).collect::<Result<Vec<_>, _>>();
+        let args = args.map_err(|_| UsageError)?;
+        match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            [] => Ok(Self::Outside),
+            [INSIDE] => Ok(Self::Inside),
+            [COMMAND, parent] => match parent.parse() {
+                Ok(parent) if parent >= 0 => Ok(Self::Command { parent }),
+                _ => Err(UsageError),
+            },
+            _ => Err(UsageError),
         }
-        Err(UsageError)
     }
 
-    /// The arguments before the command, as [`parse`](Self::parse) reads them.
-    pub fn options(parent: u32, descriptors: Option<u64>) -> Vec<OsString> {
-        let mut options = vec!["--parent".into(), parent.to_string().into()];
-        if let Some(descriptors) = descriptors {
-            options.extend(["--descriptors".into(), descriptors.to_string().into()]);
+    /// The arguments after `init`, as [`parse`](Self::parse) reads them.
+    pub(in crate::init) fn args(self) -> Vec<String> {
+        match self {
+            Self::Outside => Vec::new(),
+            Self::Inside => vec![INSIDE.into()],
+            Self::Command { parent } => vec![COMMAND.into(), parent.to_string()],
         }
-        options.push("--".into());
-        options
     }
-}
-
-fn number<T: std::str::FromStr>(arg: Option<OsString>) -> Result<T, UsageError> {
-    arg.as_deref().and_then(OsStr::to_str).and_then(|text| text.parse().ok()).ok_or(UsageError)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(args: &[&str]) -> Result<Init, UsageError> {
-        Init::parse(args.iter().map(OsString::from))
-    }
-
     #[test]
-    fn what_the_daemon_writes_is_read_back() {
-        for descriptors in [None, Some(1024)] {
-            let mut args = Init::options(7, descriptors);
-            args.push("echo -- --parent".into());
-            let expected =
-                Init { parent: Some(7), descriptors, command: "echo -- --parent".into() };
-            assert_eq!(Init::parse(args), Ok(expected));
+    fn what_is_written_is_read_back() {
+        for step in
+            [Step::Outside, Step::Inside, Step::Command { parent: 7 }, Step::Command { parent: 0 }]
+        {
+            assert_eq!(Step::parse(step.args().into_iter().map(OsString::from)), Ok(step));
         }
     }
 
     #[test]
     fn anything_else_is_refused() {
-        for bad in [
-            &[][..],
-            &["x"],
-            &["--"],
-            &["--", "a", "b"],
-            &["--parent", "x", "--", "a"],
-            &["--parent"],
-        ] {
-            assert_eq!(parse(bad), Err(UsageError), "{bad:?}");
+        for bad in
+            [&["x"][..], &["inside", "x"], &["command"], &["command", "x"], &["command", "-1"]]
+        {
+            assert_eq!(Step::parse(bad.iter().map(OsString::from)), Err(UsageError), "{bad:?}");
         }
     }
 }

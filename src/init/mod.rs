@@ -1,47 +1,59 @@
-//! What runs first inside a dyno: `dynomesh init`, between the daemon's spawn and the app's own command.
+//! `dynomesh init`: what runs inside a dyno, from the daemon's spawn to the last of its processes.
 //!
-//! The daemon starts dynos by posix_spawn, which copies no page tables but can set little up; what is missing
-//! is done here, in a small process of its own: tie the dyno's life to the daemon's, give back the
-//! descriptor limit that the daemon raised for itself, become the shell that runs the command. No threads,
-//! no runtime, nothing allocated that matters.
+//! In three steps, each an exec of this binary, so that nothing runs between a fork and an exec: *outside*, which
+//! leaves the host's namespaces; *inside*, PID 1 of the dyno, which stays; and the one that becomes the app's
+//! *command*. No threads, no runtime: a dyno is to have little beside its app.
+//!
+//! The daemon is a client. It writes the order, and hears and asks over a socket; when it dies, the dyno goes on,
+//! and the next one connects. What both need of that conversation is here too.
 
-mod command_line; // how the daemon and its init understand each other
+mod order; // what the daemon orders
+mod message; // what they say to each other
+mod socket; // over which
+mod command_line; // which step is asked for
+mod outside; // the first step
+mod inside; // PID 1 of the dyno
+mod command; // the third step, which becomes the app's command
+mod descendants; // how a signal reaches everyone in a dyno
+mod ring; // what is printed while no daemon is there
+mod failure; // what keeps a dyno from being made
 mod descriptors; // the limit on open files: raised for the daemon, given back to dynos
 
-use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
 
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use rustix::io::ioctl_fionbio;
+use rustix::net::SocketType;
+use rustix::net::sockopt::socket_type;
+use rustix::stdio::stdout;
 
-pub use command_line::{Init, UsageError};
+pub use command_line::{Step, UsageError};
 pub use descriptors::{descriptors_before_raise, raise_descriptors};
+pub use message::{Hello, Lost, MESSAGE_MAX, MessageError, OUTPUT_MAX, Report, Request, VERSION};
+pub use order::{
+    ControlGroup, Identity, ORDER_FILE, Order, OrderError, SOCKET_FILE, Terminal, dynos_dir,
+};
+pub use socket::{Datagram, connect, pair, receive, send};
 
-/// Becomes the command, run by `bash -c` where there is a bash, else by `sh -c`. Returns only on failure; the
-/// caller prints the error, which then is a line of the dyno's output, and exits with 127 (126 where the shell
-/// exists and cannot be run).
-pub fn exec(init: &Init) -> io::Error {
-    if let Err(error) = prepare(init) {
-        return error;
+/// Takes a step. Its standard input is the order; standard output is the socket, but for the last step, which
+/// has the dyno's own.
+///
+/// # Errors
+/// The standard output is no such socket: a person has typed this.
+pub fn run(step: Step) -> Result<ExitCode, UsageError> {
+    match step {
+        Step::Outside => Ok(outside::run(daemon()?)),
+        Step::Inside => Ok(inside::run(daemon()?)),
+        Step::Command { parent } => Ok(command::run(parent)),
     }
-    let error = shell("bash", init).exec();
-    if error.kind() == io::ErrorKind::NotFound { shell("sh", init).exec() } else { error }
 }
 
-fn prepare(init: &Init) -> io::Result<()> {
-    if let Some(parent) = init.parent {
-        set_parent_process_death_signal(Some(Signal::KILL))?;
-        // The daemon may have died before the line above: then nobody would ever send the signal.
-        if getppid().is_none_or(|now| now.as_raw_nonzero().get() != parent) {
-            return Err(io::Error::other("the daemon is gone"));
-        }
+fn daemon() -> Result<inside::Daemon, UsageError> {
+    match socket_type(stdout()) {
+        Ok(SocketType::SEQPACKET) => {}
+        _ => return Err(UsageError),
     }
-    init.descriptors.map_or(Ok(()), descriptors::lower)
-}
-
-#[expect(clippy::disallowed_methods, reason = "this replaces our own process, it makes no new one")]
-fn shell(name: &str, init: &Init) -> Command {
-    let mut shell = Command::new(name);
-    shell.arg("-c").arg(&init.command);
-    shell
+    let socket = stdout().as_fd().try_clone_to_owned().map_err(|_| UsageError)?;
+    ioctl_fionbio(&socket, true).map_err(|_| UsageError)?;
+    Ok(inside::Daemon::new(socket))
 }

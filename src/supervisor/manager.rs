@@ -1,5 +1,7 @@
 //! The dyno manager: one loop that owns which dynos are wanted, and starts, restarts and stops their lives.
 
+mod adopt; // what an earlier daemon has left
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +23,7 @@ use crate::supervisor::run::{Begun, LivingOneOff, OneOffs, RunError, RunOrder, w
 use crate::supervisor::sleep::{Nap, Sleeper};
 use crate::supervisor::spawn::{Spawn, random};
 use crate::supervisor::status::Board;
+use crate::supervisor::survivors::Survivor;
 use crate::supervisor::turns::Turns;
 use crate::telemetry::AppLog;
 
@@ -121,8 +124,12 @@ struct Living {
 
 impl<S: Spawn> Manager<S> {
     /// Runs until it was told to stop and every dyno has ended. A forced shutdown, or the end of whoever gives
-    /// commands, is a stop.
-    pub(crate) async fn run(means: Means<S>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    /// commands, is a stop. The survivors are adopted with the first configuration.
+    pub(crate) async fn run(
+        means: Means<S>,
+        mut survivors: Vec<Survivor<S::Process>>,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+    ) {
         let (events, mut heard) = mpsc::unbounded_channel();
         let (naps, mut napped) = mpsc::unbounded_channel();
         let shutdown = means.shutdown.clone();
@@ -146,10 +153,14 @@ impl<S: Spawn> Manager<S> {
                 Some((app, nap)) = napped.recv() => manager.turn_over(&app, nap),
                 () = shutdown.forced(), if !stopping => stopping = manager.stop_all(),
                 command = commands.recv(), if !stopping => {
+                    if let Some(Command::Apply(config)) = &command {
+                        manager.adopt(std::mem::take(&mut survivors), config);
+                    }
                     stopping = manager.obey(command.unwrap_or(Command::Stop));
                 }
             }
         }
+        manager.means.spawn.cleared().await;
     }
 
     /// Does what it is asked; `true`: all is to end. Who asked may have left, and then hears no answer.
@@ -172,17 +183,13 @@ impl<S: Spawn> Manager<S> {
 
     fn apply(&mut self, config: &Config) {
         self.stop = config.router.stop;
-        let managed = |name: &AppName| match config.apps.get(name) {
-            Some(AppConfig { source: AppSource::Managed(app), policy, .. }) => Some((app, policy)),
-            _ => None,
-        };
-        let gone =
-            self.apps.keys().filter(|name| managed(name).is_none()).cloned().collect::<Vec<_>>();
+        let apps = self.apps.keys();
+        let gone = apps.filter(|name| managed(config, name).is_none()).cloned().collect::<Vec<_>>();
         for name in gone {
             self.stop_app(&name);
         }
         for name in config.apps.keys() {
-            if let Some((app, policy)) = managed(name) {
+            if let Some((app, policy)) = managed(config, name) {
                 self.form(name, app, policy);
             }
         }
@@ -252,14 +259,26 @@ impl<S: Spawn> Manager<S> {
         orders: Orders,
         turns: Arc<Turns>,
     ) -> Living {
-        let release = orders.program.release;
-        let (place, orders) = self.place(app, dyno, orders, turns);
-        let id = place.id;
-        self.means.board.list(id, app.clone(), dyno.clone(), None);
+        let (place, living) = self.begin(app, dyno, orders, turns);
         let Means { spawn, ports, routes, .. } = &self.means;
         let dyno = Dyno::new(place, spawn.clone(), ports.clone(), routes.clone());
         self.means.shutdown.spawn(dyno.live());
-        Living { id, release, orders }
+        living
+    }
+
+    /// The place of a dyno of a formation that is about to live here.
+    fn begin(
+        &mut self,
+        app: &AppName,
+        dyno: &DynoName,
+        orders: Orders,
+        turns: Arc<Turns>,
+    ) -> (Place, Living) {
+        let release = orders.program.release;
+        let (place, orders) = self.place(app, dyno, orders, turns);
+        self.means.board.list(place.id, app.clone(), dyno.clone(), None);
+        let living = Living { id: place.id, release, orders };
+        (place, living)
     }
 
     /// A release may bring another size: what is used from now on is used of that.
@@ -424,6 +443,14 @@ impl<S: Spawn> Manager<S> {
                 formed.dynos.retain(|_, living| living.id != id);
             }
         }
+    }
+}
+
+/// An app whose dynos dynomesh runs.
+fn managed<'a>(config: &'a Config, name: &AppName) -> Option<(&'a ManagedApp, &'a AppPolicy)> {
+    match config.apps.get(name) {
+        Some(AppConfig { source: AppSource::Managed(app), policy, .. }) => Some((app, policy)),
+        _ => None,
     }
 }
 

@@ -12,7 +12,9 @@ mod running; // one process of a dyno, and how it ends
 mod cool_off; // how long after a crash
 mod program; // what is started
 mod spawn; // the only place that makes processes
-mod group; // a dyno's processes together
+mod link; // the conversation with an init
+mod survivors; // dynos that an earlier daemon has left
+mod reap; // children that have ended
 mod probe; // when a web dyno is ready
 mod health; // whether it is well
 mod turns; // how many are replaced at a time
@@ -48,12 +50,14 @@ use ports::Ports;
 use routes::Routes;
 use spawn::{Launcher, Spawn};
 use status::Board;
+use survivors::{Claim, Survivor};
 
 pub use manager::Which;
 pub use one_off::Session;
 pub use program::{Ends, Streams};
 pub use run::{Begun, RunError, RunOrder, written_out};
 pub use status::DynoStatus;
+pub use survivors::SurvivorsError;
 
 /// The running dyno manager.
 pub struct Supervisor {
@@ -64,26 +68,64 @@ pub struct Supervisor {
     commands: mpsc::UnboundedSender<Command>,
     ended: CancellationToken,
     shutdown: Shutdown,
+    /// Given back last of all.
+    _claim: Option<Claim>,
+}
+
+/// A dyno manager that has started nothing, and touched no dyno that was there before.
+pub struct Prepared {
+    launcher: Launcher,
+    claim: Claim,
+    routes: Arc<Routes>,
+    config: Arc<Config>,
+    log: AppLog,
+    shutdown: Shutdown,
+}
+
+impl Prepared {
+    /// Takes over the dynos that an earlier daemon has left, then starts what is missing.
+    pub async fn begin(self) -> Supervisor {
+        let Self { launcher, claim, routes, config, log, shutdown } = self;
+        let survivors = launcher.survivors(&claim).await;
+        let mut supervisor =
+            Supervisor::start_with(launcher, survivors, routes, &config, log, shutdown);
+        supervisor._claim = Some(claim);
+        supervisor
+    }
 }
 
 impl Supervisor {
-    /// Makes the first table, and starts the dynos of the configuration. Call it on the control runtime, whose
-    /// threads must live as long as the daemon: dynos die with the thread that started them.
-    pub fn start(config: &Arc<Config>, log: AppLog, shutdown: Shutdown) -> (Self, Arc<Publisher>) {
+    /// Makes the first table, and takes the right to the dynos of the state directory. Call it on the control
+    /// runtime; from here on, nobody else in this process may wait for a child.
+    ///
+    /// # Errors
+    /// The state directory cannot be used, or another daemon runs its dynos.
+    pub async fn prepare(
+        config: &Arc<Config>,
+        log: AppLog,
+        shutdown: Shutdown,
+    ) -> Result<(Prepared, Arc<Publisher>), SurvivorsError> {
         // Where the system does not say, `DYNOMESH` and the shell's search path are as good a guess as any.
         let binary = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("dynomesh"));
-        let launcher = Launcher::through_init(binary, log.clone(), shutdown.clone());
-        Self::start_with(launcher, config, log, shutdown)
+        let launcher = Launcher::new(&config.state_dir, binary, log.clone(), shutdown.clone());
+        let claim = launcher.claim().await?;
+        if let Err(error) = reap::reap(&shutdown) {
+            tracing::warn!("processes that dynos leave behind are not reaped: {error}");
+        }
+        let (routes, publisher) = Routes::new(config);
+        let config = config.clone();
+        Ok((Prepared { launcher, claim, routes, config, log, shutdown }, publisher))
     }
 
     fn start_with<S: Spawn>(
         spawn: S,
+        survivors: Vec<Survivor<S::Process>>,
+        routes: Arc<Routes>,
         config: &Arc<Config>,
         log: AppLog,
         shutdown: Shutdown,
-    ) -> (Self, Arc<Publisher>) {
+    ) -> Self {
         metrics::describe();
-        let (routes, publisher) = Routes::new(config);
         let (board, meter) = (Board::default(), Meter::default());
         let (commands, orders) = mpsc::unbounded_channel();
         let means = Means {
@@ -98,12 +140,12 @@ impl Supervisor {
         let ended = CancellationToken::new();
         let end = ended.clone().drop_guard();
         shutdown.spawn(async move {
-            Manager::run(means, orders).await;
+            Manager::run(means, survivors, orders).await;
             drop(end);
         });
-        let supervisor = Self { routes, board, meter, commands, ended, shutdown };
+        let supervisor = Self { routes, board, meter, commands, ended, shutdown, _claim: None };
         supervisor.command(Command::Apply(config.clone()));
-        (supervisor, publisher)
+        supervisor
     }
 
     /// Puts a new configuration in force: the table is published before this returns, dynos follow.

@@ -9,6 +9,7 @@ mod lines; // bytes into lines that are safe to print
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -17,10 +18,10 @@ use tokio::task;
 use tokio::time::{self, Instant};
 
 use crate::config::limits;
+use crate::init::Lost;
 use crate::model::{AppName, DynoName};
 use crate::shutdown::Shutdown;
 use crate::supervisor::metrics;
-use crate::supervisor::program::Start;
 use crate::telemetry::{AppLog, Stamp};
 
 use lines::Lines;
@@ -40,25 +41,35 @@ impl Output {
     }
 }
 
-/// Starts to carry what comes out of `pipe` into the log.
+/// What a dyno printed before this daemon was there.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) bytes: Vec<u8>,
+    /// What came before these bytes and could not be kept.
+    pub(crate) lost: Lost,
+}
+
+/// Starts to carry what was kept, and then what comes out of `pipe`, into the log.
 pub(crate) fn carry(
     pipe: OwnedFd,
-    start: &Start,
+    kept: Kept,
+    (app, dyno): (&AppName, &DynoName),
     log: &AppLog,
     shutdown: &Shutdown,
 ) -> io::Result<Output> {
     let pipe = pipe::Receiver::from_owned_fd(pipe)?;
     let (process, process_gone) = oneshot::channel();
     let (running, ended) = watch::channel(());
-    let carrier = Carrier {
-        app: start.app.clone(),
-        dyno: start.dyno.clone(),
+    let mut carrier = Carrier {
+        app: app.clone(),
+        dyno: dyno.clone(),
         log: log.clone(),
         lines: Lines::default(),
         window: Window::default(),
         held: Vec::new(),
-        lost: Lost::default(),
+        dropped: Dropped::default(),
     };
+    carrier.begin_with(&kept);
     let forced = shutdown.clone();
     shutdown.spawn(async move {
         let bound = async {
@@ -82,10 +93,25 @@ struct Carrier {
     window: Window,
     /// The newest of what the window did not admit. Nothing that came later is printed before it.
     held: Vec<u8>,
-    lost: Lost,
+    dropped: Dropped,
 }
 
 impl Carrier {
+    fn begin_with(&mut self, Kept { bytes, lost }: &Kept) {
+        if lost.lines > 0 {
+            let Lost { lines, since } = lost;
+            let mut stamp = Vec::new();
+            Stamp::default().write(&mut stamp, Duration::from_millis(*since));
+            let since = String::from_utf8_lossy(&stamp);
+            let line = format!("Error L12: {lines} messages dropped since {since}.");
+            self.log.platform(&self.app, &self.dyno, &line);
+            metrics::lines_dropped(&self.app, *lines);
+        }
+        if !bytes.is_empty() {
+            self.take(bytes);
+        }
+    }
+
     async fn carry(mut self, mut pipe: pipe::Receiver, bound: impl Future<Output = ()>) {
         let mut buffer = vec![0; limits::OUTPUT_READ];
         let mut bound = std::pin::pin!(bound);
@@ -117,7 +143,7 @@ impl Carrier {
     async fn say_lost_at_last(&mut self) {
         for _ in 0..limits::OUTPUT_LAST_TRIES {
             self.say_lost();
-            if self.lost.lines == 0 {
+            if self.dropped.lines == 0 {
                 return;
             }
             time::sleep(limits::OUTPUT_WINDOW).await;
@@ -136,7 +162,7 @@ impl Carrier {
 
     /// Whether something waits for the window's end.
     fn owes(&self) -> bool {
-        !self.held.is_empty() || self.lost.lines > 0
+        !self.held.is_empty() || self.dropped.lines > 0
     }
 
     /// At a window's end: says and prints what waited for it, even where the dyno is silent from now on.
@@ -177,20 +203,20 @@ impl Carrier {
 
     fn lose(&mut self, lines: u64) {
         if lines > 0 {
-            self.lost.count(lines);
+            self.dropped.count(lines);
             metrics::lines_dropped(&self.app, lines);
         }
     }
 
     fn say_lost(&mut self) {
-        if self.lost.lines > 0 {
-            let Lost { lines, since } = &self.lost;
+        if self.dropped.lines > 0 {
+            let Dropped { lines, since } = &self.dropped;
             let since = String::from_utf8_lossy(since);
             let line = format!(
                 "Error L10 (output buffer overflow): {lines} messages dropped since {since}."
             );
             if self.log.platform(&self.app, &self.dyno, &line) {
-                self.lost.lines = 0;
+                self.dropped.lines = 0;
             }
         }
     }
@@ -227,12 +253,12 @@ impl Window {
 
 /// Lines that were dropped and not spoken of yet.
 #[derive(Default)]
-struct Lost {
+struct Dropped {
     lines: u64,
     since: Vec<u8>,
 }
 
-impl Lost {
+impl Dropped {
     fn count(&mut self, lines: u64) {
         if self.lines == 0 {
             self.since.clear();
@@ -260,7 +286,7 @@ mod tests {
             lines: Lines::default(),
             window: Window::default(),
             held: Vec::new(),
-            lost: Lost::default(),
+            dropped: Dropped::default(),
         };
         for read in reads {
             carrier.take(read);

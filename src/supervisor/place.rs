@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::{SupervisorTimeouts, Upkeep};
 use crate::model::{AppName, DynoName, DynoState};
 use crate::shutdown::Shutdown;
-use crate::supervisor::program::Program;
+use crate::supervisor::program::{ProcessId, Program};
 use crate::supervisor::turns::Turns;
 use crate::table::Dyno;
 use crate::telemetry::AppLog;
@@ -90,7 +90,7 @@ pub(crate) enum Event {
     /// It is in this state now.
     Entered(State),
     /// This process is the one that counts now; for a web dyno with its record in the table.
-    Started { pid: Option<u32>, record: Option<Arc<Dyno>> },
+    Started { pid: ProcessId, record: Option<Arc<Dyno>> },
     /// It is no more, and nothing of it is left.
     Ended,
 }

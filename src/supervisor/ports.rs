@@ -38,6 +38,15 @@ impl Ports {
         None
     }
 
+    /// This port, which somebody has been using since before. `None`: it is not among those that are free to lend.
+    pub(crate) fn take(&self, port: u16) -> Option<LentPort> {
+        let mut free = self.free();
+        let at = free.iter().position(|it| *it == port)?;
+        free.remove(at);
+        drop(free);
+        Some(LentPort { port, ports: self.clone() })
+    }
+
     fn free(&self) -> std::sync::MutexGuard<'_, VecDeque<u16>> {
         // Nothing panics while this lock is held, so poison says nothing.
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
@@ -78,6 +87,18 @@ mod tests {
         let again = ports.lend().unwrap();
         assert_eq!(again.number(), 29_100);
         assert!(ports.lend().is_none());
+    }
+
+    #[test]
+    fn a_port_that_was_taken_is_not_lent_until_it_is_given_back() {
+        let ports = Ports::new(29_120..29_122);
+        let taken = ports.take(29_120).unwrap();
+        assert!(ports.take(29_120).is_none() && ports.take(1).is_none());
+        let lent = ports.lend().unwrap();
+        assert_eq!(lent.number(), 29_121);
+        assert!(ports.lend().is_none());
+        drop(taken);
+        assert_eq!(ports.lend().unwrap().number(), 29_120);
     }
 
     #[test]

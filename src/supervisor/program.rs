@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::model::{AppName, DynoName, Size};
 
@@ -61,4 +61,21 @@ pub enum Ends {
         /// From its output and its errors.
         output: OwnedFd,
     },
+}
+
+/// The operating system's number of a process, from the moment on when it is known.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ProcessId(Arc<OnceLock<u32>>);
+
+impl ProcessId {
+    /// It is this one.
+    pub(crate) fn set(&self, number: u32) {
+        // There is one command per init, which is started once.
+        let _ = self.0.set(number);
+    }
+
+    /// `None`: it is not known yet.
+    pub(crate) fn get(&self) -> Option<u32> {
+        self.0.get().copied()
+    }
 }

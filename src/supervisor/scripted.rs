@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::time::{self, Instant};
 use crate::config::HealthCheck;
 use crate::model::Exit;
 use crate::supervisor::health::Unwell;
-use crate::supervisor::program::{Ends, Start, Streams};
+use crate::supervisor::program::{Ends, ProcessId, Start, Streams};
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
 
 /// What one process will do, counted from its start.
@@ -100,6 +100,24 @@ impl Scripts {
     }
 }
 
+impl Scripts {
+    /// A process that follows this script from now on.
+    pub(crate) fn process(&self, script: Script, port: Option<u16>, streams: Streams) -> Scripted {
+        self.living.fetch_add(1, Ordering::Relaxed);
+        Scripted {
+            script,
+            born: Instant::now(),
+            asked: watch::channel(None).0,
+            port,
+            ports: self.ports.clone(),
+            came_up: Arc::default(),
+            streams,
+            signals: self.signals.clone(),
+            living: self.living.clone(),
+        }
+    }
+}
+
 impl Spawn for Scripts {
     type Process = Scripted;
 
@@ -114,19 +132,10 @@ impl Spawn for Scripts {
         if let Some(port) = start.port {
             assert!(self.ports.lock().unwrap().insert(port), "port {port} is lent twice");
         }
-        let (port, ports, living) = (start.port, self.ports.clone(), self.living.clone());
-        living.fetch_add(1, Ordering::Relaxed);
-        Ok(Scripted {
-            script,
-            born: Instant::now(),
-            asked: watch::channel(None).0,
-            port,
-            ports,
-            streams: start.streams,
-            signals: self.signals.clone(),
-            living,
-        })
+        Ok(self.process(script, start.port, start.streams))
     }
+
+    async fn cleared(&self) {}
 }
 
 /// A process that follows its script.
@@ -137,6 +146,8 @@ pub(crate) struct Scripted {
     asked: watch::Sender<Option<(Instant, Exit)>>,
     port: Option<u16>,
     ports: Arc<Mutex<BTreeSet<u16>>>,
+    /// Whether it was told that it is up.
+    pub(crate) came_up: Arc<AtomicBool>,
     streams: Streams,
     signals: Arc<Mutex<Vec<i32>>>,
     living: Arc<AtomicUsize>,
@@ -164,8 +175,10 @@ impl Scripted {
 }
 
 impl Process for Scripted {
-    fn pid(&self) -> Option<u32> {
-        Some(1)
+    fn pid(&self) -> ProcessId {
+        let pid = ProcessId::default();
+        pid.set(1);
+        pid
     }
 
     async fn listening(&self) {
@@ -213,6 +226,10 @@ impl Process for Scripted {
         let (output, _) = std::io::pipe().unwrap();
         let (_, input) = std::io::pipe().unwrap();
         Some(Ends::Pipes { input: input.into(), output: output.into() })
+    }
+
+    fn came_up(&self) {
+        self.came_up.store(true, Ordering::Relaxed);
     }
 
     fn signal(&self, signal: Signal) {

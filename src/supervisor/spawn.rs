@@ -1,35 +1,38 @@
 //! The only place that makes processes.
 //!
 //! By posix_spawn: a fork of a daemon of 500 MB takes 26 ms in place of 3.5, and its workers pay for copied
-//! pages afterwards. So nothing may run between fork and exec here (no `pre_exec`), and what a dyno needs
-//! beyond files, directory, environment and process group is set up by `dynomesh init`, which this starts.
+//! pages afterwards. So nothing may run between fork and exec here (no `pre_exec`), and what a dyno needs is set
+//! up by `dynomesh init`, which this starts with an order and talks to from then on.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, waitid,
-};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use aws_lc_rs::digest;
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::Signal;
+use tokio::time;
+use tokio_util::task::TaskTracker;
 
 use crate::config::{HealthCheck, limits};
-use crate::init::{Init, descriptors_before_raise};
+use crate::init::{self, Identity, ORDER_FILE, Order, OrderError, Request, Terminal};
 use crate::model::Exit;
+use crate::private_file;
 use crate::shutdown::Shutdown;
-use crate::supervisor::group;
 use crate::supervisor::health::{self, Unwell};
-use crate::supervisor::output::{self, Output};
+use crate::supervisor::link::{self, About, Link};
 use crate::supervisor::probe;
-use crate::supervisor::program::{Ends, Start};
+use crate::supervisor::program::{Ends, ProcessId, Program, Start, Streams};
 use crate::telemetry::AppLog;
 
 /// Starts processes. The operating system's in the daemon, scripted ones in tests.
@@ -39,12 +42,15 @@ pub(crate) trait Spawn: Clone + Send + Sync + 'static {
 
     /// Starts a process. Takes milliseconds, without a way to wait for them.
     fn spawn(&self, start: &Start) -> Result<Self::Process, SpawnError>;
+    /// Returns once everything that the processes left behind is cleared away. Call it when all are gone.
+    fn cleared(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// A process group that was started and is waited for. Every future here may be dropped and asked for again.
+/// A command that was started, with all that it starts (its group). Every future here may be dropped and asked for
+/// again.
 pub(crate) trait Process: Send + Sync + 'static {
     /// The operating system's number of its leader.
-    fn pid(&self) -> Option<u32>;
+    fn pid(&self) -> ProcessId;
     /// Returns once the leader's port accepts connections; never where it was lent none.
     fn listening(&self) -> impl Future<Output = ()> + Send;
     /// Asks the leader at its port whether it is well; where it was lent none, it is.
@@ -57,6 +63,8 @@ pub(crate) trait Process: Send + Sync + 'static {
     fn output_settled(&self) -> impl Future<Output = ()> + Send;
     /// The daemon's ends of the streams, where a client has them; whoever asks first gets them.
     fn ends(&self) -> impl Future<Output = Option<Ends>> + Send;
+    /// It is up: remembered with it, for the next daemon.
+    fn came_up(&self);
     /// This signal to every process of the group.
     fn signal(&self, signal: Signal);
     /// SIGTERM to every process of the group.
@@ -72,10 +80,12 @@ pub(crate) enum SpawnError {
     NoPort,
     #[error("the app's directory {0} is not there")]
     NoDirectory(PathBuf),
-    #[error("start {program}: {source}")]
-    Spawn { program: PathBuf, source: io::Error },
-    #[error("watch the process: {0}")]
-    Watch(io::Error),
+    #[error("write {path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    #[error("start an init: {0}")]
+    Init(io::Error),
 }
 
 /// Starts processes of the operating system.
@@ -84,38 +94,73 @@ pub(crate) struct Launcher {
     inner: Arc<LauncherParts>,
 }
 
-struct LauncherParts {
-    /// What is run, with these arguments and the command as one more.
-    program: PathBuf,
-    args: Vec<OsString>,
+pub(in crate::supervisor) struct LauncherParts {
+    /// Where each dyno has its directory.
+    pub(in crate::supervisor) dynos_dir: PathBuf,
     /// `DYNOMESH` in the dynos' environment.
     binary: PathBuf,
-    log: AppLog,
-    shutdown: Shutdown,
+    pub(in crate::supervisor) log: AppLog,
+    pub(in crate::supervisor) shutdown: Shutdown,
+    /// One listener per init.
+    links: TaskTracker,
 }
 
 /// What a dyno inherits from the daemon's environment. All else is the daemon's own business.
 const INHERITED: [&str; 8] = ["PATH", "HOME", "LANG", "TZ", "TERM", "USER", "SHELL", "TMPDIR"];
 
 impl Launcher {
-    /// Starts commands through `dynomesh init`, the same binary as this process.
-    ///
-    /// Dynos die with the *thread* that started them (that is how Linux has it): use it on threads that live as
-    /// long as the daemon.
-    pub(crate) fn through_init(binary: PathBuf, log: AppLog, shutdown: Shutdown) -> Self {
-        let mut args = vec!["init".into()];
-        args.extend(Init::options(std::process::id(), descriptors_before_raise()));
-        Self::new(binary.clone(), args, binary, log, shutdown)
+    /// Starts commands through `dynomesh init`, each with a directory of its own below `state_dir`.
+    pub(crate) fn new(state_dir: &Path, binary: PathBuf, log: AppLog, shutdown: Shutdown) -> Self {
+        let dynos_dir = init::dynos_dir(state_dir);
+        let links = TaskTracker::new();
+        Self { inner: Arc::new(LauncherParts { dynos_dir, binary, log, shutdown, links }) }
     }
 
-    fn new(
-        program: PathBuf,
-        args: Vec<OsString>,
-        binary: PathBuf,
-        log: AppLog,
-        shutdown: Shutdown,
-    ) -> Self {
-        Self { inner: Arc::new(LauncherParts { program, args, binary, log, shutdown }) }
+    pub(in crate::supervisor) fn parts(&self) -> &LauncherParts {
+        &self.inner
+    }
+
+    /// A process whose init is at the other end of this socket.
+    pub(in crate::supervisor) fn process(
+        &self,
+        socket: OwnedFd,
+        port: Option<u16>,
+        about: About,
+    ) -> io::Result<OsProcess> {
+        let LauncherParts { links, shutdown, .. } = &*self.inner;
+        let (link, listener) = Link::open(socket, about)?;
+        shutdown.spawn(links.track_future(listener));
+        Ok(OsProcess { link, port })
+    }
+
+    fn order(&self, start: &Start, id: String) -> Order {
+        let Start { app, dyno, program, port, streams } = start;
+        let environment =
+            environment(start, &id, &self.inner.binary, |name| std::env::var_os(name));
+        let identity = Identity {
+            id,
+            app: app.to_string(),
+            dyno: dyno.to_string(),
+            release: program.release,
+            program: digest_of(program),
+            port: *port,
+            started: unix_millis(),
+        };
+        let terminal = match *streams {
+            Streams::Terminal { rows, columns } => Some(Terminal { rows, cols: columns }),
+            Streams::Log | Streams::Pipes => None,
+        };
+        Order {
+            identity,
+            command: program.command.clone(),
+            dir: program.dir.clone(),
+            environment,
+            descriptors: init::descriptors_before_raise(),
+            namespaces: false,
+            cgroups: Vec::new(),
+            terminal,
+            stdin: *streams == Streams::Pipes,
+        }
     }
 }
 
@@ -123,61 +168,106 @@ impl Spawn for Launcher {
     type Process = OsProcess;
 
     fn spawn(&self, start: &Start) -> Result<OsProcess, SpawnError> {
-        let LauncherParts { program, args, binary, log, shutdown } = &*self.inner;
-        let dir = &start.program.dir;
-        if !dir.is_dir() {
-            return Err(SpawnError::NoDirectory(dir.clone()));
+        let LauncherParts { dynos_dir, log, shutdown, .. } = &*self.inner;
+        if !start.program.dir.is_dir() {
+            return Err(SpawnError::NoDirectory(start.program.dir.clone()));
         }
-        let failed = |source| SpawnError::Spawn { program: program.clone(), source };
-        // One pipe for both, so that lines stay in the order in which they were printed.
-        let (output, stdout) = io::pipe().map_err(failed)?;
-        let stderr = stdout.try_clone().map_err(failed)?;
-        #[expect(clippy::disallowed_methods, reason = "the only place that makes processes")]
-        let mut command = Command::new(program);
-        command
-            .args(args)
-            .arg(&start.program.command)
-            .current_dir(dir)
-            .env_clear()
-            .envs(environment(start, binary, |name| std::env::var_os(name)))
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .stderr(stderr)
-            .process_group(0);
-        let child = command.spawn().map_err(failed)?;
-        // Our copies of the pipe's writing end are in `command`.
-        drop(command);
-        let output =
-            output::carry(output.into(), start, log, shutdown).map_err(SpawnError::Watch)?;
-        OsProcess::new(child.id(), start.port, output)
+        let id = dyno_id(u128::from(random()) << 64 | u128::from(random()));
+        let dir = dynos_dir.join(&id);
+        let order = self.order(start, id);
+        let about = About {
+            app: start.app.clone(),
+            dyno: start.dyno.clone(),
+            streams: start.streams,
+            dir: dir.clone(),
+            log: log.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let started = write_order(&dir, &order).and_then(|file| {
+            let socket = start_init(&dir, file).map_err(SpawnError::Init)?;
+            self.process(socket, start.port, about).map_err(SpawnError::Init)
+        });
+        if started.is_err() {
+            // What cannot be removed now is removed by the next daemon.
+            let _ = link::remove(&dir);
+        }
+        started
     }
+
+    async fn cleared(&self) {
+        self.inner.links.close();
+        let _ = time::timeout(limits::KILL_WAIT, self.inner.links.wait()).await;
+    }
+}
+
+/// Writes the order of a dyno into its new directory. The file is locked, for as long as it is open anywhere.
+fn write_order(dir: &Path, order: &Order) -> Result<File, SpawnError> {
+    let path = dir.join(ORDER_FILE);
+    let bytes = order.print()?;
+    let write = || {
+        private_file::make_dir(dir)?;
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        file.write_all(&bytes)?;
+        Ok(file)
+    };
+    write().map_err(|source| SpawnError::Write { path: path.clone(), source })
+}
+
+/// Starts an init whose order this is, and returns the daemon's end of its socket.
+fn start_init(dir: &Path, order: File) -> io::Result<OwnedFd> {
+    let (ours, theirs) = init::pair()?;
+    // This binary, even where another one has its name by now: they must understand each other.
+    #[expect(clippy::disallowed_methods, reason = "the only place that makes processes")]
+    let mut init = Command::new("/proc/self/exe");
+    init.arg0("dynomesh").arg("init").env_clear().current_dir(dir);
+    init.stdin(Stdio::from(order)).stdout(Stdio::from(theirs)).stderr(Stdio::null());
+    // Whoever waits for all children reaps it.
+    init.spawn()?;
+    Ok(ours)
+}
+
+/// The same for two programs that do the same, whatever release they belong to. It is kept with a dyno; a daemon
+/// whose programs have more to them finds that all have changed.
+pub(crate) fn digest_of(program: &Program) -> String {
+    let Program { release: _, command, dir, size, config_vars } = program;
+    let text = format!("{:?}", (command, dir, &size.name, &size.limits, config_vars));
+    let digest = digest::digest(&digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The present in milliseconds since 1970.
+pub(crate) fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 fn environment(
     start: &Start,
+    id: &str,
     binary: &Path,
     inherited: impl Fn(&str) -> Option<OsString>,
-) -> BTreeMap<OsString, OsString> {
+) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
     for name in INHERITED {
-        if let Some(value) = inherited(name) {
-            variables.insert(name.into(), value);
+        // An order is text; what is none is not inherited.
+        if let Some(value) = inherited(name).and_then(|value| value.into_string().ok()) {
+            variables.insert(name.to_owned(), value);
         }
     }
     for (name, value) in &*start.program.config_vars {
-        variables.insert(name.into(), value.into());
+        variables.insert(name.clone(), value.clone());
     }
-    let mut set = |name: &str, value: &dyn AsRef<OsStr>| {
-        variables.insert(name.into(), value.as_ref().to_owned())
-    };
+    let mut set = |name: &str, value: &str| variables.insert(name.to_owned(), value.to_owned());
     if let Some(port) = start.port {
         set("PORT", &port.to_string());
     }
     set("DYNO", &start.dyno.to_string());
     set("HEROKU_APP_NAME", &start.app.as_str());
     set("HEROKU_RELEASE_VERSION", &format!("v{}", start.program.release));
-    set("HEROKU_DYNO_ID", &dyno_id(u128::from(random()) << 64 | u128::from(random())));
-    set("DYNOMESH", &binary);
+    set("HEROKU_DYNO_ID", id);
+    set("DYNOMESH", &binary.to_string_lossy());
     variables
 }
 
@@ -193,62 +283,21 @@ pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// A process group of the operating system. Its leader is reaped only when the group is waited for, so that
-/// the group's number cannot become somebody else's while signals are sent to it.
+/// A dyno's command with all that it starts, through its init.
 pub(crate) struct OsProcess {
-    group: Pid,
-    pidfd: AsyncFd<OwnedFd>,
-    exit: OnceLock<Exit>,
+    link: Link,
     port: Option<u16>,
-    output: Output,
 }
 
 impl OsProcess {
-    fn new(pid: u32, port: Option<u16>, output: Output) -> Result<Self, SpawnError> {
-        let invalid = || SpawnError::Watch(io::ErrorKind::InvalidData.into());
-        let group = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(invalid)?;
-        match watch(group) {
-            Ok(pidfd) => Ok(Self { group, pidfd, exit: OnceLock::new(), port, output }),
-            Err(error) => {
-                // Nobody would hear of its end, so it must not live. It stays a zombie.
-                group::signal(group, Signal::KILL);
-                Err(SpawnError::Watch(error))
-            }
-        }
-    }
-
-    /// How the leader ended, if it has. Leaves it unreaped.
-    fn ended(&self) -> Option<Exit> {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        let exit = match waitid(WaitId::PidFd(self.pidfd.as_fd()), options) {
-            Ok(None) => return self.exit.get().copied(),
-            Ok(Some(status)) => exit(&status),
-            // Somebody else reaped it: a library in this process, against all rules.
-            Err(_) => Exit::Status(255),
-        };
-        Some(*self.exit.get_or_init(|| exit))
-    }
-}
-
-#[expect(
-    deprecated,
-    reason = "its successor is unsafe, for descriptors that are not owned; this one is"
-)]
-fn watch(leader: Pid) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(pidfd_open(leader, PidfdFlags::NONBLOCK)?, Interest::READABLE)
-}
-
-fn exit(status: &WaitIdStatus) -> Exit {
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(status), _) => Exit::Status(status),
-        (None, Some(signal)) => Exit::Signal(signal),
-        (None, None) => Exit::Status(255),
+    pub(in crate::supervisor) fn link(&self) -> &Link {
+        &self.link
     }
 }
 
 impl Process for OsProcess {
-    fn pid(&self) -> Option<u32> {
-        u32::try_from(self.group.as_raw_nonzero().get()).ok()
+    fn pid(&self) -> ProcessId {
+        self.link.pid()
     }
 
     async fn listening(&self) {
@@ -266,119 +315,43 @@ impl Process for OsProcess {
     }
 
     async fn exited(&self) -> Exit {
-        loop {
-            if let Some(exit) = self.exit.get() {
-                return *exit;
-            }
-            match self.pidfd.readable().await {
-                Ok(mut ready) => {
-                    if self.ended().is_none() {
-                        ready.clear_ready();
-                    }
-                }
-                // The runtime is ending, and with it whoever asks.
-                Err(_) => std::future::pending().await,
-            }
-        }
+        self.link.exited().await
     }
 
     async fn group_gone(&self) {
-        let reap = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), reap);
-        group::gone(self.group).await;
+        self.link.gone().await;
     }
 
     async fn output_settled(&self) {
-        self.output.settled().await;
+        self.link.output_settled().await;
     }
 
     async fn ends(&self) -> Option<Ends> {
-        None
+        self.link.ends().await
+    }
+
+    fn came_up(&self) {
+        self.link.say(Request::Up);
     }
 
     fn signal(&self, signal: Signal) {
-        group::signal(self.group, signal);
+        self.link.say(Request::signal(signal));
     }
 
     fn terminate(&self) {
-        group::signal(self.group, Signal::TERM);
+        self.signal(Signal::TERM);
     }
 
     fn kill(&self) {
-        group::signal(self.group, Signal::KILL);
-    }
-}
-
-impl Drop for OsProcess {
-    fn drop(&mut self) {
-        if self.exit.get().is_none() {
-            group::signal(self.group, Signal::KILL);
-        }
-        let _ = waitid(
-            WaitId::PidFd(self.pidfd.as_fd()),
-            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-        );
+        self.signal(Signal::KILL);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use tokio::time;
-
     use super::*;
     use crate::model::{AppName, DynoName, ProcessType};
-    use crate::supervisor::program::Program;
     use crate::supervisor::tests::basic;
-    use crate::telemetry::{Lines, Target};
-
-    /// Real processes, run by a plain `sh -c`, in real time.
-    struct Shell {
-        launcher: Launcher,
-        shutdown: Shutdown,
-        log: AppLog,
-        dir: tempfile::TempDir,
-    }
-
-    impl Shell {
-        fn new() -> Self {
-            Self::with("/bin/sh")
-        }
-
-        fn with(program: &str) -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let log =
-                AppLog::new(Lines::start(Target::file(&dir.path().join("log")).unwrap()).unwrap());
-            let shutdown = Shutdown::default();
-            let launcher = Launcher::new(
-                program.into(),
-                vec!["-c".into()],
-                "/opt/dynomesh".into(),
-                log.clone(),
-                shutdown.clone(),
-            );
-            Self { launcher, shutdown, log, dir }
-        }
-
-        fn start(&self, command: &str) -> Start {
-            start(command, self.dir.path().to_owned(), None)
-        }
-
-        fn run(&self, command: &str) -> OsProcess {
-            self.launcher.spawn(&self.start(command)).unwrap()
-        }
-
-        /// Ends with every reader; the lines that were printed, without time and source.
-        async fn printed(self) -> Vec<String> {
-            drop(self.launcher);
-            soon(self.shutdown.finished()).await;
-            self.log.flush();
-            let bytes = std::fs::read(self.dir.path().join("log")).unwrap();
-            let text = String::from_utf8_lossy(&bytes);
-            text.lines().map(|line| line.split_once(" shop ").unwrap().1.to_owned()).collect()
-        }
-    }
 
     fn start(command: &str, dir: PathBuf, port: Option<u16>) -> Start {
         let config_vars = [("RACK_ENV", "production"), ("DYNO", "theirs")];
@@ -394,76 +367,14 @@ mod tests {
                 config_vars: Arc::new(config_vars.into()),
             }),
             port,
-            streams: crate::supervisor::program::Streams::Log,
+            streams: Streams::Log,
         }
     }
 
-    async fn soon<T>(future: impl Future<Output = T>) -> T {
-        time::timeout(Duration::from_secs(20), future).await.unwrap()
-    }
-
-    async fn ends(process: &OsProcess) -> Exit {
-        let exit = soon(process.exited()).await;
-        process.kill();
-        soon(process.group_gone()).await;
-        exit
-    }
-
-    #[tokio::test]
-    async fn exits_are_told_apart() {
-        let shell = Shell::new();
-        for (command, expected) in [
-            ("exit 0", Exit::Status(0)),
-            ("exit 3", Exit::Status(3)),
-            ("kill -9 $$", Exit::Signal(9)),
-            ("no-such-command-anywhere 2>/dev/null", Exit::Status(127)),
-        ] {
-            let process = shell.run(command);
-            assert_eq!(ends(&process).await, expected, "{command}");
-            assert_eq!(soon(process.exited()).await, expected, "asked again");
-        }
-    }
-
-    #[tokio::test]
-    async fn lines_come_in_order_with_their_source() {
-        let shell = Shell::new();
-        let process = shell.run("echo one; echo two >&2; printf three");
-        ends(&process).await;
-        drop(process);
-        assert_eq!(
-            shell.printed().await,
-            ["app[web.2]: one", "app[web.2]: two", "app[web.2]: three"]
-        );
-    }
-
-    #[tokio::test]
-    async fn a_process_sees_its_own_environment_and_nothing_else() {
-        let shell = Shell::new();
-        let mut start =
-            shell.start("pwd; env | cut -d= -f1; echo $DYNO $PORT $HEROKU_RELEASE_VERSION");
-        start.port = Some(5000);
-        let process = shell.launcher.spawn(&start).unwrap();
-        ends(&process).await;
-        drop(process);
-        let dir = shell.dir.path().canonicalize().unwrap();
-        let printed = shell.printed().await;
-        let printed =
-            printed.iter().map(|line| line.split_once(": ").unwrap().1).collect::<Vec<_>>();
-        assert_eq!(Path::new(printed[0]), dir);
-        assert_eq!(*printed.last().unwrap(), "web.2 5000 v7");
-        let ours = [
-            "PORT",
-            "DYNO",
-            "HEROKU_APP_NAME",
-            "HEROKU_RELEASE_VERSION",
-            "HEROKU_DYNO_ID",
-            "DYNOMESH",
-            "RACK_ENV",
-        ];
-        let shells = ["PWD", "OLDPWD", "SHLVL", "_"];
-        for name in &printed[1..printed.len() - 1] {
-            assert!([&ours[..], &INHERITED, &shells].concat().contains(name), "{name}");
-        }
+    fn launcher(state_dir: &Path) -> Launcher {
+        let log = crate::telemetry::Target::file(&state_dir.join("log")).unwrap();
+        let log = AppLog::new(crate::telemetry::Lines::start(log).unwrap());
+        Launcher::new(state_dir, "/opt/dynomesh".into(), log, Shutdown::default())
     }
 
     #[test]
@@ -471,26 +382,28 @@ mod tests {
         let inherited = |name: &str| {
             (name == "PATH" || name == "HOME").then(|| format!("daemon's {name}").into())
         };
-        let of = |start: &Start| environment(start, Path::new("/opt/dynomesh"), inherited);
-        let mut start = start("x", "/".into(), None);
+        let mut start = start("x", "/".into(), Some(5000));
         start.program = Arc::new(Program {
             config_vars: Arc::new(
                 [("HOME".into(), "theirs".into()), ("DYNO".into(), "theirs".into())].into(),
             ),
             ..(*start.program).clone()
         });
-        let variables = of(&start);
-        let value = |name: &str| variables.get(OsStr::new(name)).and_then(|value| value.to_str());
-        assert_eq!(value("PATH"), Some("daemon's PATH"));
-        assert_eq!(value("HOME"), Some("theirs"));
-        assert_eq!(value("DYNO"), Some("web.2"));
-        assert_eq!(value("DYNOMESH"), Some("/opt/dynomesh"));
-        assert_eq!(value("PORT"), None, "only web dynos are lent one");
-        let ids = [value("HEROKU_DYNO_ID").unwrap().to_owned(), {
-            let again = of(&start);
-            again[OsStr::new("HEROKU_DYNO_ID")].to_str().unwrap().to_owned()
-        }];
-        assert_ne!(ids[0], ids[1]);
+        let expected = [
+            ("PATH", "daemon's PATH"),
+            ("HOME", "theirs"),
+            ("PORT", "5000"),
+            ("DYNO", "web.2"),
+            ("HEROKU_APP_NAME", "shop"),
+            ("HEROKU_RELEASE_VERSION", "v7"),
+            ("HEROKU_DYNO_ID", "an id"),
+            ("DYNOMESH", "/opt/dynomesh"),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let of = |start: &Start| environment(start, "an id", Path::new("/opt/dynomesh"), inherited);
+        assert_eq!(of(&start), expected.into());
+        start.port = None;
+        assert_eq!(of(&start).get("PORT"), None, "only web dynos are lent one");
     }
 
     #[test]
@@ -499,142 +412,43 @@ mod tests {
         assert_eq!(dyno_id(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
     }
 
-    #[tokio::test]
-    async fn sigterm_reaches_every_process_of_the_group() {
-        let shell = Shell::new();
-        let process = shell.run("sleep 1000 & sleep 1000 & echo up; wait");
-        soon(until_printed(&shell, "up")).await;
-        process.terminate();
-        assert_eq!(soon(process.exited()).await, Exit::Signal(15));
-        soon(process.group_gone()).await;
+    #[test]
+    fn a_program_is_the_same_in_every_release_and_another_one_with_every_change() {
+        let program = Program::clone(&start("x", "/".into(), None).program);
+        let digest = digest_of(&program);
+        assert_eq!(digest_of(&Program { release: 8, ..program.clone() }), digest);
+        assert_ne!(digest_of(&Program { command: "y".into(), ..program.clone() }), digest);
+        assert_ne!(digest_of(&Program { dir: "/srv".into(), ..program.clone() }), digest);
+        assert_ne!(digest_of(&Program { config_vars: Arc::default(), ..program }), digest);
     }
 
     #[tokio::test]
-    async fn the_group_is_not_gone_while_a_child_finishes() {
-        let shell = Shell::new();
-        let process = shell.run("(trap 'sleep 0.2; echo finished; exit' TERM; echo up; while :; do sleep 0.01; done) & wait");
-        soon(until_printed(&shell, "up")).await;
-        process.terminate();
-        soon(process.exited()).await;
-        soon(process.group_gone()).await;
-        drop(process);
-        // The shell itself may say that what it waited for was terminated.
-        assert_eq!(shell.printed().await.last().unwrap(), "app[web.2]: finished");
+    async fn an_order_is_for_its_owner_alone_and_locked_while_anybody_has_it_open() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let order = launcher(dir.path()).order(&start("x", "/".into(), None), "an-id".into());
+        let dyno_dir = dir.path().join("dynos/an-id");
+        let file = write_order(&dyno_dir, &order).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&dyno_dir), 0o700);
+        assert_eq!(mode(&dyno_dir.join(ORDER_FILE)), 0o600);
+        let other = File::open(dyno_dir.join(ORDER_FILE)).unwrap();
+        assert!(flock(&other, FlockOperation::NonBlockingLockExclusive).is_err());
+        drop(file);
+        flock(&other, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let read = Order::parse(&std::fs::read(dyno_dir.join(ORDER_FILE)).unwrap()).unwrap();
+        assert_eq!(read, order);
     }
 
     #[tokio::test]
-    async fn whoever_ignores_sigterm_is_killed_with_its_children() {
-        let shell = Shell::new();
-        let process = shell.run("trap '' TERM; sleep 1000 & echo up; while :; do sleep 0.01; done");
-        soon(until_printed(&shell, "up")).await;
-        process.terminate();
-        let deaf = time::timeout(Duration::from_millis(100), process.exited()).await;
-        assert!(deaf.is_err());
-        process.kill();
-        assert_eq!(ends(&process).await, Exit::Signal(9));
-    }
-
-    #[tokio::test]
-    async fn a_grandchild_that_left_and_holds_the_output_delays_nothing() {
-        let shell = Shell::new();
-        let process = shell.run(
-            "setsid sh -c 'echo $$ > left; exec sleep 1000' & while ! test -s left; do sleep 0.01; done; exit 1",
-        );
-        let left = shell.dir.path().join("left");
-        assert_eq!(ends(&process).await, Exit::Status(1));
-        soon(process.output_settled()).await;
-        drop(process);
-        let left = std::fs::read_to_string(left).unwrap();
-        assert_eq!(shell.printed().await, [""; 0]);
-        rustix::process::kill_process(
-            Pid::from_raw(left.trim().parse().unwrap()).unwrap(),
-            Signal::KILL,
-        )
-        .unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_dyno_that_prints_without_end_keeps_running_and_loses_lines() {
-        let shell = Shell::new();
-        let process = shell.run(
-            "yes 0123456789012345678901234567890123456789 | head -c 41000000; echo done > finished",
-        );
-        assert_eq!(ends(&process).await, Exit::Status(0));
-        drop(process);
-        assert!(shell.dir.path().join("finished").exists());
-        let printed = shell.printed().await;
-        let said = printed.iter().filter(|line| line.contains("Error L10")).collect::<Vec<_>>();
-        assert!(said.iter().all(|line| line.starts_with("heroku[web.2]: Error L10 (output buffer overflow): ")));
-        let number = |line: &&String| line.split(' ').nth(6).unwrap().parse::<usize>().unwrap();
-        let dropped = said.iter().map(number).sum::<usize>();
-        assert!(dropped > 0);
-        assert_eq!(printed.len() - said.len() + dropped, 1_000_000);
-    }
-
-    #[tokio::test]
-    async fn a_line_of_10_mb_is_cut() {
-        let shell = Shell::new();
-        let process = shell.run("head -c 10000000 /dev/zero | tr '\\0' x; echo; echo next");
-        ends(&process).await;
-        drop(process);
-        let printed = shell.printed().await;
-        assert!(printed.iter().all(|line| line.len() <= limits::OUTPUT_LINE_MAX + 80));
-        assert!(printed.iter().any(|line| line.ends_with("xxx")));
-        assert!(printed.iter().any(|line| line == "app[web.2]: next"));
-    }
-
-    #[tokio::test]
-    async fn a_web_process_listens_when_its_port_accepts() {
-        let shell = Shell::new();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut start = shell.start("exec sleep 1000");
-        start.port = Some(listener.local_addr().unwrap().port());
-        let process = shell.launcher.spawn(&start).unwrap();
-        soon(process.listening()).await;
-        drop(listener);
-        let silent = time::timeout(Duration::from_millis(100), process.listening()).await;
-        assert!(silent.is_err());
-        process.kill();
-        ends(&process).await;
-    }
-
-    #[tokio::test]
-    async fn a_start_that_fails_says_why() {
-        let shell = Shell::new();
-        let mut missing = shell.start("true");
-        missing.program =
-            Arc::new(Program { dir: "/no/such/dir".into(), ..(*missing.program).clone() });
-        let error = shell.launcher.spawn(&missing).err().unwrap();
+    async fn a_start_that_fails_says_why_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let launcher = launcher(dir.path());
+        let error = launcher.spawn(&start("true", "/no/such/dir".into(), None)).err().unwrap();
         assert_eq!(error.to_string(), "the app's directory /no/such/dir is not there");
-        let shell = Shell::with("/no/such/program");
-        let error = shell.launcher.spawn(&shell.start("true")).err().unwrap();
-        assert!(error.to_string().starts_with("start /no/such/program: "), "{error}");
-    }
-
-    #[tokio::test]
-    async fn a_process_that_is_forgotten_is_killed() {
-        let shell = Shell::new();
-        let process = shell.run("echo $$; exec sleep 1000");
-        let group = process.group;
-        drop(process);
-        let gone = async {
-            while !matches!(
-                waitid(WaitId::Pgid(Some(group)), WaitIdOptions::EXITED),
-                Err(_) | Ok(Some(_))
-            ) {}
-        };
-        soon(gone).await;
-    }
-
-    /// The log is a file: there is nothing to await but its next line.
-    async fn until_printed(shell: &Shell, line: &str) {
-        loop {
-            shell.log.flush();
-            let text = std::fs::read_to_string(shell.dir.path().join("log")).unwrap();
-            if text.lines().any(|it| it.ends_with(line)) {
-                return;
-            }
-            time::sleep(Duration::from_millis(5)).await;
-        }
+        std::fs::write(dir.path().join("dynos"), "a file").unwrap();
+        let error = launcher.spawn(&start("true", "/".into(), None)).err().unwrap();
+        assert!(error.to_string().starts_with("write "), "{error}");
+        assert!(error.to_string().contains("/order.json: "), "{error}");
     }
 }

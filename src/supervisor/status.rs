@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::model::{AppName, DynoName, DynoState, SizeName};
 use crate::supervisor::metrics;
 use crate::supervisor::place::{Event, State};
+use crate::supervisor::program::ProcessId;
 use crate::table::Dyno;
 
 /// What the supervisor knows of one dyno, for people and for `/debug/dynos`.
@@ -53,7 +54,9 @@ struct Listed {
     one_off: Option<(String, SizeName)>,
     state: Option<State>,
     since: u64,
-    pid: Option<u32>,
+    /// It was there before this daemon: since when its first state holds.
+    before: Option<u64>,
+    pid: ProcessId,
     record: Option<Arc<Dyno>>,
     restarts: u32,
 }
@@ -73,11 +76,19 @@ impl Board {
             one_off,
             state: None,
             since: now(),
-            pid: None,
+            before: None,
+            pid: ProcessId::default(),
             record: None,
             restarts: 0,
         };
         self.dynos().insert(id, listed);
+    }
+
+    /// A dyno that is listed has been there since then, in milliseconds since 1970.
+    pub(crate) fn was_there(&self, id: u64, since: u64) {
+        if let Some(listed) = self.dynos().get_mut(&id) {
+            listed.before = Some(since / 1000);
+        }
     }
 
     /// Writes down what happened to a dyno.
@@ -96,7 +107,7 @@ impl Board {
             }
             Event::Started { pid, record } => {
                 if let Some(listed) = dynos.get_mut(&id) {
-                    (listed.pid, listed.record) = (*pid, record.clone());
+                    (listed.pid, listed.record) = (pid.clone(), record.clone());
                 }
             }
         }
@@ -123,13 +134,13 @@ impl Listed {
             self.restarts += 1;
         }
         if matches!(state, State::Crashed | State::Asleep) {
-            (self.pid, self.record) = (None, None);
+            (self.pid, self.record) = (ProcessId::default(), None);
         }
         if self.state.map(State::outward) != Some(state.outward()) {
             self.count(-1.0);
             self.state = Some(state);
             self.count(1.0);
-            self.since = now();
+            self.since = self.before.take().unwrap_or_else(now);
         }
         self.state = Some(state);
     }
@@ -150,7 +161,7 @@ impl Listed {
             size: self.one_off.as_ref().map(|(_, size)| size.to_string()),
             state: state.to_string(),
             since: self.since,
-            pid: self.pid,
+            pid: self.pid.get(),
             addr: record.map(|record| record.addr().to_string()),
             in_flight: record.map_or(0, Dyno::in_flight),
             lingering: record.map_or(0, |record| record.lingering().load(Ordering::Relaxed)),

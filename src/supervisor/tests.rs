@@ -19,7 +19,9 @@ use crate::shutdown::Shutdown;
 use crate::supervisor::Supervisor;
 use crate::supervisor::place::{Orders, WatchOrders};
 use crate::supervisor::program::Program;
-use crate::supervisor::scripted::{Script, Scripts};
+use crate::supervisor::routes::Routes;
+use crate::supervisor::scripted::{Script, Scripted, Scripts};
+use crate::supervisor::survivors::Survivor;
 use crate::table::{Lineup, Publisher, Standing};
 use crate::telemetry::{AppLog, Lines, Target};
 
@@ -155,11 +157,21 @@ pub(crate) struct Formation {
 
 impl Formation {
     pub(crate) fn start(scripts: &[Script], apps: &[(&str, AppSource)]) -> Self {
-        let scripts = Scripts::new(scripts);
+        Self::start_after(Vec::new(), Scripts::new(scripts), apps)
+    }
+
+    /// Where these dynos live already.
+    pub(crate) fn start_after(
+        survivors: Vec<Survivor<Scripted>>,
+        scripts: Scripts,
+        apps: &[(&str, AppSource)],
+    ) -> Self {
         let shutdown = Shutdown::default();
         let log = AppLog::new(Lines::start(Target::Off).unwrap());
-        let (supervisor, publisher) =
-            Supervisor::start_with(scripts.clone(), &Arc::new(config(apps)), log, shutdown.clone());
+        let config = Arc::new(config(apps));
+        let (routes, publisher) = Routes::new(&config);
+        let (spawn, end) = (scripts.clone(), shutdown.clone());
+        let supervisor = Supervisor::start_with(spawn, survivors, routes, &config, log, end);
         Self { supervisor, publisher, scripts, shutdown }
     }
 
@@ -168,7 +180,7 @@ impl Formation {
         passes(1).await;
     }
 
-    fn lineup(&self, app: &str) -> Arc<Lineup> {
+    pub(crate) fn lineup(&self, app: &str) -> Arc<Lineup> {
         let table = self.publisher.table();
         let app = table.apps().iter().find(|it| it.name.as_str() == app).unwrap();
         app.roster.lineup().clone()
@@ -183,7 +195,7 @@ impl Formation {
             .collect()
     }
 
-    fn started(&self) -> usize {
+    pub(crate) fn started(&self) -> usize {
         self.scripts.starts.lock().unwrap().len()
     }
 }

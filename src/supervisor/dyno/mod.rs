@@ -128,10 +128,6 @@ impl<S: Spawn> Dyno<S> {
         self.go(if asleep { Step::Sleep } else { Step::Boot }).await;
     }
 
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "whoever finds such processes is being built")
-    )]
     /// Goes on with a process that was there before, and lives until told to stop.
     pub(crate) async fn go_on(mut self, adopted: Adopted<S::Process>) {
         let Adopted { running, release, is_up } = adopted;

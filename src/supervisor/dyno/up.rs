@@ -7,7 +7,7 @@ use crate::supervisor::dyno::tend::{Next, Tending};
 use crate::supervisor::dyno::{Dyno, Step};
 use crate::supervisor::place::State;
 use crate::supervisor::running::Running;
-use crate::supervisor::spawn::Spawn;
+use crate::supervisor::spawn::{Process, Spawn};
 
 impl<S: Spawn> Dyno<S> {
     /// `replaced` goes as soon as the line-up has its successor.
@@ -23,6 +23,7 @@ impl<S: Spawn> Dyno<S> {
         if let Some(replaced) = replaced {
             self.retire(replaced);
         }
+        running.process.came_up();
         self.enter(State::Up);
         self.turn = None;
         let since = Instant::now();

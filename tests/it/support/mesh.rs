@@ -414,13 +414,14 @@ impl Drop for Mesh {
     }
 }
 
-/// Processes whose working directory lies in this one: dynos and what they left behind, and no one else's.
+/// Processes whose working directory or order lies in this directory: dynos, what they left behind, their inits, and
+/// no one else's.
 fn processes_below(dir: &Path) -> Vec<Pid> {
     let entries = fs::read_dir("/proc").expect("read /proc").flatten();
     let pids = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
     let below = |pid: &Pid| {
-        let cwd = fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
-        cwd.is_ok_and(|cwd| cwd.starts_with(dir))
+        let link = |name: &str| fs::read_link(format!("/proc/{}/{name}", pid.as_raw_nonzero()));
+        ["cwd", "fd/0"].iter().any(|name| link(name).is_ok_and(|path| path.starts_with(dir)))
     };
     pids.filter(below).collect()
 }

@@ -1,0 +1,477 @@
+//! PID 1 of a dyno: builds what the dyno lives in, starts its command, and then waits: for children to reap, for
+//! a daemon that asks, for output that no daemon reads. It ends when nobody of the dyno is left and a daemon
+//! knows.
+//!
+//! Without namespaces it is any process, and takes in the orphans of its descendants.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, chdir, getpid, pidfd_open, setsid, wait,
+};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::stdio::dup2_stdout;
+use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::thread::UnshareFlags;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+
+use crate::config::limits;
+use crate::init::command_line::Step;
+use crate::init::descendants::Reach;
+use crate::init::failure::{CANNOT_RUN, During, Failure};
+use crate::init::message::{Hello, OUTPUT_MAX, Report, Request, VERSION};
+use crate::init::order::{ControlGroup, Order, Terminal};
+use crate::init::outside::{leave, ourselves};
+use crate::init::ring::Ring;
+use crate::init::socket;
+use crate::model::Exit;
+
+/// How often a kill goes round again where it cannot meet everyone at one moment.
+const KILL_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+/// Builds the dyno whose order is the standard input, and stays until it is gone.
+pub(in crate::init) fn run(mut daemon: Daemon) -> ExitCode {
+    match Init::begin() {
+        Ok(mut init) => {
+            init.daemon = Some(daemon);
+            init.live()
+        }
+        Err(failure) => {
+            daemon.fail(&failure);
+            ExitCode::from(CANNOT_RUN)
+        }
+    }
+}
+
+/// How much a daemon has been told, in the order in which it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Told {
+    Nothing,
+    Hello,
+    Pipe,
+    Started,
+    Exited,
+    Gone,
+}
+
+/// The daemon that is there.
+pub(in crate::init) struct Daemon {
+    socket: OwnedFd,
+    told: Told,
+}
+
+impl Daemon {
+    /// A daemon that has heard nothing yet.
+    pub(in crate::init) fn new(socket: OwnedFd) -> Self {
+        Self { socket, told: Told::Nothing }
+    }
+
+    /// Tells it why there will be no dyno. If it is gone, nobody is left to tell.
+    pub(in crate::init) fn fail(&mut self, failure: &Failure) {
+        let _ = socket::send(&self.socket, &Report::Failed(failure.to_string()).print(), &[]);
+    }
+}
+
+/// An init whose command was started.
+struct Init {
+    reach: Reach,
+    /// What the dyno prints. The daemon has a descriptor of the same pipe.
+    output: PipeReader,
+    /// Nobody is left who could print.
+    silent: bool,
+    ring: Ring,
+    leader: Leader,
+    this: OwnedFd,
+    exit: Option<Exit>,
+    /// Nobody of the dyno is left.
+    alone: bool,
+    up: bool,
+    stopping: bool,
+    killing: bool,
+    signals: Signals,
+    listener: OwnedFd,
+    daemon: Option<Daemon>,
+}
+
+/// The process that becomes the command.
+struct Leader {
+    pid: Pid,
+    pidfd: OwnedFd,
+    /// The master of its terminal, or the writing end of its standard input. The daemon becomes its only holder.
+    input: Option<OwnedFd>,
+}
+
+impl Init {
+    fn begin() -> Result<Self, Failure> {
+        setsid().during("begin a session")?;
+        let (order, bytes) = Order::from_stdin().during("read the order")?;
+        let reach = Reach::establish(order.namespaces).during("take in orphans")?;
+        let signals = Signals::catch().during("catch signals")?;
+        let listener = socket::wait_here().during("wait for daemons")?;
+        let (output, printed) = io::pipe().during("make a pipe")?;
+        ioctl_fionbio(&output, true).during("make a pipe")?;
+        // Before it is out of sight.
+        let null = File::open("/dev/null").during("open /dev/null")?;
+        dup2_stdout(&null).during("let go of the socket")?;
+
+        let groups = Groups::open(&order.cgroups)?;
+        if order.namespaces {
+            groups.enter()?;
+            leave(UnshareFlags::NEWCGROUP).during("leave the host's control groups")?;
+            groups.go_home();
+        }
+        chdir("/").during("go to /")?;
+        let leader = Leader::start(&order, &bytes, &groups, printed, reach)?;
+        let this = pidfd_open(getpid(), PidfdFlags::empty()).during("name itself")?;
+        Ok(Self {
+            reach,
+            output,
+            silent: false,
+            ring: Ring::new(limits::OUTPUT_RING),
+            leader,
+            this,
+            exit: None,
+            alone: false,
+            up: false,
+            stopping: false,
+            killing: false,
+            signals,
+            listener,
+            daemon: None,
+        })
+    }
+
+    /// Until the dyno is gone and a daemon knows.
+    fn live(&mut self) -> ExitCode {
+        self.tell();
+        while self.daemon.as_ref().is_none_or(|daemon| daemon.told != Told::Gone) {
+            let ready = self.wait();
+            if ready.children {
+                self.reap();
+            }
+            if ready.terminate {
+                self.signal(Signal::TERM);
+            }
+            if ready.daemon {
+                self.hear();
+            }
+            if ready.knock {
+                self.admit();
+            }
+            if ready.output {
+                self.keep();
+            }
+            self.see_to_the_rest();
+            self.tell();
+        }
+        ExitCode::SUCCESS
+    }
+
+    fn wait(&self) -> Ready {
+        let input = PollFlags::IN;
+        let of_daemon = if self.next().is_some() { input | PollFlags::OUT } else { input };
+        let mut polled = vec![
+            PollFd::new(&self.signals.children, input),
+            PollFd::new(&self.signals.terminate, input),
+            PollFd::new(&self.listener, input),
+        ];
+        let daemon = self.daemon.as_ref().map(|daemon| {
+            polled.push(PollFd::new(&daemon.socket, of_daemon));
+            polled.len() - 1
+        });
+        let output = self.keeps_output().then(|| {
+            polled.push(PollFd::new(&self.output, input));
+            polled.len() - 1
+        });
+        let again = (self.killing && self.reach == Reach::Descendants).then_some(&KILL_AGAIN);
+        // Interrupted by a signal, whose pipe is looked at in the next turn.
+        let _ = poll(&mut polled, again);
+        let at = |at: usize| !polled[at].revents().is_empty();
+        Ready {
+            children: at(0),
+            terminate: at(1),
+            knock: at(2),
+            daemon: daemon.is_some_and(at),
+            output: output.is_some_and(at),
+        }
+    }
+
+    fn keeps_output(&self) -> bool {
+        let is_read = self.daemon.as_ref().is_some_and(|daemon| daemon.told >= Told::Pipe);
+        !is_read && !self.silent
+    }
+
+    fn reap(&mut self) {
+        drain(&self.signals.children);
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) if pid == self.leader.pid => self.exit = exit(status),
+                Ok(Some(_)) | Err(Errno::INTR) => {}
+                Ok(None) => return,
+                // Everyone of the dyno descends from us: without children, nobody is left.
+                Err(_) => return self.alone = true,
+            }
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        drain(&self.signals.terminate);
+        self.stopping |= [Signal::TERM, Signal::KILL].contains(&signal);
+        self.killing |= signal == Signal::KILL;
+        self.reach.signal(signal);
+    }
+
+    fn hear(&mut self) {
+        while let Some(daemon) = &self.daemon {
+            match socket::receive(&daemon.socket) {
+                Ok(datagram) if datagram.bytes.is_empty() => self.daemon = None,
+                Ok(datagram) => match Request::parse(&datagram.bytes) {
+                    Ok(Request::Up) => self.up = true,
+                    Ok(Request::Signal(number)) => {
+                        if let Some(signal) = Signal::from_named_raw(number.into()) {
+                            self.signal(signal);
+                        }
+                    }
+                    // Of a later version. It is not for us to say what it wanted.
+                    Err(_) => {}
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.daemon = None,
+            }
+        }
+    }
+
+    /// There is one daemon at a time: whoever comes later knows that the one before is dead.
+    fn admit(&mut self) {
+        if let Ok(socket) = socket::accept(self.listener.as_fd()) {
+            self.daemon = Some(Daemon::new(socket));
+        }
+    }
+
+    fn keep(&mut self) {
+        let mut buffer = [0; OUTPUT_MAX];
+        match self.output.read(&mut buffer) {
+            Ok(0) => self.silent = true,
+            Ok(read) => self.ring.push(&buffer[..read], now()),
+            // Nothing there after all.
+            Err(_) => {}
+        }
+    }
+
+    /// What a daemon would ask, where none is there: a command that went by itself takes the rest along.
+    fn see_to_the_rest(&mut self) {
+        if self.daemon.is_none() && self.exit.is_some() && !self.stopping {
+            self.killing = true;
+        }
+        if self.killing && !self.alone {
+            self.reach.signal(Signal::KILL);
+        }
+    }
+
+    /// Tells the daemon all that it does not know, or as much as it takes now.
+    fn tell(&mut self) {
+        while let Some((report, told)) = self.next() {
+            let Some(daemon) = &mut self.daemon else { return };
+            let beside = match &report {
+                Report::Hello(_) => vec![self.this.as_fd()],
+                Report::Pipe(_) => vec![self.output.as_fd()],
+                Report::Started => {
+                    let input = self.leader.input.as_ref().map(AsFd::as_fd);
+                    [Some(self.leader.pidfd.as_fd()), input].into_iter().flatten().collect()
+                }
+                _ => Vec::new(),
+            };
+            match socket::send(&daemon.socket, &report.print(), &beside) {
+                Ok(()) => daemon.told = told,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => return self.daemon = None,
+            }
+            match report {
+                Report::Output(bytes) => self.ring.forget(bytes.len()),
+                Report::Pipe(_) => self.ring.forget_lost(),
+                Report::Started => self.leader.input = None,
+                _ => {}
+            }
+        }
+    }
+
+    /// What the daemon is to be told next, and what it will know then.
+    fn next(&self) -> Option<(Report, Told)> {
+        match self.daemon.as_ref()?.told {
+            Told::Nothing => {
+                let hello = Hello { version: VERSION, up: self.up, stopping: self.stopping };
+                Some((Report::Hello(hello), Told::Hello))
+            }
+            Told::Hello => Some(match self.ring.oldest(OUTPUT_MAX) {
+                Some(bytes) => (Report::Output(bytes), Told::Hello),
+                None => (Report::Pipe(self.ring.lost()), Told::Pipe),
+            }),
+            Told::Pipe => Some((Report::Started, Told::Started)),
+            Told::Started => self.exit.map(|exit| (Report::Exited(exit), Told::Exited)),
+            Told::Exited => self.alone.then_some((Report::Gone, Told::Gone)),
+            Told::Gone => None,
+        }
+    }
+}
+
+impl Leader {
+    /// Starts the third step, puts it into the dyno's control groups, and only then lets it go on.
+    fn start(
+        order: &Order,
+        bytes: &[u8],
+        groups: &Groups,
+        printed: PipeWriter,
+        reach: Reach,
+    ) -> Result<Self, Failure> {
+        let parent = match reach {
+            Reach::Namespace => 0,
+            Reach::Descendants => getpid().as_raw_nonzero().get(),
+        };
+        let mut command = ourselves(Step::Command { parent });
+        let input = connect(&mut command, order, printed).during("connect the command")?;
+        let mut child = command.stdin(Stdio::piped()).spawn().during("start the command")?;
+        let pid = Pid::from_child(&child);
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).during("watch the command")?;
+        groups.admit(pid)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // Where it died before it has read all, that is heard as its exit.
+            let _ = stdin.write_all(bytes);
+        }
+        Ok(Self { pid, pidfd, input })
+    }
+}
+
+/// Gives a command its output, and where it has one its input: the other side of that is returned.
+fn connect(
+    command: &mut Command,
+    order: &Order,
+    printed: PipeWriter,
+) -> io::Result<Option<OwnedFd>> {
+    if let Some(size) = order.terminal {
+        let (master, terminal) = open_terminal(size)?;
+        command.stdout(terminal.try_clone()?).stderr(terminal);
+        return Ok(Some(master));
+    }
+    if order.stdin {
+        // The third step puts it in its place.
+        let (stdin, writer) = io::pipe()?;
+        command.stdout(printed).stderr(stdin);
+        return Ok(Some(writer.into()));
+    }
+    command.stdout(printed.try_clone()?).stderr(printed);
+    Ok(None)
+}
+
+fn open_terminal(size: Terminal) -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = openpt(flags)?;
+    unlockpt(&master)?;
+    let Terminal { rows, cols } = size;
+    tcsetwinsize(&master, Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 })?;
+    let terminal = ioctl_tiocgptpeer(&master, flags)?;
+    Ok((master, terminal))
+}
+
+/// The dyno's control groups, opened while they can be seen.
+struct Groups(Vec<Group>);
+
+struct Group {
+    dir: String,
+    processes: File,
+    home: File,
+}
+
+impl Groups {
+    fn open(groups: &[ControlGroup]) -> Result<Self, Failure> {
+        let open = |dir: &Path| {
+            let file = OpenOptions::new().write(true).open(dir.join("cgroup.procs"));
+            file.during(format!("open the control group {}", dir.display()))
+        };
+        let open = groups.iter().map(|group| {
+            let dir = group.dir.display().to_string();
+            Ok(Group { dir, processes: open(&group.dir)?, home: open(&group.home)? })
+        });
+        Ok(Self(open.collect::<Result<_, Failure>>()?))
+    }
+
+    /// Puts this process into them.
+    fn enter(&self) -> Result<(), Failure> {
+        self.write("0")
+    }
+
+    /// Takes this process out again. Where the kernel does not let it, it stays: then it is frozen and counted
+    /// with the dyno, and nothing else is lost.
+    fn go_home(&self) {
+        for mut group in self.0.iter().map(|group| &group.home) {
+            let _ = group.write_all(b"0");
+        }
+    }
+
+    /// Puts a child into them.
+    fn admit(&self, pid: Pid) -> Result<(), Failure> {
+        self.write(&pid.as_raw_nonzero().to_string())
+    }
+
+    fn write(&self, pid: &str) -> Result<(), Failure> {
+        for Group { dir, processes, .. } in &self.0 {
+            let mut processes = processes;
+            let written = processes.write_all(pid.as_bytes());
+            written.during(format!("join the control group {dir}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// What happened while nobody looked.
+struct Ready {
+    children: bool,
+    terminate: bool,
+    knock: bool,
+    daemon: bool,
+    output: bool,
+}
+
+/// Signals as something to poll: a byte each.
+struct Signals {
+    children: UnixStream,
+    /// From whoever wants the dyno to end and is no daemon: a person, or the machine's shutdown.
+    terminate: UnixStream,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        Ok(Self { children: catch(&[SIGCHLD])?, terminate: catch(&[SIGTERM, SIGINT, SIGHUP])? })
+    }
+}
+
+fn catch(signals: &[i32]) -> io::Result<UnixStream> {
+    let (caught, catcher) = UnixStream::pair()?;
+    caught.set_nonblocking(true)?;
+    for signal in signals {
+        signal_hook::low_level::pipe::register(*signal, catcher.try_clone()?)?;
+    }
+    Ok(caught)
+}
+
+fn drain(mut caught: &UnixStream) {
+    let mut bytes = [0; 64];
+    while caught.read(&mut bytes).is_ok_and(|read| read == bytes.len()) {}
+}
+
+fn exit(status: WaitStatus) -> Option<Exit> {
+    let by_itself = status.exit_status().map(Exit::Status);
+    by_itself.or_else(|| status.terminating_signal().map(Exit::Signal))
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.ok().and_then(|since| since.as_millis().try_into().ok()).unwrap_or(0)
+}

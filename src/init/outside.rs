@@ -1,0 +1,60 @@
+//! The first step: outside, as the daemon started it. Leaves the host's namespaces, which only a child can have
+//! done from its first moment on, starts that child, and is done.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+
+use rustix::thread::UnshareFlags;
+
+use crate::init::command_line::Step;
+use crate::init::failure::{CANNOT_RUN, During, Failure};
+use crate::init::inside::{self, Daemon};
+use crate::init::order::Order;
+
+/// What a dyno has of its own. Its control groups come later: see [`inside`].
+const NAMESPACES: UnshareFlags = UnshareFlags::NEWPID
+    .union(UnshareFlags::NEWNS)
+    .union(UnshareFlags::NEWIPC)
+    .union(UnshareFlags::NEWUTS);
+
+/// Starts the init of the dyno whose order is the standard input, or becomes it.
+pub(in crate::init) fn run(mut daemon: Daemon) -> ExitCode {
+    match start() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => inside::run(daemon),
+        Err(failure) => {
+            daemon.fail(&failure);
+            ExitCode::from(CANNOT_RUN)
+        }
+    }
+}
+
+/// Starts PID 1. `false`: the dyno has no namespaces, and this process is its init.
+fn start() -> Result<bool, Failure> {
+    let (order, _) = Order::from_stdin().during("read the order")?;
+    if order.namespaces {
+        leave(NAMESPACES).during("leave the host's namespaces")?;
+        // Its standard input and output are ours: the order with its lock, and the socket.
+        let mut child = ourselves(Step::Inside);
+        child.stderr(Stdio::inherit()).spawn().during("start PID 1 of the dyno")?;
+    }
+    Ok(order.namespaces)
+}
+
+/// Leaves namespaces for new ones.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe, for descriptors that are not shared; none are left here"
+)]
+pub(in crate::init) fn leave(namespaces: UnshareFlags) -> io::Result<()> {
+    Ok(rustix::thread::unshare(namespaces)?)
+}
+
+/// This binary once more, even where another one has its name by now, with nothing in its environment.
+#[expect(clippy::disallowed_methods, reason = "an init starts its own next step, and nothing else")]
+pub(in crate::init) fn ourselves(step: Step) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("dynomesh").arg("init").args(step.args()).env_clear();
+    command
+}

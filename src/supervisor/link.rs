@@ -1,0 +1,434 @@
+//! The daemon's end of the conversation with one init: what it says becomes something to wait for.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time;
+
+use crate::config::limits;
+use crate::init::{self, Hello, Lost, Report, Request};
+use crate::model::{AppName, DynoName, Exit};
+use crate::shutdown::Shutdown;
+use crate::supervisor::output::{self, Kept, Output};
+use crate::supervisor::program::{Ends, ProcessId, Streams};
+use crate::telemetry::AppLog;
+
+/// The exit that counts for a dyno that could not be made: what shells say of what cannot be run.
+const NOT_MADE: Exit = Exit::Status(126);
+/// The exit that counts where an init was killed, and everyone with it.
+const KILLED: Exit = Exit::Signal(Signal::KILL.as_raw());
+
+/// Whose init it is, and what is to be done with what it says.
+pub(crate) struct About {
+    pub(crate) app: AppName,
+    pub(crate) dyno: DynoName,
+    pub(crate) streams: Streams,
+    /// The dyno's directory: removed when nobody of it is left.
+    pub(crate) dir: PathBuf,
+    pub(crate) log: AppLog,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// A connection to an init. Dropped before the dyno's command has ended, it has everyone of the dyno killed.
+pub(crate) struct Link {
+    shared: Arc<Shared>,
+    heard: watch::Receiver<Heard>,
+}
+
+struct Shared {
+    socket: AsyncFd<OwnedFd>,
+    pid: ProcessId,
+    output: OnceLock<Output>,
+    ends: Mutex<Option<Ends>>,
+}
+
+/// What the init has said so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Heard {
+    hello: Option<Hello>,
+    started: bool,
+    exit: Option<Exit>,
+    gone: bool,
+}
+
+impl Link {
+    /// Begins to listen. The listener ends when nobody of the dyno is left, whatever becomes of the link.
+    pub(crate) fn open(
+        socket: OwnedFd,
+        about: About,
+    ) -> io::Result<(Self, impl Future<Output = ()> + Send + 'static)> {
+        let socket = watch_fd(socket)?;
+        let (teller, heard) = watch::channel(Heard::default());
+        let shared = Arc::new(Shared {
+            socket,
+            pid: ProcessId::default(),
+            output: OnceLock::new(),
+            ends: Mutex::new(None),
+        });
+        let listener = Listener {
+            shared: shared.clone(),
+            about,
+            teller,
+            init: None,
+            kept: Vec::new(),
+            piped: None,
+        };
+        Ok((Self { shared, heard }, listener.listen()))
+    }
+
+    /// Says this to the init. One that is gone needs no telling.
+    pub(crate) fn say(&self, request: Request) {
+        let _ = init::send(self.shared.socket.get_ref(), &request.print(), &[]);
+    }
+
+    /// The number of the command's process, once it is known.
+    pub(crate) fn pid(&self) -> ProcessId {
+        self.shared.pid.clone()
+    }
+
+    /// What the init says of itself first. `None`: it has ended instead.
+    pub(crate) async fn hello(&self) -> Option<Hello> {
+        self.until(|heard| heard.hello.is_some() || heard.gone).await.hello
+    }
+
+    /// Returns once the command's process is gone.
+    pub(crate) async fn exited(&self) -> Exit {
+        self.until(|heard| heard.exit.is_some()).await.exit.unwrap_or(KILLED)
+    }
+
+    /// Returns once nobody of the dyno is left.
+    pub(crate) async fn gone(&self) {
+        self.until(|heard| heard.gone).await;
+    }
+
+    /// Returns once what was printed is handed to the log, or after a moment.
+    pub(crate) async fn output_settled(&self) {
+        if let Some(output) = self.shared.output.get() {
+            output.settled().await;
+        }
+    }
+
+    /// The daemon's ends of the streams, where a client has them; whoever asks first gets them.
+    pub(crate) async fn ends(&self) -> Option<Ends> {
+        self.until(|heard| heard.started || heard.gone).await;
+        self.shared.ends.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    async fn until(&self, known: impl Fn(&Heard) -> bool) -> Heard {
+        let mut heard = self.heard.clone();
+        let said = heard.wait_for(|heard| known(heard)).await.map(|heard| *heard);
+        match said {
+            Ok(said) => said,
+            // The listener ends only after it has told everything: the runtime is ending, and with it whoever
+            // asks.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if self.heard.borrow().exit.is_none() {
+            self.say(Request::signal(Signal::KILL));
+        }
+    }
+}
+
+struct Listener {
+    shared: Arc<Shared>,
+    about: About,
+    teller: watch::Sender<Heard>,
+    init: Option<OwnedFd>,
+    kept: Vec<u8>,
+    /// The pipe of its output, where a client is to have it.
+    piped: Option<OwnedFd>,
+}
+
+impl Listener {
+    async fn listen(mut self) {
+        while !self.teller.borrow().gone {
+            let received =
+                self.shared.socket.async_io(Interest::READABLE, |socket| init::receive(socket));
+            match received.await {
+                Ok(datagram) if !datagram.bytes.is_empty() => {
+                    match Report::parse(&datagram.bytes) {
+                        Ok(report) => self.hear(report, datagram.descriptors),
+                        Err(error) => {
+                            let About { app, dyno, .. } = &self.about;
+                            tracing::warn!(app = %app, "{dyno}: its init says {error}");
+                        }
+                    }
+                }
+                _ => self.mourn().await,
+            }
+        }
+        self.until_init_is_gone().await;
+        let dir = std::mem::take(&mut self.about.dir);
+        // What the dyno wrote may be gigabytes in thousands of files.
+        let removed = spawn_blocking(move || remove(&dir).map_err(|error| (dir, error))).await;
+        if let Ok(Err((dir, error))) = removed {
+            tracing::warn!("remove {}: {error}", dir.display());
+        }
+    }
+
+    fn hear(&mut self, report: Report, descriptors: Vec<OwnedFd>) {
+        let mut descriptors = descriptors.into_iter();
+        match report {
+            Report::Hello(hello) => {
+                self.init = descriptors.next();
+                self.tell(|heard| heard.hello = Some(hello));
+            }
+            Report::Output(bytes) => self.kept.extend(bytes),
+            Report::Pipe(lost) => {
+                if let Some(pipe) = descriptors.next() {
+                    self.carry(pipe, lost);
+                }
+            }
+            Report::Failed(reason) => {
+                let About { app, dyno, log, .. } = &self.about;
+                log.platform(app, dyno, &format_args!("Failed to start: {reason}"));
+                self.tell(|heard| heard.exit = Some(NOT_MADE));
+            }
+            Report::Started => {
+                if let Some(number) = descriptors.next().and_then(|process| number(&process)) {
+                    self.shared.pid.set(number);
+                }
+                let ends = match (self.about.streams, descriptors.next(), self.piped.take()) {
+                    (Streams::Terminal { .. }, Some(master), _) => Some(Ends::Terminal(master)),
+                    (Streams::Pipes, Some(input), Some(output)) => {
+                        Some(Ends::Pipes { input, output })
+                    }
+                    _ => None,
+                };
+                *self.shared.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
+                self.tell(|heard| heard.started = true);
+            }
+            Report::Exited(exit) => self.tell(|heard| heard.exit = Some(exit)),
+            Report::Gone => self.tell(|heard| heard.gone = true),
+        }
+    }
+
+    fn carry(&mut self, pipe: OwnedFd, lost: Lost) {
+        let About { app, dyno, streams, log, shutdown, .. } = &self.about;
+        if *streams == Streams::Pipes {
+            self.piped = Some(pipe);
+            return;
+        }
+        let kept = Kept { bytes: std::mem::take(&mut self.kept), lost };
+        match output::carry(pipe, kept, (app, dyno), log, shutdown) {
+            Ok(output) => {
+                let _ = self.shared.output.set(output);
+            }
+            Err(error) => tracing::error!(app = %app, "{dyno}: its output is not read: {error}"),
+        }
+    }
+
+    /// The init is gone before it said that everyone else is.
+    async fn mourn(&mut self) {
+        self.tell(|heard| heard.exit = heard.exit.or(Some(KILLED)));
+        self.until_init_is_gone().await;
+        // In a namespace nobody is left now. Elsewhere the command's process has died with its init, and its
+        // group can be reached; whoever left that group is not found again.
+        let group = self.shared.pid.get().and_then(|number| Pid::from_raw(number.try_into().ok()?));
+        if let Some(group) = group {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        self.tell(|heard| heard.gone = true);
+    }
+
+    async fn until_init_is_gone(&mut self) {
+        let Some(init) = self.init.take() else { return };
+        if let Ok(init) = watch_fd(init) {
+            // A pidfd is readable when its process has ended. One that the kernel cannot end is not waited for.
+            let _ = time::timeout(limits::KILL_WAIT, init.readable()).await;
+        }
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Heard)) {
+        self.teller.send_modify(change);
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe, for descriptors that are not owned; this one is"
+)]
+fn watch_fd(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(fd, Interest::READABLE)
+}
+
+/// The number of a pidfd's process, as this process sees it (pidfd_open(2), `/proc/PID/fdinfo`).
+fn number(pidfd: &OwnedFd) -> Option<u32> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
+}
+
+/// Removes the directory of a dyno that is gone.
+pub(crate) fn remove(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+
+    use rustix::process::{PidfdFlags, getpid, pidfd_open};
+
+    use super::*;
+    use crate::model::ProcessType;
+    use crate::telemetry::{Lines, Target};
+
+    /// A link whose init is played by the test.
+    struct Stage {
+        link: Link,
+        init: OwnedFd,
+        dir: tempfile::TempDir,
+        log: AppLog,
+        shutdown: Shutdown,
+    }
+
+    impl Stage {
+        fn new(streams: Streams) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join("dyno")).unwrap();
+            let log =
+                AppLog::new(Lines::start(Target::file(&dir.path().join("log")).unwrap()).unwrap());
+            let shutdown = Shutdown::default();
+            let (ours, init) = init::pair().unwrap();
+            let about = About {
+                app: AppName::parse("shop").unwrap(),
+                dyno: DynoName { process_type: ProcessType::web(), number: 1 },
+                streams,
+                dir: dir.path().join("dyno"),
+                log: log.clone(),
+                shutdown: shutdown.clone(),
+            };
+            let (link, listener) = Link::open(ours, about).unwrap();
+            shutdown.spawn(listener);
+            Self { link, init, dir, log, shutdown }
+        }
+
+        fn says(&self, report: Report, descriptors: &[&OwnedFd]) {
+            let descriptors = descriptors.iter().map(|it| it.as_fd()).collect::<Vec<_>>();
+            init::send(&self.init, &report.print(), &descriptors).unwrap();
+        }
+
+        fn asked(&self) -> Request {
+            Request::parse(&init::receive(&self.init).unwrap().bytes).unwrap()
+        }
+
+        /// What was logged until the listener and the reader have ended.
+        async fn logged(self) -> Vec<String> {
+            drop((self.link, self.init));
+            soon(self.shutdown.finished()).await;
+            self.log.flush();
+            assert!(!self.dir.path().join("dyno").exists(), "it is removed with its dyno");
+            let text = fs::read_to_string(self.dir.path().join("log")).unwrap();
+            text.lines().map(|line| line.split_once(" shop ").unwrap().1.to_owned()).collect()
+        }
+    }
+
+    async fn soon<T>(future: impl Future<Output = T>) -> T {
+        time::timeout(Duration::from_secs(20), future).await.unwrap()
+    }
+
+    fn hello() -> Report {
+        Report::Hello(Hello { version: init::VERSION, up: true, stopping: false })
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_is_printed_before_what_comes() {
+        let stage = Stage::new(Streams::Log);
+        let (reader, writer) = io::pipe().unwrap();
+        stage.says(hello(), &[]);
+        assert!(soon(stage.link.hello()).await.unwrap().up);
+        io::Write::write_all(&mut &writer, b"ter\nlast\n").unwrap();
+        drop(writer);
+        stage.says(Report::Output(b"first\nla".to_vec()), &[]);
+        stage.says(Report::Pipe(Lost { lines: 7, since: 1_000 }), &[&reader.into()]);
+        stage.says(Report::Exited(Exit::Status(3)), &[]);
+        assert_eq!(soon(stage.link.exited()).await, Exit::Status(3));
+        stage.says(Report::Gone, &[]);
+        soon(stage.link.gone()).await;
+        assert_eq!(
+            stage.logged().await,
+            [
+                "heroku[web.1]: Error L12: 7 messages dropped since 1970-01-01T00:00:01.000000+00:00.",
+                "app[web.1]: first",
+                "app[web.1]: later",
+                "app[web.1]: last",
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn the_number_of_the_command_is_known_once_it_was_started() {
+        let stage = Stage::new(Streams::Log);
+        assert_eq!(stage.link.pid().get(), None);
+        let this = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+        stage.says(Report::Started, &[&this]);
+        stage.says(Report::Exited(Exit::Signal(9)), &[]);
+        soon(stage.link.exited()).await;
+        assert_eq!(stage.link.pid().get(), Some(std::process::id()));
+        // Its group must not be killed: this is not a dyno.
+        stage.says(Report::Gone, &[]);
+        soon(stage.link.gone()).await;
+    }
+
+    #[tokio::test]
+    async fn an_init_that_dies_was_killed_and_its_dyno_with_it() {
+        let Stage { link, init, .. } = Stage::new(Streams::Log);
+        drop(init);
+        assert_eq!(soon(link.exited()).await, Exit::Signal(9));
+        soon(link.gone()).await;
+        assert!(soon(link.hello()).await.is_none());
+        assert!(soon(link.ends()).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_dyno_that_could_not_be_made_says_why() {
+        let stage = Stage::new(Streams::Log);
+        stage.says(Report::Failed("mount /app: no such device".into()), &[]);
+        assert_eq!(soon(stage.link.exited()).await, Exit::Status(126));
+        let logged = stage.logged().await;
+        assert_eq!(logged, ["heroku[web.1]: Failed to start: mount /app: no such device"]);
+    }
+
+    #[tokio::test]
+    async fn the_streams_of_a_client_are_handed_out_once() {
+        let stage = Stage::new(Streams::Pipes);
+        let (output, _writer) = io::pipe().unwrap();
+        let (_reader, input) = io::pipe().unwrap();
+        let this = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+        stage.says(Report::Pipe(Lost::default()), &[&output.into()]);
+        stage.says(Report::Started, &[&this, &input.into()]);
+        assert!(matches!(soon(stage.link.ends()).await, Some(Ends::Pipes { .. })));
+        assert!(soon(stage.link.ends()).await.is_none());
+        stage.says(Report::Exited(Exit::Status(0)), &[]);
+        stage.says(Report::Gone, &[]);
+        soon(stage.link.gone()).await;
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_dropped_has_the_dyno_killed() {
+        let Stage { link, init, .. } = Stage::new(Streams::Log);
+        let stage = Stage::new(Streams::Log);
+        stage.link.say(Request::Up);
+        assert_eq!(stage.asked(), Request::Up);
+        drop(link);
+        let asked = init::receive(&init).unwrap().bytes;
+        assert_eq!(Request::parse(&asked), Ok(Request::Signal(9)));
+    }
+}

@@ -1,0 +1,184 @@
+//! Dynos that an earlier daemon has left: each goes on in its place, or is stopped where it has none any more.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::{Config, ManagedApp, SupervisorTimeouts, limits};
+use crate::model::{AppName, AppPolicy, DynoAddr, DynoName, Sizes};
+use crate::supervisor::dyno::{Adopted, Dyno};
+use crate::supervisor::manager::{Formed, Living, Manager, Means, managed};
+use crate::supervisor::place::{Event, Orders, Place, State, WatchOrders};
+use crate::supervisor::program::Program;
+use crate::supervisor::running::Running;
+use crate::supervisor::spawn::{Spawn, digest_of, unix_millis};
+use crate::supervisor::survivors::Survivor;
+use crate::supervisor::turns::Turns;
+use crate::table::Dyno as Record;
+use crate::telemetry::Stamp;
+
+impl<S: Spawn> Manager<S> {
+    /// Takes over what lives. To be called before anything is started: what is missing is started afterwards, and
+    /// what runs an earlier release is restarted, as after any change of the configuration.
+    pub(super) fn adopt(&mut self, survivors: Vec<Survivor<S::Process>>, config: &Config) {
+        let mut by_app = BTreeMap::<AppName, Vec<_>>::new();
+        for survivor in survivors {
+            by_app.entry(survivor.app.clone()).or_default().push(survivor);
+        }
+        for (name, survivors) in by_app {
+            match managed(config, &name) {
+                Some((app, policy)) => self.adopt_app(&name, app, policy, survivors),
+                None => survivors.into_iter().for_each(|survivor| self.dismiss(survivor, None)),
+            }
+        }
+    }
+
+    fn adopt_app(
+        &mut self,
+        name: &AppName,
+        app: &ManagedApp,
+        policy: &AppPolicy,
+        mut survivors: Vec<Survivor<S::Process>>,
+    ) {
+        let mut formed = Formed::new(app.clone());
+        formed.follow(app, policy);
+        formed.release = release(&formed, &survivors);
+        // Two may have one name: a process and its successor. The better one is the dyno from here on.
+        survivors.sort_by_key(|survivor| {
+            let Survivor { is_stopping, is_up, order, .. } = survivor;
+            (*is_stopping, !is_up, Reverse(order.identity.started))
+        });
+        for survivor in survivors {
+            let wanted = wanted(app, &survivor.dyno) && !survivor.is_stopping;
+            let orders = formed.orders(&survivor.dyno.process_type);
+            match orders {
+                Some(orders) if wanted && !formed.dynos.contains_key(&survivor.dyno) => {
+                    let dyno = survivor.dyno.clone();
+                    let turns = formed.turns(&dyno.process_type);
+                    let living = self.go_on(survivor, orders, turns);
+                    formed.dynos.insert(dyno, living);
+                }
+                _ => self.dismiss(survivor, Some(app)),
+            }
+        }
+        self.apps.insert(name.clone(), formed);
+    }
+
+    /// A dyno that is wanted.
+    fn go_on(
+        &mut self,
+        survivor: Survivor<S::Process>,
+        mut orders: Orders,
+        turns: Arc<Turns>,
+    ) -> Living {
+        let release = survivor.order.identity.release;
+        // What it is told is what it does. If that is an earlier release, it is told otherwise right afterwards.
+        orders.program = Arc::new(Program { release, ..(*orders.program).clone() });
+        let boot = orders.timeouts.boot;
+        let (place, living) = self.begin(&survivor.app, &survivor.dyno, orders, turns);
+        let state = if survivor.is_up { "up" } else { "starting" };
+        place.say(format_args!("Adopted, {state}, started at {}", started(&survivor)));
+        self.means.board.was_there(place.id, survivor.order.identity.started);
+        let is_up = survivor.is_up;
+        let running = self.running(survivor, boot);
+        let Means { spawn, ports, routes, .. } = &self.means;
+        let dyno = Dyno::new(place, spawn.clone(), ports.clone(), routes.clone());
+        self.means.shutdown.spawn(dyno.go_on(Adopted { running, release, is_up }));
+        living
+    }
+
+    fn running(&self, survivor: Survivor<S::Process>, boot: Duration) -> Running<S::Process> {
+        let Survivor { process, dyno, order, .. } = survivor;
+        let age = Duration::from_millis(unix_millis().saturating_sub(order.identity.started));
+        let age = age.min(boot.saturating_sub(limits::ADOPTED_BOOT));
+        let now = Instant::now();
+        let port = order.identity.port.filter(|_| dyno.process_type.is_web());
+        let record = port.map(|port| {
+            let addr = DynoAddr::Tcp((Ipv4Addr::LOCALHOST, port).into());
+            Record::new(dyno, addr, true)
+        });
+        Running {
+            process,
+            record,
+            started: now.checked_sub(age).unwrap_or(now),
+            routes: self.means.routes.clone(),
+            _port: port.and_then(|port| self.means.ports.take(port)),
+        }
+    }
+
+    /// A dyno that is not wanted: its app, its place or its name is not there for it. No request reaches it.
+    fn dismiss(&mut self, survivor: Survivor<S::Process>, app: Option<&ManagedApp>) {
+        let Survivor { app: name, dyno, order, .. } = &survivor;
+        let size = Sizes::heroku().find(Sizes::DEFAULT).cloned();
+        let size = size.expect("the size that holds by default is among Heroku's");
+        let program = Program {
+            release: order.identity.release,
+            command: order.command.clone(),
+            dir: order.dir.clone(),
+            size,
+            config_vars: Arc::default(),
+        };
+        let timeouts = app.map_or(SupervisorTimeouts::DEFAULT, |app| app.timeouts);
+        let orders = Orders {
+            program: Arc::new(program),
+            timeouts,
+            drain: Duration::ZERO,
+            watch: WatchOrders::default(),
+            upkeep: Arc::default(),
+            slow_start: None,
+            restart: 0,
+            asleep: false,
+            stop: true,
+        };
+        let (place, living) = self.begin(name, dyno, orders, Arc::default());
+        self.leaving.insert(living.id, living.orders);
+        place.say(format_args!("Adopted to be stopped, started at {}", started(&survivor)));
+        let running = self.running(survivor, timeouts.boot);
+        self.means.shutdown.spawn(async move {
+            let ended = Ended(place.clone());
+            place.tell(Event::Entered(State::Stopping));
+            running.terminate(&place).await;
+            drop(ended);
+        });
+    }
+}
+
+/// Tells the manager that the dyno is no more, also when a panic unwinds: a stop must not wait for it.
+struct Ended(Place);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.tell(Event::Ended);
+    }
+}
+
+/// Which release the app is at: the newest that lives, if what that runs is what is wanted now; else the next one.
+fn release<P>(formed: &Formed, survivors: &[Survivor<P>]) -> u64 {
+    let newest =
+        survivors.iter().map(|survivor| survivor.order.identity.release).max().unwrap_or(0);
+    let of_newest = |it: &&Survivor<P>| it.order.identity.release == newest;
+    let unchanged = survivors.iter().filter(of_newest).all(|survivor| {
+        let orders = formed.orders(&survivor.dyno.process_type);
+        orders.is_some_and(|orders| digest_of(&orders.program) == survivor.order.identity.program)
+    });
+    if unchanged { newest } else { newest + 1 }
+}
+
+fn wanted(app: &ManagedApp, dyno: &DynoName) -> bool {
+    let count = app.formation.get(&dyno.process_type).copied().unwrap_or(0);
+    (1..=count).contains(&dyno.number)
+}
+
+fn started<P>(survivor: &Survivor<P>) -> String {
+    let mut stamp = Vec::new();
+    let since = Duration::from_millis(survivor.order.identity.started);
+    Stamp::default().write(&mut stamp, since);
+    String::from_utf8_lossy(&stamp).into_owned()
+}
+
+#[cfg(test)]
+mod tests; // on a paused clock

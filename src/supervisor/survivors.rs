@@ -1,0 +1,252 @@
+//! The dynos that another daemon left behind: found by their directories, and asked who they are.
+//!
+//! What is done with them is the manager's business.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::Signal;
+use tokio::task::spawn_blocking;
+use tokio::time::{self, Instant};
+
+use crate::config::limits;
+use crate::init::{self, Hello, ORDER_FILE, Order, Request};
+use crate::model::{AppName, DynoName, ProcessType};
+use crate::private_file;
+use crate::supervisor::link::{self, About};
+use crate::supervisor::program::Streams;
+use crate::supervisor::spawn::{Launcher, OsProcess, Process};
+
+/// A dyno that was there before this daemon.
+pub(crate) struct Survivor<P> {
+    pub(crate) process: P,
+    pub(crate) app: AppName,
+    pub(crate) dyno: DynoName,
+    /// What it was started with.
+    pub(crate) order: Order,
+    /// It had come up.
+    pub(crate) is_up: bool,
+    /// It was told to end already.
+    pub(crate) is_stopping: bool,
+}
+
+/// The dynos' directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SurvivorsError {
+    /// It cannot be made or opened.
+    #[error("use {path}: {source}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its dynos are those of a daemon that lives.
+    #[error("another dynomesh runs the dynos of {0} ([state] dir)")]
+    Taken(PathBuf),
+}
+
+/// The right to the dynos of a state directory: one daemon's at a time.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    _dir: File,
+}
+
+impl Launcher {
+    /// Takes the right to the state directory's dynos. A daemon that was just killed may still be dying.
+    pub(crate) async fn claim(&self) -> Result<Claim, SurvivorsError> {
+        let path = &self.parts().dynos_dir;
+        let open = || {
+            private_file::make_dir(path)?;
+            File::open(path)
+        };
+        let dir =
+            open().map_err(|source| SurvivorsError::Directory { path: path.clone(), source })?;
+        let give_up = Instant::now() + limits::CLAIM_WAIT;
+        while flock(&dir, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if Instant::now() >= give_up {
+                return Err(SurvivorsError::Taken(path.clone()));
+            }
+            time::sleep(limits::CLAIM_LOOK).await;
+        }
+        Ok(Claim { _dir: dir })
+    }
+
+    /// Finds the dynos that live, and removes what is left of those that don't. What lives and cannot be taken
+    /// over is stopped where it can be, and warned of.
+    pub(crate) async fn survivors(&self, _: &Claim) -> Vec<Survivor<OsProcess>> {
+        let dynos_dir = self.parts().dynos_dir.clone();
+        let found = spawn_blocking(move || living(&dynos_dir)).await.unwrap_or_default();
+        let asked = found.into_iter().map(|dir| {
+            let launcher = self.clone();
+            self.parts().shutdown.spawn(async move {
+                match launcher.ask(&dir).await {
+                    Ok(survivor) => Some(survivor),
+                    Err(error) => {
+                        tracing::warn!("the dyno of {}: {error}", dir.display());
+                        None
+                    }
+                }
+            })
+        });
+        // All are asked at once: one that is silent holds up no other.
+        let asked = asked.collect::<Vec<_>>();
+        let mut survivors = Vec::new();
+        for answer in asked {
+            survivors.extend(answer.await.ok().flatten());
+        }
+        survivors
+    }
+
+    async fn ask(&self, dir: &Path) -> Result<Survivor<OsProcess>, Strange> {
+        let socket = connect(dir).await.map_err(Strange::Silent)?;
+        let order = fs::read(dir.join(ORDER_FILE)).ok().and_then(|it| Order::parse(&it).ok());
+        let name = order.as_ref().and_then(|order| {
+            Some((AppName::parse(&order.identity.app).ok()?, parse(&order.identity.dyno)?))
+        });
+        let (Some(order), Some((app, dyno))) = (order, name) else {
+            // Whoever it is, that much is understood in every version.
+            let _ = init::send(&socket, &Request::signal(Signal::TERM).print(), &[]);
+            return Err(Strange::Order);
+        };
+        let about = About {
+            app: app.clone(),
+            dyno: dyno.clone(),
+            streams: Streams::Log,
+            dir: dir.to_owned(),
+            log: self.parts().log.clone(),
+            shutdown: self.parts().shutdown.clone(),
+        };
+        let process = self.process(socket, order.identity.port, about).map_err(Strange::Silent)?;
+        let hello = time::timeout(limits::HELLO_WAIT, process.link().hello()).await;
+        match hello.ok().flatten() {
+            Some(Hello { version: init::VERSION, up, stopping }) => {
+                Ok(Survivor { process, app, dyno, order, is_up: up, is_stopping: stopping })
+            }
+            Some(Hello { version, .. }) => {
+                self.dismiss(process);
+                Err(Strange::Version(version))
+            }
+            None => Err(Strange::Silent(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    /// Stops a dyno of which only that much is known.
+    fn dismiss(&self, process: OsProcess) {
+        process.terminate();
+        self.parts().shutdown.spawn(async move {
+            // When this ends, what is left of it is killed.
+            let _ = time::timeout(limits::STRANGER_EXIT, process.group_gone()).await;
+        });
+    }
+}
+
+/// Why a dyno that lives is not taken over.
+#[derive(Debug, thiserror::Error)]
+enum Strange {
+    #[error("its init does not answer: {0}. It is left alone")]
+    Silent(io::Error),
+    #[error("its order cannot be read. It is told to end")]
+    Order,
+    #[error(
+        "its init is of another version ({0}, this one is {current}). It is told to end",
+        current = init::VERSION
+    )]
+    Version(u8),
+}
+
+/// The directories whose dyno lives. The others are removed.
+fn living(dynos_dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dynos_dir) else { return Vec::new() };
+    let dirs = entries.flatten().map(|entry| entry.path());
+    dirs.filter(|dir| {
+        let lives = lives(dir);
+        if !lives && let Err(error) = link::remove(dir) {
+            tracing::warn!("remove {}: {error}", dir.display());
+        }
+        lives
+    })
+    .collect()
+}
+
+/// Whether somebody has the order locked. A directory without one never had an init.
+fn lives(dir: &Path) -> bool {
+    let Ok(order) = File::open(dir.join(ORDER_FILE)) else { return false };
+    flock(&order, FlockOperation::NonBlockingLockExclusive).is_err()
+}
+
+/// An init that has just been started listens in a moment.
+async fn connect(dir: &Path) -> io::Result<OwnedFd> {
+    let give_up = Instant::now() + limits::HELLO_WAIT;
+    loop {
+        match init::connect(dir) {
+            Err(error) if Instant::now() >= give_up => return Err(error),
+            Err(_) => time::sleep(limits::CLAIM_LOOK).await,
+            Ok(socket) => return Ok(socket),
+        }
+    }
+}
+
+/// `web.1`
+fn parse(dyno: &str) -> Option<DynoName> {
+    let (process_type, number) = dyno.split_once('.')?;
+    let process_type = ProcessType::parse(process_type).ok()?;
+    Some(DynoName { process_type, number: number.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shutdown::Shutdown;
+    use crate::telemetry::{AppLog, Lines, Target};
+
+    fn launcher(state_dir: &Path) -> Launcher {
+        let log = Target::file(&state_dir.join("log")).unwrap();
+        let log = AppLog::new(Lines::start(log).unwrap());
+        Launcher::new(state_dir, "dynomesh".into(), log, Shutdown::default())
+    }
+
+    #[tokio::test]
+    async fn the_dynos_of_a_state_directory_are_one_daemons() {
+        let dir = tempfile::tempdir().unwrap();
+        let launcher = launcher(dir.path());
+        let claim = launcher.claim().await.unwrap();
+        let error = launcher.claim().await.unwrap_err();
+        assert!(error.to_string().starts_with("another dynomesh runs the dynos of "), "{error}");
+        drop(claim);
+        launcher.claim().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_dyno_whose_order_nobody_holds_is_gone_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let launcher = launcher(dir.path());
+        let claim = launcher.claim().await.unwrap();
+        let (held, gone) = (dir.path().join("dynos/held"), dir.path().join("dynos/gone"));
+        let never = dir.path().join("dynos/never");
+        for dyno in [&held, &gone, &never] {
+            fs::create_dir(dyno).unwrap();
+        }
+        fs::write(gone.join(ORDER_FILE), "{}").unwrap();
+        fs::write(held.join(ORDER_FILE), "{}").unwrap();
+        let order = File::open(held.join(ORDER_FILE)).unwrap();
+        flock(&order, FlockOperation::NonBlockingLockExclusive).unwrap();
+        assert_eq!(living(&dir.path().join("dynos")), [held.clone()]);
+        assert!(!gone.exists() && !never.exists() && held.exists());
+        drop(order);
+        assert!(launcher.survivors(&claim).await.is_empty());
+        assert!(!held.exists());
+    }
+
+    #[test]
+    fn names_of_dynos() {
+        let name = parse("worker.12").unwrap();
+        assert_eq!((name.process_type.to_string().as_str(), name.number), ("worker", 12));
+        for bad in ["", "web", "web.", "web.x", ".1"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}
