@@ -303,8 +303,6 @@ pub const OUTPUT_LAST_TRIES: u32 = 10;
 
 // ---- one-off dynos -------------------------------------------------------------------------------------
 
-/// The numbers of one-off dynos: four digits, as on Heroku, and none that a formation could have.
-pub const ONE_OFF_NUMBERS: RangeInclusive<u32> = 1001..=9999;
 /// One-off dynos of one app at a time: more are a job that does not end.
 pub const ONE_OFFS_MAX: usize = 100;
 /// How long an attached one-off dyno waits for its client (R13). Commands come within milliseconds.

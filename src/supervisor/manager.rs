@@ -1,6 +1,7 @@
 //! The dyno manager: one loop that owns which dynos are wanted, and starts, restarts and stops their lives.
 
 mod adopt; // what an earlier daemon has left
+mod one_offs; // those for one command
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,13 +14,13 @@ use crate::model::{AppName, AppPolicy, DynoName, Payer, ProcessType, Size};
 use crate::shutdown::Shutdown;
 use crate::supervisor::dyno::Dyno;
 use crate::supervisor::meter::Meter;
-use crate::supervisor::one_off::{OneOff, Visitor};
+use crate::supervisor::one_off::Visitor;
 use crate::supervisor::place::{Event, Orders, Place, WatchOrders};
 use crate::supervisor::plan::{Step, plan};
 use crate::supervisor::ports::Ports;
-use crate::supervisor::program::{Program, Streams};
+use crate::supervisor::program::Program;
 use crate::supervisor::routes::Routes;
-use crate::supervisor::run::{Begun, LivingOneOff, OneOffs, RunError, RunOrder, written_out};
+use crate::supervisor::run::{Begun, OneOffs, RunError, RunOrder};
 use crate::supervisor::sleep::{Nap, Sleeper};
 use crate::supervisor::spawn::{Spawn, random};
 use crate::supervisor::status::Board;
@@ -320,49 +321,6 @@ impl<S: Spawn> Manager<S> {
         (place, sender)
     }
 
-    fn run_one_off(&mut self, order: RunOrder) -> Result<Begun, RunError> {
-        let RunOrder { app, process_type, command, env, size, streams } = order;
-        let formed = self.apps.get(&app).ok_or_else(|| RunError::NotManaged(app.clone()))?;
-        let command = written_out(&command, &formed.app.commands).ok_or(RunError::NoCommand)?;
-        let size = size.unwrap_or_else(|| formed.app.size.clone());
-        if self.eco_used_up && size.name.is_eco() {
-            return Err(RunError::OutOfHours);
-        }
-        let dyno = self.one_offs.name(&app, &process_type, random());
-        let dyno = dyno.ok_or_else(|| RunError::TooMany(app.clone()))?;
-        let orders = formed.one_off_orders(command.clone(), env, size);
-        let size = orders.program.size.name.clone();
-        let (place, orders) = self.place(&app, &dyno, orders, Arc::default());
-        self.means.board.list(
-            place.id,
-            app.clone(),
-            dyno.clone(),
-            Some((command.clone(), size.clone())),
-        );
-        let (door, comes_in) = match streams {
-            Streams::Log => (None, None),
-            Streams::Terminal { .. } | Streams::Pipes => {
-                let (door, comes_in) = oneshot::channel();
-                (Some(door), Some(comes_in))
-            }
-        };
-        let living = LivingOneOff { app, dyno: dyno.clone(), orders, door };
-        self.one_offs.insert(place.id, living);
-        let (told, ended) = oneshot::channel();
-        let (spawn, routes) = (self.means.spawn.clone(), self.means.routes.clone());
-        let one_off = OneOff { place, spawn, routes, streams, door: comes_in, ended: told };
-        self.means.shutdown.spawn(one_off.live());
-        Ok(Begun { dyno, command, size, ended })
-    }
-
-    fn attach(&mut self, app: &AppName, dyno: &str, visitor: Visitor) {
-        let door = self.one_offs.find(app, dyno).and_then(|living| living.door.take());
-        if let Some(door) = door {
-            // It may be ending: then the client hears that as well.
-            let _ = door.send(visitor);
-        }
-    }
-
     /// Eco dynos sleep while their hours are used up, and nothing wakes them.
     fn follow_eco_hours(&mut self, used_up: bool) {
         self.eco_used_up = used_up;
@@ -546,35 +504,12 @@ impl Formed {
             size: self.app.sizes.get(process_type)?.clone(),
             config_vars: self.config_vars.clone(),
         };
-        Some(Orders {
-            program: Arc::new(program),
-            timeouts: self.app.timeouts,
-            drain: self.drain,
-            watch: watch_orders(&self.app),
-            upkeep: self.app.upkeep.clone(),
-            slow_start: self.slow_start,
-            restart: 0,
-            asleep: self.is_asleep(process_type),
-            stop: false,
-        })
+        let asleep = self.is_asleep(process_type);
+        Some(Orders { slow_start: self.slow_start, asleep, ..self.orders_to_run(program) })
     }
 
-    /// What a one-off dyno is told.
-    fn one_off_orders(
-        &self,
-        command: String,
-        env: BTreeMap<String, String>,
-        size: Arc<Size>,
-    ) -> Orders {
-        let mut config_vars = BTreeMap::clone(&self.config_vars);
-        config_vars.extend(env);
-        let program = Program {
-            release: self.release,
-            command,
-            dir: self.app.dir.clone(),
-            size,
-            config_vars: Arc::new(config_vars),
-        };
+    /// What is told to whatever runs this program.
+    fn orders_to_run(&self, program: Program) -> Orders {
         Orders {
             program: Arc::new(program),
             timeouts: self.app.timeouts,

@@ -84,11 +84,13 @@ pub struct Prepared {
 
 impl Prepared {
     /// Takes over the dynos that an earlier daemon has left, then starts what is missing.
-    pub async fn begin(self) -> Supervisor {
+    /// What these used up to the Unix millisecond `booked_until` is booked.
+    pub async fn begin(self, booked_until: u64) -> Supervisor {
         let Self { launcher, claim, routes, config, log, shutdown } = self;
         let survivors = launcher.survivors(&claim).await;
+        let meter = Meter::after(booked_until);
         let mut supervisor =
-            Supervisor::start_with(launcher, survivors, routes, &config, log, shutdown);
+            Supervisor::start_with(launcher, survivors, routes, &config, log, shutdown, meter);
         supervisor._claim = Some(claim);
         supervisor
     }
@@ -124,9 +126,10 @@ impl Supervisor {
         config: &Arc<Config>,
         log: AppLog,
         shutdown: Shutdown,
+        meter: Meter,
     ) -> Self {
         metrics::describe();
-        let (board, meter) = (Board::default(), Meter::default());
+        let board = Board::default();
         let (commands, orders) = mpsc::unbounded_channel();
         let means = Means {
             spawn,

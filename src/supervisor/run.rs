@@ -88,7 +88,7 @@ impl OneOffs {
         if taken.len() >= limits::ONE_OFFS_MAX {
             return None;
         }
-        let numbers = limits::ONE_OFF_NUMBERS;
+        let numbers = DynoName::ONE_OFFS;
         let count = u64::from(numbers.end() - numbers.start()) + 1;
         let first = u32::try_from(random % count).ok()?;
         let number = (*numbers.start()..=*numbers.end())
@@ -169,7 +169,7 @@ mod tests {
         let mut names = BTreeSet::new();
         for id in 0..limits::ONE_OFFS_MAX as u64 {
             let dyno = one_offs.name(&shop, &run, u64::MAX - id % 3).unwrap();
-            assert!(limits::ONE_OFF_NUMBERS.contains(&dyno.number));
+            assert!(dyno.is_one_off());
             assert!(names.insert(dyno.to_string()), "{dyno} twice");
             let (orders, _) = watch::channel(crate::supervisor::tests::orders("sleep"));
             let living = LivingOneOff { app: shop.clone(), dyno, orders, door: None };

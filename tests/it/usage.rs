@@ -1,6 +1,6 @@
 //! How long dynos ran: booked across restarts, and told.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use dynomesh::model::{AppName, Month, Payer, ProcessType, SizeName, Usage};
 use dynomesh::store::Store;
@@ -103,4 +103,21 @@ async fn that_most_eco_hours_are_used_is_said() {
     let mesh = setup.start().await;
     mesh.says("dynomesh[daemon]", "eco dynos: 800 of this month's 1000 hours are used").await;
     assert_eq!(ask(&mesh, "nap").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_dyno_that_outlives_its_daemon_counts_without_a_gap_and_once() {
+    let mut mesh = shop().await;
+    mesh.says("heroku[worker.1]", "State changed from starting to up").await;
+    let began = Instant::now();
+    becomes_true("two seconds of the worker", async || used(&mesh, "worker").await >= 2).await;
+    mesh.signal(Signal::KILL);
+    mesh.ended().await;
+    let mesh = mesh.start_again().await;
+    mesh.says("heroku[worker.1]", "Adopted, up").await;
+    let after = used(&mesh, "worker").await;
+    becomes_true("two seconds more", async || used(&mesh, "worker").await >= after + 2).await;
+    // One dyno: as long as the clock on the wall says, give or take the ends.
+    let (used, passed) = (used(&mesh, "worker").await, began.elapsed().as_secs());
+    assert!(used.abs_diff(passed) <= 2, "{used} s used in {passed} s");
 }

@@ -31,27 +31,38 @@ impl<S: Spawn> Manager<S> {
         }
         for (name, survivors) in by_app {
             match managed(config, &name) {
-                Some((app, policy)) => self.adopt_app(&name, app, policy, survivors),
+                Some((app, policy)) => {
+                    let survivors = self.adopt_app(&name, app, policy, survivors, &config.sizes);
+                    survivors.into_iter().for_each(|it| self.dismiss(it, Some(app)));
+                }
                 None => survivors.into_iter().for_each(|survivor| self.dismiss(survivor, None)),
             }
         }
     }
 
+    /// Takes over those of one app; returns those that are not wanted.
     fn adopt_app(
         &mut self,
         name: &AppName,
         app: &ManagedApp,
         policy: &AppPolicy,
-        mut survivors: Vec<Survivor<S::Process>>,
-    ) {
+        survivors: Vec<Survivor<S::Process>>,
+        sizes: &Sizes,
+    ) -> Vec<Survivor<S::Process>> {
         let mut formed = Formed::new(app.clone());
         formed.follow(app, policy);
-        formed.release = release(&formed, &survivors);
+        let is_one_off = |survivor: &Survivor<_>| survivor.dyno.is_one_off();
+        let (one_offs, mut survivors): (Vec<_>, Vec<_>) =
+            survivors.into_iter().partition(is_one_off);
+        if !survivors.is_empty() {
+            formed.release = release(&formed, &survivors);
+        }
         // Two may have one name: a process and its successor. The better one is the dyno from here on.
         survivors.sort_by_key(|survivor| {
             let Survivor { is_stopping, is_up, order, .. } = survivor;
             (*is_stopping, !is_up, Reverse(order.identity.started))
         });
+        let mut unwanted = Vec::new();
         for survivor in survivors {
             let wanted = wanted(app, &survivor.dyno) && !survivor.is_stopping;
             let orders = formed.orders(&survivor.dyno.process_type);
@@ -62,10 +73,13 @@ impl<S: Spawn> Manager<S> {
                     let living = self.go_on(survivor, orders, turns);
                     formed.dynos.insert(dyno, living);
                 }
-                _ => self.dismiss(survivor, Some(app)),
+                _ => unwanted.push(survivor),
             }
         }
+        let left = one_offs.into_iter().filter_map(|it| self.adopt_one_off(it, &formed, sizes));
+        unwanted.extend(left);
         self.apps.insert(name.clone(), formed);
+        unwanted
     }
 
     /// A dyno that is wanted.
@@ -82,7 +96,7 @@ impl<S: Spawn> Manager<S> {
         let (place, living) = self.begin(&survivor.app, &survivor.dyno, orders, turns);
         let state = if survivor.is_up { "up" } else { "starting" };
         place.say(format_args!("Adopted, {state}, started at {}", started(&survivor)));
-        self.means.board.was_there(place.id, survivor.order.identity.started);
+        self.note_adopted(place.id, &survivor);
         let is_up = survivor.is_up;
         let running = self.running(survivor, boot);
         let Means { spawn, ports, routes, .. } = &self.means;
@@ -91,7 +105,18 @@ impl<S: Spawn> Manager<S> {
         living
     }
 
-    fn running(&self, survivor: Survivor<S::Process>, boot: Duration) -> Running<S::Process> {
+    /// It was there before this daemon, and counts as such.
+    pub(super) fn note_adopted(&self, id: u64, survivor: &Survivor<S::Process>) {
+        let started = survivor.order.identity.started;
+        self.means.board.was_there(id, started);
+        self.means.meter.was_there(id, started);
+    }
+
+    pub(super) fn running(
+        &self,
+        survivor: Survivor<S::Process>,
+        boot: Duration,
+    ) -> Running<S::Process> {
         let Survivor { process, dyno, order, .. } = survivor;
         let age = Duration::from_millis(unix_millis().saturating_sub(order.identity.started));
         let age = age.min(boot.saturating_sub(limits::ADOPTED_BOOT));
@@ -173,7 +198,7 @@ fn wanted(app: &ManagedApp, dyno: &DynoName) -> bool {
     (1..=count).contains(&dyno.number)
 }
 
-fn started<P>(survivor: &Survivor<P>) -> String {
+pub(super) fn started<P>(survivor: &Survivor<P>) -> String {
     let mut stamp = Vec::new();
     let since = Duration::from_millis(survivor.order.identity.started);
     Stamp::default().write(&mut stamp, since);
