@@ -93,7 +93,7 @@ struct Init {
     exit: Option<Exit>,
     /// Nobody of the dyno is left.
     alone: bool,
-    up: bool,
+    up_since: Option<u64>,
     stopping: bool,
     killing: bool,
     signals: Signals,
@@ -140,7 +140,7 @@ impl Init {
             this,
             exit: None,
             alone: false,
-            up: false,
+            up_since: None,
             stopping: false,
             killing: false,
             signals,
@@ -234,7 +234,7 @@ impl Init {
             match socket::receive(&daemon.socket) {
                 Ok(datagram) if datagram.bytes.is_empty() => self.daemon = None,
                 Ok(datagram) => match Request::parse(&datagram.bytes) {
-                    Ok(Request::Up) => self.up = true,
+                    Ok(Request::Up) => _ = self.up_since.get_or_insert_with(now),
                     Ok(Request::Signal(number)) => {
                         if let Some(signal) = Signal::from_named_raw(number.into()) {
                             self.signal(signal);
@@ -307,7 +307,8 @@ impl Init {
     fn next(&self) -> Option<(Report, Told)> {
         match self.daemon.as_ref()?.told {
             Told::Nothing => {
-                let hello = Hello { version: VERSION, up: self.up, stopping: self.stopping };
+                let hello =
+                    Hello { version: VERSION, up_since: self.up_since, stopping: self.stopping };
                 Some((Report::Hello(hello), Told::Hello))
             }
             Told::Hello => Some(match self.ring.oldest(OUTPUT_MAX) {

@@ -48,8 +48,8 @@ pub enum Report {
 pub struct Hello {
     /// Which messages it understands.
     pub version: u8,
-    /// A daemon has said that it is up.
-    pub up: bool,
+    /// When a daemon has said that it is up, in milliseconds since 1970.
+    pub up_since: Option<u64>,
     /// It was told to end (SIGTERM or SIGKILL).
     pub stopping: bool,
 }
@@ -149,20 +149,25 @@ fn exited(kind: u8, number: i32) -> Vec<u8> {
 
 impl Hello {
     fn print(&self) -> Vec<u8> {
-        let up = if self.up { FLAG_UP } else { 0 };
+        let up = if self.up_since.is_some() { FLAG_UP } else { 0 };
         let stopping = if self.stopping { FLAG_STOPPING } else { 0 };
-        vec![HELLO, self.version, up | stopping]
+        let since = self.up_since.unwrap_or(0).to_le_bytes();
+        [&[HELLO, self.version, up | stopping], since.as_slice()].concat()
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, MessageError> {
         match *bytes {
-            [VERSION, flags] if flags & !(FLAG_UP | FLAG_STOPPING) == 0 => Ok(Self {
-                version: VERSION,
-                up: flags & FLAG_UP != 0,
-                stopping: flags & FLAG_STOPPING != 0,
-            }),
+            [VERSION, flags, ref since @ ..] if flags & !(FLAG_UP | FLAG_STOPPING) == 0 => {
+                let since = u64::from_le_bytes(since.try_into().map_err(|_| MessageError)?);
+                let is_up = flags & FLAG_UP != 0;
+                if !is_up && since != 0 {
+                    return Err(MessageError);
+                }
+                let stopping = flags & FLAG_STOPPING != 0;
+                Ok(Self { version: VERSION, up_since: is_up.then_some(since), stopping })
+            }
             [VERSION, ..] | [] => Err(MessageError),
-            [version, ..] => Ok(Self { version, up: false, stopping: false }),
+            [version, ..] => Ok(Self { version, up_since: None, stopping: false }),
         }
     }
 }
@@ -200,7 +205,11 @@ mod tests {
     use super::*;
 
     fn hello() -> impl Strategy<Value = Hello> {
-        any::<(bool, bool)>().prop_map(|(up, stopping)| Hello { version: VERSION, up, stopping })
+        any::<(Option<u64>, bool)>().prop_map(|(up_since, stopping)| Hello {
+            version: VERSION,
+            up_since,
+            stopping,
+        })
     }
 
     fn lost() -> impl Strategy<Value = Lost> {

@@ -345,7 +345,7 @@ mod tests {
     }
 
     fn hello() -> Report {
-        Report::Hello(Hello { version: init::VERSION, up: true, stopping: false })
+        Report::Hello(Hello { version: init::VERSION, up_since: Some(7), stopping: false })
     }
 
     #[tokio::test]
@@ -353,7 +353,7 @@ mod tests {
         let stage = Stage::new(Streams::Log);
         let (reader, writer) = io::pipe().unwrap();
         stage.says(hello(), &[]);
-        assert!(soon(stage.link.hello()).await.unwrap().up);
+        assert_eq!(soon(stage.link.hello()).await.unwrap().up_since, Some(7));
         io::Write::write_all(&mut &writer, b"ter\nlast\n").unwrap();
         drop(writer);
         stage.says(Report::Output(b"first\nla".to_vec()), &[]);

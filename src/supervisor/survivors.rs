@@ -27,8 +27,8 @@ pub(crate) struct Survivor<P> {
     pub(crate) dyno: DynoName,
     /// What it was started with.
     pub(crate) order: Order,
-    /// It had come up.
-    pub(crate) is_up: bool,
+    /// When it came up, in milliseconds since 1970, if it has.
+    pub(crate) up_since: Option<u64>,
     /// It was told to end already.
     pub(crate) is_stopping: bool,
 }
@@ -123,8 +123,8 @@ impl Launcher {
         let process = self.process(socket, order.identity.port, about).map_err(Strange::Silent)?;
         let hello = time::timeout(limits::HELLO_WAIT, process.link().hello()).await;
         match hello.ok().flatten() {
-            Some(Hello { version: init::VERSION, up, stopping }) => {
-                Ok(Survivor { process, app, dyno, order, is_up: up, is_stopping: stopping })
+            Some(Hello { version: init::VERSION, up_since, stopping }) => {
+                Ok(Survivor { process, app, dyno, order, up_since, is_stopping: stopping })
             }
             Some(Hello { version, .. }) => {
                 self.dismiss(process);

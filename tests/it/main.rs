@@ -31,6 +31,8 @@ mod reload; // one configuration for another
 mod certs; // certificates by name
 mod acme; // automatic certificates
 mod dynos; // dynos that dynomesh runs, and their faults
+mod init; // what runs inside a dyno, by itself
+mod adoption; // dynos that outlive the daemon
 mod ps; // dynos as commands show and change them
 mod usage; // how long dynos ran
 mod one_offs; // dynos for one command

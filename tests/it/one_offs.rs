@@ -138,7 +138,7 @@ async fn a_detached_one_outlives_the_daemon() {
     mesh.signal(Signal::KILL);
     mesh.ended().await;
     let mesh = mesh.start_again().await;
-    mesh.says(&source, "Adopted, up, started at ").await;
+    mesh.says(&source, "Adopted, up since ").await;
     let ps = mesh.command(&["ps"]).await;
     assert!(ps.out.contains(&format!("{dyno} (Basic): up ")), "{ps:?}");
     assert_eq!(mesh.command(&["ps:stop", &dyno]).await.code, Some(0));

@@ -302,19 +302,6 @@ async fn a_check_beside_a_running_daemon_shows_the_difference() {
     assert_eq!(client.answer().await.status, 404);
 }
 
-/// kill -9 of the daemon: here its dynos end with it (adopting them is a later promise), and the next start
-/// finds everything free.
-#[tokio::test]
-async fn a_killed_daemon_can_be_started_again_at_once() {
-    let mut mesh = Setup::new().procfile("shop", "web: TESTAPP\n", "").start().await;
-    assert_eq!(mesh.get("/").await.status, 200);
-    mesh.signal(Signal::KILL);
-    mesh.ended().await;
-    becomes_true("no dyno to be left", async || mesh.dynos().is_empty()).await;
-    let mesh = mesh.start_again().await;
-    assert_eq!(mesh.get("/").await.text(), "web.1");
-}
-
 // ---- many -------------------------------------------------------------------------------------------------
 
 /// More connections at once than any pool or queue holds.

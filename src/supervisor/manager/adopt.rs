@@ -59,8 +59,8 @@ impl<S: Spawn> Manager<S> {
         }
         // Two may have one name: a process and its successor. The better one is the dyno from here on.
         survivors.sort_by_key(|survivor| {
-            let Survivor { is_stopping, is_up, order, .. } = survivor;
-            (*is_stopping, !is_up, Reverse(order.identity.started))
+            let Survivor { is_stopping, up_since, order, .. } = survivor;
+            (*is_stopping, up_since.is_none(), Reverse(order.identity.started))
         });
         let mut unwanted = Vec::new();
         for survivor in survivors {
@@ -94,10 +94,10 @@ impl<S: Spawn> Manager<S> {
         orders.program = Arc::new(Program { release, ..(*orders.program).clone() });
         let boot = orders.timeouts.boot;
         let (place, living) = self.begin(&survivor.app, &survivor.dyno, orders, turns);
-        let state = if survivor.is_up { "up" } else { "starting" };
-        place.say(format_args!("Adopted, {state}, started at {}", started(&survivor)));
+        let state = if survivor.up_since.is_some() { "up" } else { "starting" };
+        place.say(format_args!("Adopted, {state} since {}", time_of(since(&survivor))));
         self.note_adopted(place.id, &survivor);
-        let is_up = survivor.is_up;
+        let is_up = survivor.up_since.is_some();
         let running = self.running(survivor, boot);
         let Means { spawn, ports, routes, .. } = &self.means;
         let dyno = Dyno::new(place, spawn.clone(), ports.clone(), routes.clone());
@@ -107,9 +107,8 @@ impl<S: Spawn> Manager<S> {
 
     /// It was there before this daemon, and counts as such.
     pub(super) fn note_adopted(&self, id: u64, survivor: &Survivor<S::Process>) {
-        let started = survivor.order.identity.started;
-        self.means.board.was_there(id, started);
-        self.means.meter.was_there(id, started);
+        self.means.board.was_there(id, since(survivor));
+        self.means.meter.was_there(id, survivor.order.identity.started);
     }
 
     pub(super) fn running(
@@ -161,7 +160,8 @@ impl<S: Spawn> Manager<S> {
         };
         let (place, living) = self.begin(name, dyno, orders, Arc::default());
         self.leaving.insert(living.id, living.orders);
-        place.say(format_args!("Adopted to be stopped, started at {}", started(&survivor)));
+        let started = time_of(order.identity.started);
+        place.say(format_args!("Adopted to be stopped, started at {started}"));
         let running = self.running(survivor, timeouts.boot);
         self.means.shutdown.spawn(async move {
             let ended = Ended(place.clone());
@@ -198,10 +198,15 @@ fn wanted(app: &ManagedApp, dyno: &DynoName) -> bool {
     (1..=count).contains(&dyno.number)
 }
 
-pub(super) fn started<P>(survivor: &Survivor<P>) -> String {
+/// Since when it is in its state, in milliseconds since 1970.
+pub(super) fn since<P>(survivor: &Survivor<P>) -> u64 {
+    survivor.up_since.unwrap_or(survivor.order.identity.started)
+}
+
+/// Milliseconds since 1970, as lines have time.
+pub(super) fn time_of(millis: u64) -> String {
     let mut stamp = Vec::new();
-    let since = Duration::from_millis(survivor.order.identity.started);
-    Stamp::default().write(&mut stamp, since);
+    Stamp::default().write(&mut stamp, Duration::from_millis(millis));
     String::from_utf8_lossy(&stamp).into_owned()
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::model::{AppName, DynoName, Size, Sizes};
-use crate::supervisor::manager::adopt::started;
+use crate::supervisor::manager::adopt::{since, time_of};
 use crate::supervisor::manager::{Formed, Manager};
 use crate::supervisor::one_off::{OneOff, Visitor};
 use crate::supervisor::place::{Orders, Place};
@@ -62,7 +62,7 @@ impl<S: Spawn> Manager<S> {
         orders.program = Arc::new(Program { release, ..Program::clone(&orders.program) });
         let (app, dyno) = (survivor.app.clone(), survivor.dyno.clone());
         let place = self.list_one_off(app, dyno, orders, None);
-        place.say(format_args!("Adopted, up, started at {}", started(&survivor)));
+        place.say(format_args!("Adopted, up since {}", time_of(since(&survivor))));
         self.note_adopted(place.id, &survivor);
         // Who wanted to know how it ends is gone.
         let (ended, _) = oneshot::channel();

@@ -46,6 +46,16 @@ pub(crate) struct Ran {
     pub(crate) err: String,
 }
 
+/// A dyno, as the daemon shows it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+pub(crate) struct Known {
+    pub(crate) dyno: String,
+    pub(crate) state: String,
+    pub(crate) since: u64,
+    pub(crate) pid: Option<i32>,
+    pub(crate) addr: Option<SocketAddr>,
+}
+
 #[derive(Default)]
 struct Log {
     lines: Mutex<Vec<String>>,
@@ -156,7 +166,13 @@ impl Setup {
 
     /// Starts the daemon; returns once it listens.
     pub(crate) async fn start(self) -> Mesh {
-        fs::write(self.file(), self.text()).unwrap();
+        let text = self.text();
+        self.start_with(&text).await
+    }
+
+    /// As [`start`](Self::start), with another text of the file.
+    pub(crate) async fn start_with(self, text: &str) -> Mesh {
+        fs::write(self.file(), text).unwrap();
         let mut child = self.spawn("serve");
         let log = Arc::new(Log::default());
         // Both tasks end with the daemon's output.
@@ -365,6 +381,18 @@ impl Mesh {
     /// Starts a daemon that has ended, on the same configuration.
     pub(crate) async fn start_again(mut self) -> Self {
         std::mem::replace(&mut self.setup, Setup::new()).start().await
+    }
+
+    /// Kills the daemon as nothing announces it, and leaves its dynos to whoever starts it again.
+    pub(crate) async fn killed(mut self) -> Setup {
+        self.signal(Signal::KILL);
+        self.ended().await;
+        std::mem::replace(&mut self.setup, Setup::new())
+    }
+
+    /// What the daemon knows of its dynos.
+    pub(crate) async fn known(&self) -> Vec<Known> {
+        serde_json::from_slice(&self.ask_admin("/debug/dynos").await.body).expect("a list of dynos")
     }
 
     /// The configuration as it stands.
