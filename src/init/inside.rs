@@ -38,16 +38,13 @@ use crate::model::Exit;
 const KILL_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
 /// Builds the dyno whose order is the standard input, and stays until it is gone.
-pub(in crate::init) fn run(mut daemon: Daemon) -> ExitCode {
+pub(in crate::init) fn run(daemon: Daemon) -> ExitCode {
     match Init::begin() {
         Ok(mut init) => {
             init.daemon = Some(daemon);
             init.live()
         }
-        Err(failure) => {
-            daemon.fail(&failure);
-            ExitCode::from(CANNOT_RUN)
-        }
+        Err(failure) => daemon.fail(&failure),
     }
 }
 
@@ -75,8 +72,9 @@ impl Daemon {
     }
 
     /// Tells it why there will be no dyno. If it is gone, nobody is left to tell.
-    pub(in crate::init) fn fail(&mut self, failure: &Failure) {
+    pub(in crate::init) fn fail(&self, failure: &Failure) -> ExitCode {
         let _ = socket::send(&self.socket, &Report::Failed(failure.to_string()).print(), &[]);
+        ExitCode::from(CANNOT_RUN)
     }
 }
 

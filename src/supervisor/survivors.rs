@@ -234,7 +234,7 @@ mod tests {
         fs::write(held.join(ORDER_FILE), "{}").unwrap();
         let order = File::open(held.join(ORDER_FILE)).unwrap();
         flock(&order, FlockOperation::NonBlockingLockExclusive).unwrap();
-        assert_eq!(living(&dir.path().join("dynos")), [held.clone()]);
+        assert_eq!(living(&dir.path().join("dynos")), std::slice::from_ref(&held));
         assert!(!gone.exists() && !never.exists() && held.exists());
         drop(order);
         assert!(launcher.survivors(&claim).await.is_empty());
