@@ -52,7 +52,8 @@ impl App {
     /// The app that was named.
     pub(in crate::cli) fn named(&self) -> anyhow::Result<Option<String>> {
         let named = self.app.clone().or_else(|| std::env::var("HEROKU_APP").ok());
-        named.as_deref().map(name).transpose().map(|_| named)
+        named.as_deref().map(name).transpose()?;
+        Ok(named)
     }
 
     /// The app that was named, or the only one.

@@ -1,11 +1,12 @@
 //! How long dynos ran: booked across restarts, and told.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use dynomesh::model::{AppName, Month, Payer, ProcessType, SizeName, Usage};
 use dynomesh::store::Store;
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::support::{Answer, Mesh, Setup, becomes_true};
 
