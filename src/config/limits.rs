@@ -321,8 +321,6 @@ pub const TRIAL: Duration = Duration::from_secs(10);
 
 // ---- one-off dynos -------------------------------------------------------------------------------------
 
-/// The numbers of one-off dynos: four digits, as on Heroku, and none that a formation could have.
-pub const ONE_OFF_NUMBERS: RangeInclusive<u32> = 1001..=9999;
 /// One-off dynos of one app at a time: more are a job that does not end.
 pub const ONE_OFFS_MAX: usize = 100;
 /// How long an attached one-off dyno waits for its client (R13). Commands come within milliseconds.
@@ -342,6 +340,10 @@ pub const MISSED_RUNS_COUNTED: usize = 1000;
 
 /// How often what dynos used is booked. A daemon that is killed forgets what its own dynos used since.
 pub const BOOK_EVERY: Duration = Duration::from_secs(10);
+/// Hours in a month that all eco dynos have together (Heroku: Eco Dyno Hours).
+pub const ECO_HOURS: u64 = 1000;
+/// The share of them after which the log says so, in hundredths.
+pub const ECO_HOURS_LOW: u64 = 80;
 /// Tasks that may wait for the database: each is a moment's work, so that so many mean a disk that is stuck.
 pub const STORE_TASKS_MAX: usize = 256;
 

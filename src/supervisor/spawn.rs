@@ -68,6 +68,14 @@ pub(crate) trait Process: Send + Sync + 'static {
     fn came_up(&self);
     /// This signal to every process of the group.
     fn signal(&self, signal: Signal);
+    /// Stops every process of the group where it is, until [`thaw`](Self::thaw).
+    fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+    /// Has them go on, where they are stopped.
+    fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
     /// SIGTERM to every process of the group.
     fn terminate(&self);
     /// SIGKILL to every process of the group.
@@ -157,6 +165,7 @@ impl Launcher {
             dyno: dyno.to_string(),
             release: program.release,
             program: digest_of(program),
+            size: Some(program.size.name.to_string()),
             port: *port,
             started: unix_millis(),
         };

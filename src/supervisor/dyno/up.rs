@@ -28,7 +28,10 @@ impl<S: Spawn> Dyno<S> {
         self.turn = None;
         let since = Instant::now();
         loop {
-            let why = match self.tend(&running, &mut tending).await {
+            let next = self.tend(&running, &mut tending).await;
+            // Whatever comes next, it takes a process that hears of it.
+            self.thaw(&running, &mut tending.frost);
+            let why = match next {
                 Next::Exited(exit) => return self.crashed(running, exit, since.elapsed()).await,
                 Next::Stop => return self.stop(running).await,
                 Next::Sleep => return self.fall_asleep(Some(running)),
