@@ -40,4 +40,5 @@ mod ps; // dynos as commands show and change them
 mod usage; // how long dynos ran
 mod one_offs; // dynos for one command
 mod jobs; // what apps run by the clock
+mod isolation; // what dynos cannot reach
 mod operator; // start, check, stop
