@@ -114,10 +114,11 @@ impl Supervisor {
     ) -> Result<(Prepared, Arc<Publisher>), SurvivorsError> {
         // Where the system does not say, `DYNOMESH` and the shell's search path are as good a guess as any.
         let binary = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("dynomesh"));
+        // First: what comes next is named after the state directory, and whoever has it might be using it.
+        let claim = survivors::claim(&config.state_dir).await?;
         let cgroups = Cgroups::start(&config.state_dir);
         let launcher =
             Launcher::new(&config.state_dir, binary, cgroups, log.clone(), shutdown.clone());
-        let claim = launcher.claim().await?;
         if let Err(error) = reap::reap(&shutdown) {
             tracing::warn!("processes that dynos leave behind are not reaped: {error}");
         }
