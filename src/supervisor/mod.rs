@@ -122,6 +122,8 @@ impl Supervisor {
     ) -> Result<(Prepared, Arc<Publisher>), SurvivorsError> {
         // Where the system does not say, `DYNOMESH` and the shell's search path are as good a guess as any.
         let binary = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("dynomesh"));
+        // First: what comes next is named after the state directory, and whoever has it might be using it.
+        let claim = survivors::claim(&config.state_dir).await?;
         let isolation = Isolation::decide(config);
         let launcher = Launcher::new(
             &config.state_dir,
@@ -131,7 +133,6 @@ impl Supervisor {
             log.clone(),
             shutdown.clone(),
         );
-        let claim = launcher.claim().await?;
         if let Err(error) = reap::reap(&shutdown) {
             tracing::warn!("processes that dynos leave behind are not reaped: {error}");
         }

@@ -57,26 +57,28 @@ pub(crate) struct Claim {
     _dir: File,
 }
 
-impl Launcher {
-    /// Takes the right to the state directory's dynos. A daemon that was just killed may still be dying.
-    pub(crate) async fn claim(&self) -> Result<Claim, SurvivorsError> {
-        let path = &self.parts().dynos_dir;
-        let open = || {
-            private_file::make_dir(path)?;
-            File::open(path)
-        };
-        let dir =
-            open().map_err(|source| SurvivorsError::Directory { path: path.clone(), source })?;
-        let give_up = Instant::now() + limits::CLAIM_WAIT;
-        while flock(&dir, FlockOperation::NonBlockingLockExclusive).is_err() {
-            if Instant::now() >= give_up {
-                return Err(SurvivorsError::Taken(path.clone()));
-            }
-            time::sleep(limits::CLAIM_LOOK).await;
+/// Takes the right to a state directory's dynos. A daemon that was just killed may still be dying.
+pub(crate) async fn claim(state_dir: &Path) -> Result<Claim, SurvivorsError> {
+    let path = init::dynos_dir(state_dir);
+    let open = || {
+        private_file::make_dir(&path)?;
+        File::open(&path)
+    };
+    let dir = match open() {
+        Ok(dir) => dir,
+        Err(source) => return Err(SurvivorsError::Directory { path, source }),
+    };
+    let give_up = Instant::now() + limits::CLAIM_WAIT;
+    while flock(&dir, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() >= give_up {
+            return Err(SurvivorsError::Taken(path));
         }
-        Ok(Claim { _dir: dir })
+        time::sleep(limits::CLAIM_LOOK).await;
     }
+    Ok(Claim { _dir: dir })
+}
 
+impl Launcher {
     /// Finds the dynos that live, and removes what is left of those that don't. What lives and cannot be taken
     /// over is stopped where it can be, and warned of.
     pub(crate) async fn survivors(&self, _: &Claim) -> Vec<Survivor<OsProcess>> {
@@ -229,19 +231,18 @@ mod tests {
     #[tokio::test]
     async fn the_dynos_of_a_state_directory_are_one_daemons() {
         let dir = tempfile::tempdir().unwrap();
-        let launcher = launcher(dir.path());
-        let claim = launcher.claim().await.unwrap();
-        let error = launcher.claim().await.unwrap_err();
+        let claimed = claim(dir.path()).await.unwrap();
+        let error = claim(dir.path()).await.unwrap_err();
         assert!(error.to_string().starts_with("another dynomesh runs the dynos of "), "{error}");
-        drop(claim);
-        launcher.claim().await.unwrap();
+        drop(claimed);
+        claim(dir.path()).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_dyno_whose_order_nobody_holds_is_gone_and_removed() {
         let dir = tempfile::tempdir().unwrap();
         let launcher = launcher(dir.path());
-        let claim = launcher.claim().await.unwrap();
+        let claimed = claim(dir.path()).await.unwrap();
         let (held, gone) = (dir.path().join("dynos/held"), dir.path().join("dynos/gone"));
         let never = dir.path().join("dynos/never");
         for dyno in [&held, &gone, &never] {
@@ -254,7 +255,7 @@ mod tests {
         assert_eq!(living(&dir.path().join("dynos")), std::slice::from_ref(&held));
         assert!(!gone.exists() && !never.exists() && held.exists());
         drop(order);
-        assert!(launcher.survivors(&claim).await.is_empty());
+        assert!(launcher.survivors(&claimed).await.is_empty());
         assert!(!held.exists());
     }
 

@@ -213,6 +213,23 @@ async fn groups_are_gone_with_their_dynos() {
     assert_eq!(control_groups(&name), [] as [PathBuf; 0]);
 }
 
+/// Nor removes the group of all dynos while there is none.
+#[tokio::test]
+async fn a_second_daemon_of_a_state_directory_leaves_the_firsts_groups_alone() {
+    let shop = |setup: Setup, count| {
+        setup.procfile("shop", "web: TESTAPP\n", &format!("formation = {{ web = {count} }}"))
+    };
+    let Some(mut mesh) = held(shop(Setup::new(), 0)).await else { return };
+    let (status, said) = mesh.setup().run_as_is("serve").await;
+    assert!(!status.success(), "{said}");
+    mesh.reload(|mut setup| {
+        setup.clear_apps();
+        shop(setup, 1)
+    })
+    .await;
+    is_up(&mesh, "shop").await;
+}
+
 #[tokio::test]
 async fn an_adopted_dyno_is_held_to_its_size_still() {
     let Some(mut mesh) = held(shop_and("hog", "")).await else { return };

@@ -106,12 +106,18 @@ fn alone_in(dir: &Path, pid: u32) -> io::Result<bool> {
 /// Has the groups in this one get the controllers that it has itself, and says which.
 fn enable(dir: &Path) -> io::Result<Vec<&'static str>> {
     let available = fs::read_to_string(dir.join("cgroup.controllers"))?;
-    let mut enabled = CONTROLLERS.to_vec();
-    enabled.retain(|name| available.split_whitespace().any(|it| it == *name));
-    for controller in &enabled {
-        files::write(dir, "cgroup.subtree_control", format!("+{controller}"))?;
+    let mut enabled = Vec::new();
+    let mut refusal = Ok(());
+    for name in CONTROLLERS {
+        if available.split_whitespace().any(|it| it == name) {
+            // One by one: the kernel refuses some for reasons of their own (cpu: processes of real time).
+            match files::write(dir, "cgroup.subtree_control", format!("+{name}")) {
+                Ok(()) => enabled.push(name),
+                Err(error) => refusal = Err(error),
+            }
+        }
     }
-    Ok(enabled)
+    if enabled.is_empty() { refusal.map(|()| enabled) } else { Ok(enabled) }
 }
 
 impl Dir {
