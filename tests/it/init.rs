@@ -37,6 +37,8 @@ fn order(command: &str, dir: &Path) -> Order {
         environment: [("PATH".to_owned(), std::env::var("PATH").unwrap())].into(),
         descriptors: None,
         namespaces: false,
+        sandbox: None,
+        confinement: None,
         cgroups: vec![],
         terminal: None,
         stdin: false,
