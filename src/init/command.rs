@@ -2,7 +2,7 @@
 //! the command's already.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -22,7 +22,8 @@ pub(in crate::init) fn run(parent: i32) -> ExitCode {
         Ok(order) => become_shell(&order),
         Err(failure) => failure,
     };
-    eprintln!("dynomesh init: {failure}");
+    // Nobody is left to hear that it cannot be printed.
+    let _ = writeln!(io::stderr(), "dynomesh init: {failure}");
     ExitCode::from(failure.exit_code())
 }
 

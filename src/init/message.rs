@@ -205,7 +205,11 @@ mod tests {
     use super::*;
 
     fn hello() -> impl Strategy<Value = Hello> {
-        any::<(bool, bool)>().prop_map(|(up, stopping)| Hello { version: VERSION, up, stopping })
+        any::<(Option<u64>, bool)>().prop_map(|(up_since, stopping)| Hello {
+            version: VERSION,
+            up_since,
+            stopping,
+        })
     }
 
     fn lost() -> impl Strategy<Value = Lost> {

@@ -47,7 +47,14 @@ pub use socket::{Datagram, connect, pair, receive, send};
 /// The standard output is no such socket: a person has typed this.
 pub fn run(step: Step) -> Result<ExitCode, UsageError> {
     match step {
-        Step::Outside => Ok(outside::run(daemon()?)),
+        Step::Outside => {
+            let daemon = daemon()?;
+            Ok(match outside::start() {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => inside::run(daemon),
+                Err(failure) => daemon.fail(&failure),
+            })
+        }
         Step::Inside => Ok(inside::run(daemon()?)),
         Step::Command { parent } => Ok(command::run(parent)),
     }

@@ -3,35 +3,23 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 
 use rustix::thread::UnshareFlags;
 
 use crate::init::command_line::Step;
-use crate::init::failure::{CANNOT_RUN, During, Failure};
-use crate::init::inside::{self, Daemon};
+use crate::init::failure::{During, Failure};
 use crate::init::order::Order;
 
-/// What a dyno has of its own. Its control groups come later: see [`inside`].
+/// What a dyno has of its own. Its control groups come later, when PID 1 is in them.
 pub(in crate::init) const NAMESPACES: UnshareFlags = UnshareFlags::NEWPID
     .union(UnshareFlags::NEWNS)
     .union(UnshareFlags::NEWIPC)
     .union(UnshareFlags::NEWUTS);
 
-/// Starts the init of the dyno whose order is the standard input, or becomes it.
-pub(in crate::init) fn run(mut daemon: Daemon) -> ExitCode {
-    match start() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => inside::run(daemon),
-        Err(failure) => {
-            daemon.fail(&failure);
-            ExitCode::from(CANNOT_RUN)
-        }
-    }
-}
-
-/// Starts PID 1. `false`: the dyno has no namespaces, and this process is its init.
-fn start() -> Result<bool, Failure> {
+/// Starts the init of the dyno whose order is the standard input. `false`: the dyno has no namespaces, and this
+/// process is to be its init.
+pub(in crate::init) fn start() -> Result<bool, Failure> {
     let (order, _) = Order::from_stdin().during("read the order")?;
     if order.namespaces {
         leave(NAMESPACES).during("leave the host's namespaces")?;

@@ -283,7 +283,7 @@ fn environment(
         set("PORT", &port.to_string());
     }
     set("DYNO", &start.dyno.to_string());
-    set("HEROKU_APP_NAME", &start.app.as_str());
+    set("HEROKU_APP_NAME", start.app.as_str());
     set("HEROKU_RELEASE_VERSION", &format!("v{}", start.program.release));
     set("HEROKU_DYNO_ID", id);
     set("DYNOMESH", &binary.to_string_lossy());

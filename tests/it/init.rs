@@ -237,6 +237,16 @@ fn the_next_daemon_hears_all_that_the_last_one_did_not() {
     assert_eq!(init.ends(), Exit::Status(7));
 }
 
+#[test]
+fn a_dyno_that_no_daemon_can_find_ends() {
+    let mut init = Init::start("trap '' TERM; while :; do sleep 0.01; done");
+    init.started();
+    fs::remove_file(init.dir.path().join(ORDER_FILE)).unwrap();
+    // The last daemon goes, and with it the last one that knew.
+    init.socket = pair().unwrap().0;
+    assert!(init.process.wait().unwrap().success());
+}
+
 /// As PID 1 of a namespace of its own, without a sandbox.
 #[test]
 fn in_a_namespace_everyone_is_reached_at_once() {
