@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -68,7 +69,7 @@ class Mesh:
             f'[router]\nhttp = ["127.0.0.1:{self.port}"]\nhttps = [{https}]\ndomain = "localhost"\n{default_app}'
             f'access_log = "{self.access_log}"\n{self.router}\n'
             f'[admin]\nhttp = "127.0.0.1:{self.admin_port}"\n'
-            f'[state]\ndir = "{self.dir}/state"\n\n{apps}'
+            f'[state]\ndir = "{self.dir}/state"\n[dynos]\nexpose = [{exposed()}]\n\n{apps}'
         )
 
     def reload(self):
@@ -220,7 +221,8 @@ def free_ports(count):
 
 
 def processes_in(directory):
-    """Dynos that outlived their manager: processes that work in `directory`, and inits with their orders there."""
+    """The processes whose working directory or order lies in `directory`: dynos that outlived their manager, and
+    inits, whose end is that of isolated dynos."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -234,6 +236,12 @@ def processes_in(directory):
                 found.append(int(entry.name))
                 break
     return found
+
+
+def exposed():
+    """What isolated dynos must see beside the system: the virtual environment, and the Python that it is of."""
+    places = [ROOT / "target/e2e/venv", Path(sys.base_prefix)]
+    return ", ".join(f'"{place}"' for place in places if place.exists())
 
 
 # What the checks need of PyPI.
