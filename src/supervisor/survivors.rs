@@ -266,7 +266,7 @@ mod tests {
         const OTHER_VERSION: u8 = init::VERSION + 1;
         let dir = tempfile::tempdir().unwrap();
         let launcher = launcher(dir.path());
-        let claim = launcher.claim().await.unwrap();
+        let claim = claim(dir.path()).await.unwrap();
         let dyno = dir.path().join("dynos/strange");
         fs::create_dir(&dyno).unwrap();
         let order = r#"{"identity":{"id":"i","app":"shop","dyno":"web.1","release":1,"program":"p",
