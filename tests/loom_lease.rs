@@ -51,7 +51,7 @@ impl Dyno {
             return false;
         }
         match self.word.take() {
-            Take::Granted => {
+            Take::Granted | Take::Frozen { .. } => {
                 assert!(self.word.held() > 0);
                 assert!(!self.stopped.load(Ordering::Acquire), "stopped with a request on its way");
                 if self.word.give_back() {
@@ -154,4 +154,43 @@ fn the_model_finds_the_request_that_a_bare_count_loses() {
     }
     let lost = catch_unwind(AssertUnwindSafe(|| model(naive)));
     assert!(lost.is_err(), "no interleaving lost the request");
+}
+
+/// A process is stopped only while it holds no request, and whoever sends one to a process that is stopped, or
+/// about to be, rings.
+#[test]
+fn a_frozen_word_is_rung_for_each_request_that_finds_it() {
+    fn freeze_against(workers: usize) {
+        let shared = Arc::new((LeaseWord::new(), AtomicBool::new(false), AtomicBool::new(false)));
+        let request = |_| {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let (word, stopped, rung) = &*shared;
+                let take = word.take();
+                match take {
+                    Take::Granted => {
+                        assert!(!stopped.load(Ordering::SeqCst), "stopped with a request in hand");
+                    }
+                    Take::Frozen { rings: true } => rung.store(true, Ordering::SeqCst),
+                    Take::Frozen { rings: false } => {}
+                    Take::Refused { .. } => panic!("nobody closes it"),
+                }
+                assert!(!word.give_back());
+                matches!(take, Take::Frozen { .. })
+            })
+        };
+        let workers: Vec<_> = (0..workers).map(request).collect();
+        let (word, stopped, rung) = &*shared;
+        if word.freeze() {
+            stopped.store(true, Ordering::SeqCst);
+        }
+        let found: Vec<_> = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
+        assert_eq!(found.contains(&true), rung.load(Ordering::SeqCst));
+        word.thaw();
+        assert_eq!((word.held(), word.take()), (0, Take::Granted));
+    }
+    model(|| freeze_against(1));
+    let mut bounded = Builder::new();
+    bounded.preemption_bound = Some(3);
+    bounded.check(|| freeze_against(2));
 }

@@ -106,3 +106,103 @@ fn refuse_what_needs_a_path(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::fixture::Fixture;
+    use crate::config::{AppSource, Config};
+    use crate::model::AppName;
+
+    const FILES: [(&str, &str); 1] = [("shop/Procfile", "web: serve\n")];
+
+    fn upkeep_of(config: &Config) -> Upkeep {
+        let shop = &config.apps[&AppName::parse("shop").unwrap()];
+        let AppSource::Managed(shop) = &shop.source else { panic!("{:?}", shop.source) };
+        Upkeep::clone(&shop.upkeep)
+    }
+
+    /// Lines of `[apps.shop]`, from line 3 of the file on, and what is said of them.
+    fn check(source: &str, lines: &str, expected: &[&str]) {
+        let fixture = Fixture::new(&format!("[apps.shop]\n{source}\n{lines}"), &FILES);
+        let said = fixture.load().map_or_else(|error| error.to_string(), |_| String::new());
+        let said = fixture.relative(&said);
+        let said: Vec<_> = said.lines().map(|it| it.trim_start_matches("dynomesh.toml:")).collect();
+        assert_eq!(said, expected, "{lines}");
+    }
+
+    #[test]
+    fn all_of_it_is_off_unless_it_is_written() {
+        let config = Fixture::new("[apps.shop]\ndir = \"shop\"", &FILES).loaded();
+        assert_eq!(upkeep_of(&config), Upkeep::default());
+        let written = "[apps.shop]\ndir = \"shop\"\nhealth = \"/up?deep=1\"\nhealth_interval = \"1m\"\nunhealthy_after = 2\nrestart_after = 5\ncycle = \"7d\"\nfreeze_after = \"1m\"\nslow_start = \"30s\"";
+        let config = Fixture::new(written, &FILES).loaded();
+        let failures = |number| NonZeroU32::new(number).unwrap();
+        let health = HealthCheck {
+            path: "/up?deep=1".into(),
+            interval: Duration::from_secs(60),
+            timeout: Duration::from_secs(5),
+            unhealthy_after: failures(2),
+            restart_after: Some(failures(5)),
+        };
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        let expected = Upkeep {
+            health: Some(health),
+            cycle: Some(days(7)),
+            freeze_after: Some(Duration::from_secs(60)),
+        };
+        assert_eq!(upkeep_of(&config), expected);
+        let shop = &config.apps[&AppName::parse("shop").unwrap()];
+        assert_eq!(shop.policy.slow_start, Some(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        check(
+            "dir = \"shop\"",
+            "health = \"up\"\nunhealthy_after = 0\nrestart_after = 2\ncycle = \"10s\"\nfreeze_after = \"1\"\nslow_start = 30",
+            &[
+                "8: apps.shop.slow_start: invalid type: integer `30`, expected a duration like \"30s\", \"500ms\", \"1h30m\" or \"30d\"",
+            ],
+        );
+        check(
+            "dir = \"shop\"",
+            "health = \"up\"\nunhealthy_after = 0\nrestart_after = 2\ncycle = \"10s\"\nfreeze_after = \"1\"\nslow_start = \"25h\"",
+            &[
+                "3: apps.shop.health: expected a path like \"/up\", of at most 1024 visible ASCII characters, not \"up\"",
+                "4: apps.shop.unhealthy_after: expected 1 or more failures in a row, not 0",
+                "5: apps.shop.restart_after: expected 3 (unhealthy_after) or more failures in a row, not 2: a dyno is restarted after it was passed over",
+                "6: apps.shop.cycle: expected a duration from 1m to 365d, not 10s",
+                "7: apps.shop.freeze_after: expected a duration like \"30s\", \"500ms\", \"1h30m\" or \"30d\", not \"1\"",
+                "8: apps.shop.slow_start: expected a duration from 100ms to 1d, not 25h",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_belongs_to_something_else_is_not_ignored_in_silence() {
+        check(
+            "dir = \"shop\"",
+            "health_timeout = \"1s\"\nrestart_after = 2",
+            &[
+                "3: apps.shop.health_timeout: needs health, the path at which web dynos are asked how they are",
+                "4: apps.shop.restart_after: needs health, the path at which web dynos are asked how they are",
+            ],
+        );
+        let needs_dir =
+            "is for dynos that dynomesh runs: it needs dir, a directory with a Procfile";
+        let keys = ["health", "cycle", "freeze_after", "slow_start"];
+        let lines = keys.map(|key| match key {
+            "health" => "health = \"/up\"".to_owned(),
+            key => format!("{key} = \"1h\""),
+        });
+        let expected: Vec<_> = (3..)
+            .zip(keys)
+            .map(|(line, key)| format!("{line}: apps.shop.{key}: {needs_dir}"))
+            .collect();
+        let expected: Vec<_> = expected.iter().map(String::as_str).collect();
+        check("dynos = [\"127.0.0.1:1\"]", &lines.join("\n"), &expected);
+    }
+}

@@ -80,6 +80,7 @@ pub(crate) struct Scripts {
     scripts: Arc<Mutex<VecDeque<Script>>>,
     pub(crate) starts: Arc<Mutex<Vec<Start>>>,
     living: Arc<AtomicUsize>,
+    frozen: Arc<AtomicUsize>,
     /// The ports of the processes that live.
     pub(crate) ports: Arc<Mutex<BTreeSet<u16>>>,
     /// What the processes were signalled for their clients.
@@ -93,6 +94,7 @@ impl Scripts {
             scripts,
             starts: Arc::default(),
             living: Arc::default(),
+            frozen: Arc::default(),
             ports: Arc::default(),
             signals: Arc::default(),
         }
@@ -101,6 +103,11 @@ impl Scripts {
     /// How many processes live.
     pub(crate) fn living(&self) -> usize {
         self.living.load(Ordering::Relaxed)
+    }
+
+    /// How many of them are frozen.
+    pub(crate) fn frozen(&self) -> usize {
+        self.frozen.load(Ordering::Relaxed)
     }
 
     /// What the next processes will do, in place of what was planned.
@@ -123,6 +130,8 @@ impl Scripts {
             streams,
             signals: self.signals.clone(),
             living: self.living.clone(),
+            frozen: self.frozen.clone(),
+            is_frozen: AtomicBool::new(false),
         }
     }
 }
@@ -160,6 +169,8 @@ pub(crate) struct Scripted {
     streams: Streams,
     signals: Arc<Mutex<Vec<i32>>>,
     living: Arc<AtomicUsize>,
+    frozen: Arc<AtomicUsize>,
+    is_frozen: AtomicBool,
 }
 
 impl Drop for Scripted {
@@ -210,6 +221,7 @@ impl Process for Scripted {
     }
 
     async fn well(&self, _: &HealthCheck) -> Result<(), Unwell> {
+        assert!(!self.is_frozen.load(Ordering::Relaxed), "who is frozen answers nobody");
         match self.script.unwell {
             Some((from, until)) if (from..until).contains(&self.born.elapsed()) => {
                 Err(Unwell::Status(StatusCode::SERVICE_UNAVAILABLE))
@@ -240,6 +252,17 @@ impl Process for Scripted {
 
     async fn output_settled(&self) {}
 
+    fn freeze(&self) {
+        assert!(!self.is_frozen.swap(true, Ordering::Relaxed), "frozen twice");
+        self.frozen.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn thaw(&self) {
+        if self.is_frozen.swap(false, Ordering::Relaxed) {
+            self.frozen.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     async fn ends(&self) -> Option<Ends> {
         if self.streams == Streams::Log {
             return None;
@@ -261,6 +284,7 @@ impl Process for Scripted {
     }
 
     fn terminate(&self) {
+        assert!(!self.is_frozen.load(Ordering::Relaxed), "who is frozen hears nothing");
         if let Some(after) = self.script.heeds_sigterm {
             self.ask(Instant::now() + after, Exit::Signal(15));
         }

@@ -3,13 +3,14 @@
 //!
 //! proptest draws the steps, shrinks what fails and prints it; keep that as a named test in `tests.rs`.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use tokio::time::{self, Instant};
 
-use crate::config::{AppSource, limits};
+use crate::config::{AppSource, HealthCheck, ManagedApp, Upkeep, limits};
 use crate::model::{Exit, ProcessType};
 use crate::supervisor::scripted::Script;
 use crate::supervisor::tests::{Formation, config, external, managed, passes};
@@ -23,7 +24,7 @@ enum Step {
     Plan(Script),
     /// So much time passes.
     Pass(u16),
-    /// A request is sent, if there is a dyno.
+    /// A request is sent, if there is a dyno; where it sleeps, it is woken.
     Lease,
     /// The oldest request ends.
     Return,
@@ -31,7 +32,13 @@ enum Step {
 
 #[derive(Clone, Copy, Debug)]
 enum Wanted {
-    Managed { web: u32, worker: u32, command: u8 },
+    /// `tended`: it sleeps, its dynos are asked how they are, frozen, cycled and slow to start.
+    Managed {
+        web: u32,
+        worker: u32,
+        command: u8,
+        tended: bool,
+    },
     External(u8),
 }
 
@@ -40,38 +47,61 @@ impl Wanted {
         match self {
             Self::External(1) => external(&["127.0.0.1:5001"]),
             Self::External(_) => external(&["127.0.0.1:5001", "127.0.0.1:5002"]),
-            Self::Managed { web, worker, command } => {
+            Self::Managed { web, worker, command, tended } => {
                 let AppSource::Managed(mut app) = managed(&[("web", web), ("worker", worker)])
                 else {
                     unreachable!("managed makes managed apps")
                 };
                 app.commands.insert(ProcessType::web(), format!("command {command}"));
+                if tended {
+                    tend(&mut app);
+                }
                 AppSource::Managed(app)
             }
         }
     }
 }
 
-fn any_step() -> impl Strategy<Value = Step> {
-    let managed = (0u32..4, 0u32..3, 0u8..3).prop_map(|(web, worker, command)| Wanted::Managed {
-        web,
-        worker,
-        command,
+fn tend(app: &mut ManagedApp) {
+    let failures = |number| NonZeroU32::new(number).expect("it is not 0");
+    let health = HealthCheck {
+        path: "/up".into(),
+        interval: Duration::from_secs(7),
+        timeout: Duration::from_secs(5),
+        unhealthy_after: failures(2),
+        restart_after: Some(failures(4)),
+    };
+    app.upkeep = Arc::new(Upkeep {
+        health: Some(health),
+        cycle: Some(Duration::from_secs(80)),
+        freeze_after: Some(Duration::from_secs(15)),
     });
+    for size in app.sizes.values_mut() {
+        Arc::make_mut(size).sleep_after = Some(Duration::from_secs(60));
+    }
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let managed =
+        (0u32..4, 0u32..3, 0u8..3, prop::bool::ANY).prop_map(|(web, worker, command, tended)| {
+            Wanted::Managed { web, worker, command, tended }
+        });
     let wanted = prop_oneof![4 => managed, 1 => (1u8..3).prop_map(Wanted::External)];
     let script = (
         prop::option::weighted(0.8, 0u64..70),
         prop::option::weighted(0.5, (0u64..100, 0i32..3)),
         prop::option::weighted(0.8, 0u64..40),
         prop::bool::weighted(0.1),
+        prop::option::weighted(0.5, (0u64..100, 0u64..100)),
     );
-    let script = script.prop_map(|(listens, exits, heeds_sigterm, fails)| Script {
+    let script = script.prop_map(|(listens, exits, heeds_sigterm, fails, unwell)| Script {
         listens: listens.map(Duration::from_secs),
         exits: exits.map(|(after, status)| (Duration::from_secs(after), Exit::Status(status))),
         heeds_sigterm: heeds_sigterm.map(Duration::from_secs),
         fails,
-        unwell: None,
         takes: None,
+        unwell: unwell
+            .map(|(from, lasts)| (Duration::from_secs(from), Duration::from_secs(from + lasts))),
     });
     prop_oneof![
         3 => prop::option::weighted(0.9, wanted).prop_map(Step::Reload),
@@ -96,7 +126,11 @@ fn check_lineup(formation: &Formation) {
 
 fn lease(formation: &Formation) -> Option<Lease> {
     let table = formation.publisher.table();
-    let lineup = table.apps().first()?.roster.lineup().clone();
+    let roster = &table.apps().first()?.roster;
+    let lineup = roster.lineup().clone();
+    if lineup.standing == Standing::Asleep {
+        roster.bell().ring();
+    }
     lineup.dynos.first()?.lease()
 }
 
@@ -124,7 +158,8 @@ async fn simulate(steps: Vec<Step>) {
     leases.clear();
     passes(1000).await;
     if let Some(Wanted::Managed { web, worker, .. }) = wanted {
-        apply(&formation, Some(Wanted::Managed { web, worker, command: 9 }));
+        let calm = Wanted::Managed { web, worker, command: 9, tended: false };
+        apply(&formation, Some(calm));
         passes(1000).await;
         let names = |of: &'static str, count| {
             (1..=count).map(move |number| format!("app {of}.{number} up"))

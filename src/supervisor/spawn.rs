@@ -74,6 +74,14 @@ pub(crate) trait Process: Send + Sync + 'static {
     fn came_up(&self);
     /// This signal to every process of the group.
     fn signal(&self, signal: Signal);
+    /// Stops every process of the group where it is, until [`thaw`](Self::thaw).
+    fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+    /// Has them go on, where they are stopped.
+    fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
     /// SIGTERM to every process of the group.
     fn terminate(&self);
     /// SIGKILL to every process of the group.
@@ -374,12 +382,27 @@ impl Process for OsProcess {
         self.link.say(Request::signal(signal));
     }
 
+    fn freeze(&self) {
+        // Nobody in the dyno sees the group's frost, while a shell hears of a child that a signal has stopped.
+        if self.group.as_ref().is_none_or(|group| group.freeze().is_err()) {
+            self.signal(Signal::STOP);
+        }
+    }
+
+    fn thaw(&self) {
+        if self.group.as_ref().is_none_or(|group| group.thaw().is_err()) {
+            self.signal(Signal::CONT);
+        }
+    }
+
     fn terminate(&self) {
         self.signal(Signal::TERM);
     }
 
     fn kill(&self) {
         self.signal(Signal::KILL);
+        // With cgroup v1 whoever is frozen dies when the frost ends. Where the group is gone, so is everyone.
+        let _ = self.group.as_ref().map(|group| group.thaw());
     }
 }
 

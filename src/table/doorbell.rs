@@ -1,4 +1,4 @@
-//! How a request wakes an app that sleeps.
+//! How a request wakes an app that sleeps, and a dyno that is frozen.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,12 +19,17 @@ impl Doorbell {
         }
     }
 
+    /// Forgets that it was rung.
+    pub fn hush(&self) {
+        self.rung.store(false, Ordering::Release);
+    }
+
     /// Returns once it was rung, and forgets it. One waiter at a time.
     pub async fn rung(&self) {
         while !self.rung.load(Ordering::Acquire) {
             self.heard.notified().await;
         }
-        self.rung.store(false, Ordering::Release);
+        self.hush();
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 
 use crate::model::{DynoAddr, DynoName, Exit};
+use crate::table::Doorbell;
 use crate::table::lease::{LeaseWord, Take};
 
 /// One start of one dyno's process. A restart makes a new record, so that pools, leases and quarantine
@@ -29,6 +30,7 @@ pub struct Dyno {
     managed: bool,
     exit: OnceLock<Exit>,
     drained: Notify,
+    bell: Doorbell,
 }
 
 impl Dyno {
@@ -49,6 +51,7 @@ impl Dyno {
             managed,
             exit: OnceLock::new(),
             drained: Notify::new(),
+            bell: Doorbell::default(),
         })
     }
 
@@ -75,16 +78,19 @@ impl Dyno {
     /// Takes a slot, or `None` where the dyno takes no more requests.
     pub fn lease(self: &Arc<Self>) -> Option<Lease> {
         match self.lease.take() {
-            Take::Granted => {
+            Take::Refused { rings } => {
+                self.ring_if(rings);
+                None
+            }
+            granted => {
                 // Two stores that meet may count as one: what matters is that the number changes. The line is
                 // this core's already.
                 self.uses
                     .store(self.uses.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+                if granted == (Take::Frozen { rings: true }) {
+                    self.bell.ring();
+                }
                 Some(Lease(self.clone()))
-            }
-            Take::Refused { rings } => {
-                self.ring_if(rings);
-                None
             }
         }
     }
@@ -120,6 +126,24 @@ impl Dyno {
     /// Whether the dyno has left the table.
     pub fn is_closed(&self) -> bool {
         self.lease.is_closed()
+    }
+
+    /// Marks the dyno as frozen, unless it holds a request. Where it is, its process may be stopped: leases are
+    /// given all the same, and the first of them makes [`called`](Self::called) return.
+    pub fn freeze(&self) -> bool {
+        // Of the last time: more than one request may have rung before it was thawed.
+        self.bell.hush();
+        self.lease.freeze()
+    }
+
+    /// Its process goes on.
+    pub fn thaw(&self) {
+        self.lease.thaw();
+    }
+
+    /// Waits until a lease is taken while the dyno is frozen. One waiter at a time.
+    pub async fn called(&self) {
+        self.bell.rung().await;
     }
 
     /// Has what the dyno still holds cut, once the workers hear that it is gone: its time to finish is over, and
@@ -198,6 +222,8 @@ impl Drop for Lease {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+
     use super::*;
     use crate::model::ProcessType;
 
@@ -224,6 +250,31 @@ mod tests {
     #[test]
     fn records_keep_to_their_own_cache_lines() {
         assert_eq!(align_of::<Dyno>(), 128);
+        // What each request reads and writes is in one of the two.
+        let line = offset_of!(Dyno, lease) / 64;
+        let hot =
+            [offset_of!(Dyno, quarantined_until), offset_of!(Dyno, uses), offset_of!(Dyno, share)];
+        assert_eq!(hot.map(|offset| offset / 64), [line; 3]);
+    }
+
+    #[tokio::test]
+    async fn a_frozen_dyno_gives_leases_and_the_first_one_calls() {
+        let dyno = web(1);
+        let lease = dyno.lease().unwrap();
+        assert!(!dyno.freeze(), "it holds a request");
+        drop(lease);
+        assert!(dyno.freeze());
+        let mut called = tokio_test_poll(dyno.called());
+        assert!(!called.is_ready());
+        let leases = (dyno.lease().unwrap(), dyno.lease().unwrap());
+        assert!(called.is_ready());
+        assert_eq!(dyno.in_flight(), 2);
+        drop(leases);
+        drop(dyno.lease());
+        dyno.thaw();
+        assert!(dyno.freeze());
+        let mut called = tokio_test_poll(dyno.called());
+        assert!(!called.is_ready(), "those were of the last time");
     }
 
     struct Polled<F>(std::pin::Pin<Box<F>>);

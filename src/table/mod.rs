@@ -7,7 +7,7 @@
 pub mod lease; // one request's slot on one dyno; the word behind the drain
 pub mod atomic; // the atomics of `lease`, replaced by loom's in its test
 mod dyno; // the record of one process start
-mod doorbell; // how a request wakes an app that sleeps
+mod doorbell; // how a request wakes who sleeps or is frozen
 mod ring; // which dyno a client belongs to
 mod traffic; // what an app is asked, counted against its limits
 mod roster; // an app's dynos, as routable now

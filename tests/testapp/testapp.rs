@@ -315,6 +315,13 @@ impl Connection {
                 let spawned = sleeps.take_while(io::Result::is_ok).count();
                 self.text(200, &spawned.to_string())
             }
+            // Not well while the file is there, or the one of this dyno.
+            "/well" => {
+                let file = request.text("unless");
+                let own = format!("{file}.{}", env::var("DYNO").unwrap_or_default());
+                let unwell = Path::new(file).exists() || Path::new(&own).exists();
+                self.text(if unwell { 503 } else { 200 }, "")
+            }
             "/length" => self.text(200, &body.len().to_string()),
             _ if request.method == "HEAD" => {
                 self.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n")?;

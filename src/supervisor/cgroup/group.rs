@@ -69,13 +69,11 @@ impl Group {
         &self.places
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "the sleep of dynos is being built"))]
     /// Stops every process of it in its tracks. The kernel may take some milliseconds for that.
     pub(crate) fn freeze(&self) -> io::Result<()> {
         self.set_frozen(true)
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "the sleep of dynos is being built"))]
     /// Lets every process go on.
     pub(crate) fn thaw(&self) -> io::Result<()> {
         self.set_frozen(false)

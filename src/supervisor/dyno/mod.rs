@@ -6,6 +6,7 @@
 mod boot; // starting
 mod up; // up
 mod tend; // up: what is done meanwhile, and what ends it
+mod freeze; // up, and stopped where it is
 mod sleep; // asleep
 mod replace; // up, with a successor that boots
 mod leave; // crashed, draining, stopping
@@ -131,6 +132,8 @@ impl<S: Spawn> Dyno<S> {
     /// Goes on with a process that was there before, and lives until told to stop.
     pub(crate) async fn go_on(mut self, adopted: Adopted<S::Process>) {
         let Adopted { running, release, is_up } = adopted;
+        // The daemon before this one may have frozen it.
+        running.process.thaw();
         self.ran = Ran { release, restart: self.place.orders.borrow().restart };
         if is_up {
             self.tell_started(&running);
@@ -152,7 +155,12 @@ impl<S: Spawn> Dyno<S> {
             };
         }
         self.leave();
+        self.await_leaving().await;
+    }
+
+    async fn await_leaving(&mut self) {
         for leaving in self.leaving.drain(..) {
+            // A panic in it has been logged.
             let _ = leaving.await;
         }
     }

@@ -22,12 +22,13 @@ impl<S: Spawn> Dyno<S> {
     pub(super) async fn sleep(&mut self) -> Step<S::Process> {
         self.enter(State::Asleep);
         self.turn = None;
-        // Whoever gives the orders is gone: stop.
-        let heard = self.place.orders.wait_for(|orders| orders.stop || !orders.asleep).await;
-        if heard.is_ok_and(|orders| !orders.stop) {
+        while self.is_called().await {
+            // Nobody waits for a worker, and two of one name might do one job twice.
+            if self.entry.is_none() && !self.leaving.is_empty() {
+                self.await_leaving().await;
+                continue;
+            }
             self.place.say("Unidling");
-            self.enter(State::Starting);
-            self.await_earlier_worker().await;
             return Step::Boot;
         }
         self.leave();
@@ -35,13 +36,9 @@ impl<S: Spawn> Dyno<S> {
         Step::End
     }
 
-    /// Nobody waits for a worker, and two of one name might do one job twice.
-    async fn await_earlier_worker(&mut self) {
-        if self.entry.is_none() {
-            for leaving in self.leaving.drain(..) {
-                // A panic in it has been logged.
-                let _ = leaving.await;
-            }
-        }
+    /// Returns once it is to wake, or `false`, to stop. Whoever gives the orders is gone: stop.
+    async fn is_called(&mut self) -> bool {
+        let heard = self.place.orders.wait_for(|orders| orders.stop || !orders.asleep).await;
+        heard.is_ok_and(|orders| !orders.stop)
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::{self, Instant};
 
 use crate::config::{HealthCheck, limits};
 use crate::model::Exit;
+use crate::supervisor::dyno::freeze::Frost;
 use crate::supervisor::dyno::{Call, Dyno};
 use crate::supervisor::health::Unwell;
 use crate::supervisor::metrics;
@@ -59,12 +60,37 @@ pub(super) struct Tending {
     /// What part of its time it lives until it is replaced: those that were started together must not be
     /// replaced together.
     lifetime: f64,
-    next_check: Option<Instant>,
+    pulse: Pulse,
     /// Failed checks in a row.
     failures: u32,
     is_passed_over: bool,
     /// While its share grows.
     warming: Option<Warming>,
+    pub(super) frost: Frost,
+}
+
+/// When a dyno is asked how it is.
+#[derive(Default)]
+struct Pulse {
+    next_check: Option<Instant>,
+}
+
+impl Pulse {
+    /// Asks the process how it is when it is time to. Dropped before, it asks again.
+    async fn check(
+        &mut self,
+        process: &impl Process,
+        health: Option<&HealthCheck>,
+        jitter: fn() -> f64,
+    ) -> Result<(), Unwell> {
+        let Some(health) = health else { return pending().await };
+        let wait = || health.interval.mul_f64(0.9 + 0.2 * jitter());
+        let at = *self.next_check.get_or_insert_with(|| Instant::now() + wait());
+        time::sleep_until(at).await;
+        let outcome = process.well(health).await;
+        self.next_check = Some(Instant::now() + wait());
+        outcome
+    }
 }
 
 /// How the share of a fresh dyno grows.
@@ -75,19 +101,24 @@ struct Warming {
 }
 
 impl Tending {
-    pub(super) fn begin(place: &Place, record: Option<&Record>) -> Self {
+    /// `slow_start`: over how long its share of requests grows.
+    pub(super) fn begin(
+        place: &Place,
+        record: Option<&Record>,
+        slow_start: Option<Duration>,
+    ) -> Self {
         let since = Instant::now();
-        let slow_start = place.orders.borrow().slow_start;
         if let (Some(record), Some(_)) = (record, slow_start) {
             record.set_share(limits::SHARE_FIRST);
         }
         Self {
             since,
             lifetime: lifetime(place),
-            next_check: None,
+            pulse: Pulse::default(),
             failures: 0,
             is_passed_over: false,
             warming: slow_start.map(|over| Warming { full_at: since + over, next_step: since }),
+            frost: Frost::new(since),
         }
     }
 
@@ -112,22 +143,6 @@ impl Tending {
                 self.warming = None;
             }
         }
-    }
-
-    /// Asks the process how it is when it is time to. Dropped before, it asks again.
-    async fn check(
-        &mut self,
-        process: &impl Process,
-        health: Option<&HealthCheck>,
-        jitter: fn() -> f64,
-    ) -> Result<(), Unwell> {
-        let Some(health) = health else { return pending().await };
-        let wait = || health.interval.mul_f64(0.9 + 0.2 * jitter());
-        let at = *self.next_check.get_or_insert_with(|| Instant::now() + wait());
-        time::sleep_until(at).await;
-        let outcome = process.well(health).await;
-        self.next_check = Some(Instant::now() + wait());
-        outcome
     }
 
     /// Why it is to be replaced now, but for its age.
@@ -167,10 +182,13 @@ impl<S: Spawn> Dyno<S> {
                 Some(Call::Sleep) => return Next::Sleep,
                 Some(Call::Restart) | None => {}
             }
-            let health = orders.upkeep.health.as_ref().filter(|_| running.record.is_some());
+            let asked = running.record.is_some() && !tending.frost.is_frozen();
+            let health = orders.upkeep.health.as_ref().filter(|_| asked);
             if health.is_none() {
                 self.put_back(running, tending);
             }
+            // Who is passed over is asked how it is, and has to answer.
+            let freeze_after = orders.upkeep.freeze_after.filter(|_| !tending.is_passed_over);
             let reason = tending.reason(call.as_ref(), health, &running.watch);
             let old_at =
                 orders.upkeep.cycle.map(|time| tending.since + time.mul_f64(tending.lifetime));
@@ -186,11 +204,14 @@ impl<S: Spawn> Dyno<S> {
                 (why, turn) = to_be_replaced(&turns, reason, old_at) => {
                     return Next::Replace(why, turn);
                 }
+                () = tending.frost.until_due(running.record.as_deref(), freeze_after) => {
+                    self.freeze_or_thaw(running, &mut tending.frost, freeze_after);
+                }
                 () = running.watch.due(), if !running.watch.is_due() => {}
                 () = until_warmer(warming) => {
                     tending.warm_up(running.record.as_deref(), orders.slow_start);
                 }
-                outcome = tending.check(&*running.process, health, jitter) => match (outcome, health) {
+                outcome = tending.pulse.check(&*running.process, health, jitter) => match (outcome, health) {
                     (Ok(()), _) => self.put_back(running, tending),
                     (Err(unwell), Some(health)) => self.note_failure(running, tending, health, &unwell),
                     (Err(_), None) => {}

@@ -1,7 +1,9 @@
 //! Lives of single dynos with scripted processes on a paused clock.
 
+mod tended; // health, age, share, frost and sleep
+mod memory; // R14, R15, and what is done about them
+
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,10 +13,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{self, Instant};
 
-use crate::config::{HealthCheck, SupervisorTimeouts};
+use crate::config::SupervisorTimeouts;
 use crate::model::{DynoName, Exit, ProcessType};
 use crate::shutdown::Shutdown;
-use crate::supervisor::cgroup::{Memory, Usage};
 use crate::supervisor::dyno::{Adopted, Dyno};
 use crate::supervisor::place::{Event, Orders, Place, State, WatchOrders};
 use crate::supervisor::ports::Ports;
@@ -31,6 +32,7 @@ struct Stage {
     orders: watch::Sender<Orders>,
     shutdown: Shutdown,
     publisher: Arc<Publisher>,
+    scripts: Scripts,
     events: mpsc::UnboundedReceiver<(u64, Event)>,
     life: JoinHandle<()>,
     log: AppLog,
@@ -105,13 +107,15 @@ impl Stage {
             jitter: || 0.5,
         };
         // No real port is asked for where the clock is paused: these are only numbers.
-        let dyno = Dyno::new(place, Scripts::new(scripts), Ports::new(29_000..29_100), routes);
+        let scripts = Scripts::new(scripts);
+        let dyno = Dyno::new(place, scripts.clone(), Ports::new(29_000..29_100), routes);
         let life = shutdown.spawn(begin(dyno));
         Self {
             began: Instant::now(),
             orders,
             shutdown,
             publisher,
+            scripts,
             events,
             life,
             log,
@@ -657,368 +661,4 @@ async fn a_dyno_that_was_up_for_long_restarts_at_once() {
         ],
     )
     .await;
-}
-
-// ---- sleep -------------------------------------------------------------------------------------------------
-
-#[tokio::test(start_paused = true)]
-async fn a_dyno_falls_asleep_and_wakes_in_herokus_words() {
-    let stage = Stage::new("web", &[Script::listens(0), Script::listens(2)]);
-    stage.at(10).await;
-    stage.order(|orders| orders.asleep = true);
-    stage.at(20).await;
-    assert_eq!(stage.standing(), (0, Standing::Asleep));
-    stage.order(|orders| orders.asleep = false);
-    stage.at(21).await;
-    assert_eq!(stage.standing(), (0, Standing::Starting));
-    stage.at(23).await;
-    assert_eq!(stage.standing(), (1, Standing::Up));
-    stage.stop();
-    let said = stage.end().await;
-    assert_eq!(
-        said[2..9],
-        [
-            "Idling",
-            "State changed from up to down",
-            "Stopping all processes with SIGTERM",
-            "Process exited with status 143",
-            "Unidling",
-            "State changed from down to starting",
-            "Starting process with command `run v1`",
-        ]
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_request_that_is_there_when_its_dyno_falls_asleep_is_finished_and_nobody_waits_for_it() {
-    let stage = Stage::new("web", &[Script::listens(0)]);
-    stage.at(10).await;
-    let lease = stage.lease();
-    stage.order(|orders| orders.asleep = true);
-    stage.at(12).await;
-    assert_eq!((lease.dyno().is_closed(), lease.dyno().exit()), (true, None));
-    stage.order(|orders| orders.asleep = false);
-    stage.at(13).await;
-    assert_eq!(stage.standing(), (1, Standing::Up));
-    assert_eq!(lease.dyno().exit(), None);
-    let old = lease.dyno().clone();
-    drop(lease);
-    stage.at(14).await;
-    assert_eq!(old.exit(), Some(Exit::Signal(15)));
-    stage.stop();
-    stage.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_worker_that_wakes_waits_for_its_earlier_process() {
-    let slow = Script { heeds_sigterm: Some(secs(5)), ..Script::listens(0) };
-    let stage = Stage::new("worker", &[slow]);
-    stage.at(1).await;
-    stage.order(|orders| orders.asleep = true);
-    stage.at(2).await;
-    stage.order(|orders| orders.asleep = false);
-    stage.at(9).await;
-    stage.stop();
-    let said = stage.end().await;
-    let at = |line: &str| said.iter().rposition(|it| it.starts_with(line)).unwrap();
-    let exited = said.iter().position(|it| it.starts_with("Process exited")).unwrap();
-    assert!(at("Unidling") < exited && exited < at("Starting process"), "{said:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn whatever_a_dyno_does_it_falls_asleep() {
-    let crash = Script::never_listens().exits(1, Exit::Status(1));
-    for (scripts, at) in [
-        (vec![Script::listens(50)], 5),
-        (vec![crash, crash], 5),
-        (vec![Script::listens(0), Script::listens(50)], 5),
-    ] {
-        let stage = Stage::new("web", &scripts);
-        stage.at(3).await;
-        if scripts.len() == 2 && scripts[0].listens.is_some() {
-            stage.restart(2);
-        }
-        stage.at(at).await;
-        stage.order(|orders| orders.asleep = true);
-        stage.at(at + 1).await;
-        assert_eq!(stage.standing(), (0, Standing::Asleep), "{scripts:?}");
-        stage.stop();
-        let began = stage.began;
-        stage.end().await;
-        assert_eq!(began.elapsed().as_secs(), at + 1);
-    }
-}
-
-// ---- health ------------------------------------------------------------------------------------------------
-
-fn health(orders: &mut Orders) {
-    Arc::make_mut(&mut orders.upkeep).health = Some(HealthCheck {
-        path: "/up".into(),
-        interval: secs(10),
-        timeout: secs(5),
-        unhealthy_after: NonZeroU32::new(3).unwrap(),
-        restart_after: NonZeroU32::new(6),
-    });
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_web_dyno_is_up_when_it_is_well() {
-    let stage = Stage::new("web", &[Script::listens(1).unwell(0, 20)]);
-    stage.order(health);
-    stage.at(19).await;
-    assert_eq!(stage.standing(), (0, Standing::Starting));
-    stage.at(21).await;
-    assert_eq!(stage.standing(), (1, Standing::Up));
-    stage.stop();
-    stage.end().await;
-
-    let stage = Stage::new("web", &[Script::listens(1).unwell(0, 100)]);
-    stage.order(health);
-    stage.at(61).await;
-    stage.stop();
-    let said = stage.end().await;
-    assert_eq!(
-        said[1],
-        "Error R10 (Boot timeout) -> Web process failed to answer GET /up with 2xx or 3xx within 60 seconds of launch"
-    );
-}
-
-/// Checks fail from 100 s on: the third of them at 120 s to 131 s, the sixth by 164 s.
-#[tokio::test(start_paused = true)]
-async fn a_dyno_that_is_unwell_for_long_is_replaced() {
-    let stage = Stage::new("web", &[Script::listens(0).unwell(100, 1000), Script::listens(5)]);
-    stage.order(health);
-    stage.at(1).await;
-    let old = stage.lease().dyno().id();
-    stage.at(145).await;
-    assert_eq!(stage.lease().dyno().id(), old, "there is no other, so it goes on getting requests");
-    stage.at(170).await;
-    assert_ne!(stage.lease().dyno().id(), old);
-    stage.stop();
-    let said = stage.end().await;
-    assert_eq!(
-        said[2..6],
-        [
-            "Unhealthy: GET /up was answered 503, 3 times in a row",
-            "No dyno of the app is healthy: requests are sent to all that are up",
-            "Restarting: not well 6 times in a row",
-            "Starting process with command `run v1`",
-        ]
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_dyno_that_is_well_again_says_so_and_so_does_one_that_nobody_asks_any_more() {
-    for forgotten in [false, true] {
-        let until = if forgotten { 1000 } else { 140 };
-        let stage = Stage::new("web", &[Script::listens(0).unwell(100, until)]);
-        stage.order(health);
-        stage.at(139).await;
-        if forgotten {
-            stage.order(|orders| orders.upkeep = Arc::default());
-        }
-        stage.at(155).await;
-        stage.stop();
-        let said = stage.end().await;
-        assert_eq!(said[4], "Healthy again: it gets requests", "{said:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_frail_but_living_dyno_is_not_passed_over() {
-    // Two failures at most, then well again.
-    let stage = Stage::new("web", &[Script::listens(0).unwell(100, 119)]);
-    stage.order(health);
-    stage.at(300).await;
-    stage.stop();
-    let said = stage.end().await;
-    assert!(!said.iter().any(|line| line.starts_with("Unhealthy")), "{said:?}");
-}
-
-// ---- age, and the share of a fresh dyno --------------------------------------------------------------------
-
-#[tokio::test(start_paused = true)]
-async fn a_dyno_is_cycled_when_it_is_old_and_a_restart_makes_it_young() {
-    let hour = 3600;
-    let stage = Stage::new("web", &[Script::listens(0)]);
-    stage.order(|orders| Arc::make_mut(&mut orders.upkeep).cycle = Some(secs(hour)));
-    stage.at(hour / 2).await;
-    stage.order(|orders| orders.restart += 1);
-    stage.at(hour / 2 + 1).await;
-    let young = stage.lease().dyno().id();
-    stage.at(hour + hour / 4).await;
-    assert_eq!(stage.lease().dyno().id(), young);
-    stage.at(hour + hour / 2 + 1).await;
-    assert_ne!(stage.lease().dyno().id(), young);
-    stage.stop();
-    let said = stage.end().await;
-    let of_note = said.iter().filter(|line| ["Cycling", "Restarting"].contains(&line.as_str()));
-    assert_eq!(of_note.collect::<Vec<_>>(), ["Restarting", "Cycling"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_worker_is_cycled_by_a_stop_and_a_start() {
-    let stage = Stage::new("worker", &[Script::listens(0)]);
-    stage.order(|orders| Arc::make_mut(&mut orders.upkeep).cycle = Some(secs(100)));
-    stage.at(101).await;
-    stage.stop();
-    let said = stage.end().await;
-    assert_eq!(
-        said[2..6],
-        [
-            "Cycling",
-            "State changed from up to starting",
-            "Stopping all processes with SIGTERM",
-            "Process exited with status 143",
-        ]
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_share_of_a_fresh_dyno_grows() {
-    let stage = Stage::new("web", &[Script::listens(1)]);
-    stage.order(|orders| orders.slow_start = Some(secs(20)));
-    let mut shares = Vec::new();
-    for second in [1, 6, 11, 16, 22] {
-        stage.at(second).await;
-        shares.push(stage.lease().dyno().share());
-    }
-    assert!(shares.is_sorted() && shares[0] <= 100, "{shares:?}");
-    assert!((400..=600).contains(&shares[2]), "{shares:?}");
-    assert_eq!(shares[4], 1000);
-    stage.stop();
-    stage.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn without_a_slow_start_a_dyno_has_its_share_at_once() {
-    let stage = Stage::new("web", &[Script::listens(1)]);
-    stage.at(1).await;
-    assert_eq!(stage.lease().dyno().share(), 1000);
-    stage.stop();
-    stage.end().await;
-}
-
-// ---- memory ------------------------------------------------------------------------------------------------
-
-fn memory(megabytes: u64) -> Usage {
-    let memory = Memory { rss: megabytes << 20, quota: 512 << 20, ..Memory::default() };
-    Usage { memory: Some(memory), ..Usage::default() }
-}
-
-/// A look after each half of the 20 seconds: here, all dynos have the same luck.
-#[tokio::test(start_paused = true)]
-async fn a_dyno_above_its_memory_is_told_of_at_each_look_and_killed_at_twice_of_it() {
-    use State::*;
-    let grows = Script::listens(0).takes(|secs| memory(500 + secs));
-    let hog = Script::listens(0).takes(|secs| memory(if secs < 60 { 600 } else { 1060 }));
-    let states = [(0, Starting), (0, Up), (70, Crashed), (70, Starting), (70, Up)];
-    let end = [(81, Draining), (81, Stopping)];
-    let said = check("worker", &[hog, grows], 81, &[&states[..], &end[..]].concat()).await;
-    let r14 = ["Process running mem=600M(117.2%)", "Error R14 (Memory quota exceeded)"];
-    let r15 = [
-        "Process running mem=1060M(207.0%)",
-        "Error R15 (Memory quota vastly exceeded)",
-        "Stopping process with SIGKILL",
-        "Process exited with status 137",
-        "State changed from up to crashed",
-    ];
-    let start = ["Starting process with command `run v1`", "State changed from starting to up"];
-    let expected = [&start[..], &r14, &r14, &r14, &r15].concat();
-    assert_eq!(said[..expected.len()], expected, "{said:#?}");
-    let later: Vec<&String> =
-        said[expected.len()..].iter().filter(|it| it.contains("mem")).collect();
-    // Of its successor at 10 s nothing is said, because 510 MB are below the quota.
-    assert_eq!(later, [] as [&str; 0], "{said:#?}");
-}
-
-/// The kernel is faster than any look.
-#[tokio::test(start_paused = true)]
-async fn a_dyno_that_the_kernel_killed_for_its_memory_is_r15() {
-    let hog = Script::listens(0)
-        .exits(5, Exit::Signal(9))
-        .takes(|secs| Usage { oom_kills: u64::from(secs >= 5), ..memory(3) });
-    let mut stage = Stage::new("worker", &[hog, Script::listens(0)]);
-    stage.at(6).await;
-    stage.stop();
-    while stage.events.recv().await.is_some_and(|(_, event)| !matches!(event, Event::Ended)) {}
-    let said = stage.end().await;
-    assert_eq!(
-        said[2..7],
-        [
-            "Process running mem=1024M(200.0%)",
-            "Error R15 (Memory quota vastly exceeded)",
-            "Stopping process with SIGKILL",
-            "Process exited with status 137",
-            "State changed from up to crashed",
-        ],
-        "{said:#?}"
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn runtime_metrics_are_said_where_they_are_wanted() {
-    let mut stage = Stage::new("worker", &[Script::listens(0).takes(|_| memory(180))]);
-    stage.at(15).await;
-    stage.orders.send_modify(|orders| orders.watch.say_metrics = true);
-    stage.at(35).await;
-    stage.stop();
-    let mut took = Vec::new();
-    while let Some((_, event)) = stage.events.recv().await {
-        match event {
-            Event::Took { pid, usage } => took.push((pid.get(), usage.rss, usage.quota)),
-            Event::Ended => break,
-            _ => {}
-        }
-    }
-    assert_eq!(took, [(Some(1), Some(180 << 20), Some(512 << 20)); 2]);
-    let said = stage.end().await;
-    assert_eq!(
-        said[2..4],
-        [
-            "source=worker.1 dyno=heroku.shop.0-1 sample#load_avg_1m=0.39 sample#load_avg_5m=0.10 sample#load_avg_15m=0.03",
-            "source=worker.1 dyno=heroku.shop.0-1 sample#memory_total=180.00MB sample#memory_rss=180.00MB sample#memory_cache=0.00MB sample#memory_swap=0.00MB sample#memory_quota=512.00MB",
-        ],
-        "{said:#?}"
-    );
-}
-
-/// Its successor boots first; the time above the quota counts from the first look that saw it.
-#[tokio::test(start_paused = true)]
-async fn a_dyno_above_its_memory_for_long_is_replaced_gently() {
-    let hog = Script::listens(1).takes(|_| memory(600));
-    let stage = Stage::new("web", &[hog, Script::listens(5).takes(|_| memory(100))]);
-    stage.order(|orders| orders.watch.recycle_on_r14 = Some(secs(60)));
-    let lease = {
-        stage.at(69).await;
-        stage.lease()
-    };
-    stage.at(74).await;
-    assert!(!lease.dyno().is_closed(), "looks at 10, 30, 50 and 70 s: its successor boots");
-    stage.at(76).await;
-    assert!(lease.dyno().is_closed());
-    assert_eq!(stage.standing(), (1, Standing::Up));
-    drop(lease);
-    stage.at(200).await;
-    stage.stop();
-    let said = stage.end().await;
-    let why = "Restarting: above its memory quota for too long";
-    assert_eq!(said.iter().filter(|line| *line == why).count(), 1, "{said:#?}");
-    let times = said.iter().filter(|line| line.contains("Error R14")).count();
-    assert_eq!(times, 4, "and none of its successor: {said:#?}");
-}
-
-/// Where no successor comes up, the time counts anew: not one boot after the other.
-#[tokio::test(start_paused = true)]
-async fn a_dyno_whose_successor_does_not_come_up_goes_on_above_its_memory() {
-    let hog = Script::listens(1).takes(|_| memory(600));
-    let stage = Stage::new("web", &[hog, Script::never_listens().exits(1, Exit::Status(1))]);
-    stage.order(|orders| orders.watch.recycle_on_r14 = Some(secs(60)));
-    stage.at(200).await;
-    assert_eq!(stage.standing(), (1, Standing::Up));
-    stage.stop();
-    let said = stage.end().await;
-    // At 70 s and, counted from the look at 90 s, at 150 s.
-    let starts = said.iter().filter(|line| line.starts_with("Starting process")).count();
-    assert_eq!(starts, 3, "{said:#?}");
 }

@@ -16,7 +16,9 @@ impl<S: Spawn> Dyno<S> {
         mut running: Running<S::Process>,
         replaced: Option<Running<S::Process>>,
     ) -> Step<S::Process> {
-        let mut tending = Tending::begin(&self.place, running.record.as_deref());
+        // One that was up before this daemon was is warm.
+        let slow_start = self.state.and(self.place.orders.borrow().slow_start);
+        let mut tending = Tending::begin(&self.place, running.record.as_deref(), slow_start);
         if let (Some(entry), Some(record)) = (&self.entry, &running.record) {
             entry.up(record);
         }
@@ -28,7 +30,10 @@ impl<S: Spawn> Dyno<S> {
         self.turn = None;
         let since = Instant::now();
         loop {
-            let why = match self.tend(&running, &mut tending).await {
+            let next = self.tend(&running, &mut tending).await;
+            // Whatever comes next, it takes a process that hears of it.
+            self.thaw(&running, &mut tending.frost);
+            let why = match next {
                 Next::Exited(exit) => return self.crashed(running, exit, since.elapsed()).await,
                 Next::Stop => return self.stop(running).await,
                 Next::Sleep => return self.fall_asleep(Some(running)),

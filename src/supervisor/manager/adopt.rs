@@ -15,7 +15,7 @@ use crate::supervisor::manager::{Formed, Living, Manager, Means, managed};
 use crate::supervisor::place::{Event, Orders, Place, State, WatchOrders};
 use crate::supervisor::program::Program;
 use crate::supervisor::running::Running;
-use crate::supervisor::spawn::{Spawn, digest_of, unix_millis};
+use crate::supervisor::spawn::{Process, Spawn, digest_of, unix_millis};
 use crate::supervisor::survivors::Survivor;
 use crate::supervisor::turns::Turns;
 use crate::table::Dyno as Record;
@@ -142,6 +142,8 @@ impl<S: Spawn> Manager<S> {
         let started = time_of(order.identity.started);
         place.say(format_args!("Adopted to be stopped, started at {started}"));
         let running = self.running(survivor, &place, timeouts.boot);
+        // It may be frozen, and would hear nothing.
+        running.process.thaw();
         self.means.shutdown.spawn(async move {
             let ended = Ended(place.clone());
             place.tell(Event::Entered(State::Stopping));

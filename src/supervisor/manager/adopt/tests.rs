@@ -227,3 +227,15 @@ async fn an_init_remembers_that_its_dyno_came_up() {
     assert!(told.load(Ordering::Relaxed));
     formation.supervisor.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_was_frozen_goes_on_before_it_is_routed_to_or_stopped() {
+    let scripts = Scripts::new(&[Script::listens(1)]);
+    let survivors = [web(1), web(2)].map(|left| survivor(left, &scripts));
+    survivors.iter().for_each(|survivor| survivor.process.freeze());
+    let formation = Formation::start_after(survivors.into(), scripts.clone(), &shop(1));
+    begins().await;
+    assert_eq!(scripts.frozen(), 0);
+    assert_eq!(formation.states(), ["shop web.1 up"]);
+    formation.supervisor.stop().await;
+}
