@@ -101,6 +101,9 @@ pub const HANDSHAKES_MAX: usize = 16 * 1024;
 /// Bytes relayed before others on the same worker get their turn: with a thousand downloads that begin at once,
 /// what comes after them waits for a thousand of these.
 pub const FAIR_SHARE: usize = 64 * 1024;
+/// What the kernel takes of an answer beyond what the client's window lets it send: without a bound, each slow
+/// reader of a large answer has megabytes copied for it at once, and everybody else waits meanwhile.
+pub const NOT_SENT_MAX: u32 = 128 * 1024;
 /// Bytes discarded by `wind_down`.
 pub const WIND_DOWN_BYTES: u32 = 256 * 1024;
 /// Idle connections kept per dyno and worker.
@@ -268,6 +271,16 @@ pub const PURGE_WAIT: Duration = Duration::from_millis(100);
 /// How long a process may take to be gone after SIGKILL, before it is left to the kernel: one that is stuck
 /// in a system call must not hold up the end of everything else.
 pub const KILL_WAIT: Duration = Duration::from_secs(5);
+/// How soon a daemon that starts looks again whether those have ended whom it found in control groups and killed,
+/// doubling to [`SWEEP_LOOK_MAX`].
+pub const SWEEP_LOOK_FIRST: Duration = Duration::from_millis(5);
+/// See [`SWEEP_LOOK_FIRST`].
+pub const SWEEP_LOOK_MAX: Duration = Duration::from_millis(160);
+/// How often a dyno's memory and load are looked at (Heroku: log-runtime-metrics).
+pub const METRICS_TICK: Duration = Duration::from_secs(20);
+/// Tasks of a dyno that are looked at for its load, each a read of a line in /proc. Whoever has more of them has
+/// a load that is beyond reading.
+pub const LOAD_TASKS_MAX: usize = 1024;
 /// How long a daemon that starts waits for one that was just killed to let go of its dynos.
 pub const CLAIM_WAIT: Duration = Duration::from_secs(2);
 /// How often it looks, and how often it tries to reach an init that was just started.

@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::certs::{AcmeState, AcmeStatus, Report, Source};
 use crate::control::Running;
 use crate::control::exposition::{Family, merge};
+use crate::supervisor::{DynoStatus, DynoUsage};
 use crate::table::{Dyno, Table};
 
 /// Renders every metric.
@@ -20,6 +21,7 @@ pub(in crate::control) fn render(running: &Running) -> String {
     let mut present = String::new();
     render_table(&running.publisher.table(), &mut present);
     render_certificates(&running.router.certs().report(), SystemTime::now(), &mut present);
+    render_usage(&running.supervisor.status(), &mut present);
     render_daemon(running, &mut present);
     render_acme(&running.acme.states(), &mut present);
     merge(&[&counted, &running.recorded.render(), &present])
@@ -58,6 +60,60 @@ fn each_dyno(table: &Table, mut visit: impl FnMut(&[(&str, &dyn Display)], &Dyno
             visit(&[("app", &app.name), ("dyno", dyno.name())], dyno);
         }
     }
+}
+
+/// What each dyno took when it was last looked at. Whoever is leaving has no say beside one of the same name.
+fn render_usage(dynos: &[DynoStatus], out: &mut String) {
+    let with_usage = dynos.iter().filter_map(|it| Some(((&it.app, &it.dyno), it.usage.as_ref()?)));
+    let dynos: BTreeMap<(&String, &String), &DynoUsage> = with_usage.collect();
+    let mut family = Family::gauge(
+        out,
+        "dynomesh_dyno_memory_bytes",
+        "Memory of a dyno: its processes' own (rss), pages of files (cache), swap, and its quota.",
+    );
+    for ((app, dyno), usage) in &dynos {
+        let kinds = [
+            ("rss", usage.rss),
+            ("cache", usage.cache),
+            ("swap", usage.swap),
+            ("quota", usage.quota),
+        ];
+        for (kind, bytes) in kinds {
+            if let Some(bytes) = bytes {
+                family.sample(&[("app", app), ("dyno", dyno), ("kind", &kind)], bytes);
+            }
+        }
+    }
+    let mut family =
+        Family::gauge(out, "dynomesh_dyno_load", "Runnable tasks of a dyno, averaged.");
+    for ((app, dyno), usage) in &dynos {
+        for (period, load) in ["1m", "5m", "15m"].iter().zip(usage.load) {
+            let labels: [(&str, &dyn Display); 3] =
+                [("app", app), ("dyno", dyno), ("period", period)];
+            family.sample(&labels, format_args!("{load:.2}"));
+        }
+    }
+    let each = |family: &mut Family<'_>, value: fn(&DynoUsage) -> Option<f64>| {
+        for ((app, dyno), usage) in &dynos {
+            if let Some(value) = value(usage) {
+                family.sample(&[("app", app), ("dyno", dyno)], value);
+            }
+        }
+    };
+    let mut family = Family::gauge(out, "dynomesh_dyno_tasks", "Processes and threads of a dyno.");
+    each(&mut family, |usage| usage.tasks.map(|tasks| tasks as f64));
+    let mut family = Family::counter(
+        out,
+        "dynomesh_dyno_cpu_seconds_total",
+        "CPU time of a dyno since its process was started.",
+    );
+    each(&mut family, |usage| usage.cpu_seconds);
+    let mut family = Family::counter(
+        out,
+        "dynomesh_dyno_cpu_throttled_seconds_total",
+        "For how long a dyno's CPU quota held it up.",
+    );
+    each(&mut family, |usage| usage.throttled_seconds);
 }
 
 fn render_certificates(reports: &[Report], now: SystemTime, out: &mut String) {
@@ -131,6 +187,45 @@ mod tests {
 
     use super::*;
     use crate::control::scene::Scene;
+
+    #[test]
+    fn what_a_dyno_takes_is_told_once() {
+        let status = |dyno: &str, usage| DynoStatus {
+            app: "shop".into(),
+            dyno: dyno.into(),
+            state: "up".into(),
+            usage,
+            ..DynoStatus::default()
+        };
+        let usage = |rss| DynoUsage {
+            rss: Some(rss),
+            quota: Some(512),
+            cpu_seconds: Some(1.5),
+            tasks: Some(3),
+            load: [0.5, 0.25, 0.125],
+            ..DynoUsage::default()
+        };
+        let mut out = String::new();
+        let dynos = [
+            status("web.1", Some(usage(1))),
+            status("web.1", Some(usage(2))),
+            status("web.2", None),
+        ];
+        render_usage(&dynos, &mut out);
+        let samples: Vec<&str> = out.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            samples,
+            [
+                r#"dynomesh_dyno_memory_bytes{app="shop",dyno="web.1",kind="rss"} 2"#,
+                r#"dynomesh_dyno_memory_bytes{app="shop",dyno="web.1",kind="quota"} 512"#,
+                r#"dynomesh_dyno_load{app="shop",dyno="web.1",period="1m"} 0.50"#,
+                r#"dynomesh_dyno_load{app="shop",dyno="web.1",period="5m"} 0.25"#,
+                r#"dynomesh_dyno_load{app="shop",dyno="web.1",period="15m"} 0.12"#,
+                r#"dynomesh_dyno_tasks{app="shop",dyno="web.1"} 3"#,
+                r#"dynomesh_dyno_cpu_seconds_total{app="shop",dyno="web.1"} 1.5"#,
+            ]
+        );
+    }
 
     #[test]
     fn the_table_is_read_as_it_is() {

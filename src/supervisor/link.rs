@@ -17,6 +17,7 @@ use crate::config::limits;
 use crate::init::{self, Hello, Lost, Report, Request};
 use crate::model::{AppName, DynoName, Exit};
 use crate::shutdown::Shutdown;
+use crate::supervisor::cgroup::Group;
 use crate::supervisor::output::{self, Kept, Output};
 use crate::supervisor::program::{Ends, ProcessId, Streams};
 use crate::telemetry::AppLog;
@@ -33,6 +34,8 @@ pub(crate) struct About {
     pub(crate) streams: Streams,
     /// The dyno's directory: removed when nobody of it is left.
     pub(crate) dir: PathBuf,
+    /// The same of its control group, where it is in one.
+    pub(crate) group: Option<Arc<Group>>,
     pub(crate) log: AppLog,
     pub(crate) shutdown: Shutdown,
 }
@@ -171,6 +174,9 @@ impl Listener {
             }
         }
         self.until_init_is_gone().await;
+        if let Some(Err(error)) = self.about.group.as_ref().map(|group| group.remove()) {
+            tracing::warn!("{}: its control group is not removed: {error}", self.about.dyno);
+        }
         let dir = std::mem::take(&mut self.about.dir);
         // What the dyno wrote may be gigabytes in thousands of files.
         let removed = spawn_blocking(move || remove(&dir).map_err(|error| (dir, error))).await;
@@ -312,6 +318,7 @@ mod tests {
                 dyno: DynoName { process_type: ProcessType::web(), number: 1 },
                 streams,
                 dir: dir.path().join("dyno"),
+                group: None,
                 log: log.clone(),
                 shutdown: shutdown.clone(),
             };

@@ -71,7 +71,7 @@ impl Meter {
         let mut counts = self.counts();
         match event {
             Event::Entered(state) => counts.run(id, runs(*state)),
-            Event::Started { .. } => {}
+            Event::Started { .. } | Event::Took { .. } => {}
             Event::Ended => {
                 counts.run(id, false);
                 counts.dynos.remove(&id);

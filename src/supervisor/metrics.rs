@@ -21,6 +21,8 @@ pub(crate) const BOOT_SECONDS: &str = "dynomesh_dyno_boot_seconds";
 pub(crate) const HEALTH_FAILURES: &str = "dynomesh_dyno_health_failures_total";
 /// H and R codes.
 pub(crate) const ERRORS: &str = "dynomesh_errors_total";
+/// Processes of dynos that the kernel killed for their memory.
+pub(crate) const OOM_KILLS: &str = "dynomesh_dyno_oom_kills_total";
 /// Lines of output that nobody will read.
 pub(crate) const LINES_DROPPED: &str = "dynomesh_log_lines_dropped_total";
 
@@ -35,6 +37,7 @@ pub(crate) fn describe() {
         "From the start of a dyno's process until it was up"
     );
     describe_counter!(ERRORS, "Errors by Heroku's code");
+    describe_counter!(OOM_KILLS, "Processes of dynos that the kernel killed for their memory");
     describe_counter!(LINES_DROPPED, "Lines of output of dynos that were dropped");
 }
 
@@ -68,6 +71,12 @@ pub(crate) fn booted(app: &AppName, process_type: &ProcessType, took: Duration) 
 /// A dyno made this error.
 pub(crate) fn error(app: &AppName, code: &'static str) {
     counter!(ERRORS, "app" => app.to_string(), "code" => code).increment(1);
+}
+
+/// The kernel killed so many processes of a dyno.
+pub(crate) fn oom_kills(app: &AppName, process_type: &ProcessType, kills: u64) {
+    counter!(OOM_KILLS, "app" => app.to_string(), "type" => process_type.to_string())
+        .increment(kills);
 }
 
 /// Lines of an app were dropped.

@@ -15,6 +15,10 @@ mod spawn; // the only place that makes processes
 mod link; // the conversation with an init
 mod survivors; // dynos that an earlier daemon has left
 mod reap; // children that have ended
+mod cgroup; // what holds dynos to their size
+mod watch; // what they take: R14, R15, runtime metrics
+mod load; // averages of their load
+mod figures; // the same, as it is shown
 mod probe; // when a web dyno is ready
 mod health; // whether it is well
 mod turns; // how many are replaced at a time
@@ -44,6 +48,7 @@ use crate::shutdown::Shutdown;
 use crate::table::Publisher;
 use crate::telemetry::AppLog;
 
+use cgroup::Cgroups;
 use manager::{Command, Manager, Means};
 use meter::Meter;
 use ports::Ports;
@@ -52,6 +57,7 @@ use spawn::{Launcher, Spawn};
 use status::Board;
 use survivors::{Claim, Survivor};
 
+pub use figures::DynoUsage;
 pub use manager::Which;
 pub use one_off::Session;
 pub use program::{Ends, Streams};
@@ -88,6 +94,7 @@ impl Prepared {
     pub async fn begin(self, booked_until: u64) -> Supervisor {
         let Self { launcher, claim, routes, config, log, shutdown } = self;
         let survivors = launcher.survivors(&claim).await;
+        launcher.sweep_cgroups(&claim);
         let meter = Meter::after(booked_until);
         let mut supervisor =
             Supervisor::start_with(launcher, survivors, routes, &config, log, shutdown, meter);
@@ -109,7 +116,9 @@ impl Supervisor {
     ) -> Result<(Prepared, Arc<Publisher>), SurvivorsError> {
         // Where the system does not say, `DYNOMESH` and the shell's search path are as good a guess as any.
         let binary = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("dynomesh"));
-        let launcher = Launcher::new(&config.state_dir, binary, log.clone(), shutdown.clone());
+        let cgroups = Cgroups::start(&config.state_dir);
+        let launcher =
+            Launcher::new(&config.state_dir, binary, cgroups, log.clone(), shutdown.clone());
         let claim = launcher.claim().await?;
         if let Err(error) = reap::reap(&shutdown) {
             tracing::warn!("processes that dynos leave behind are not reaped: {error}");

@@ -122,7 +122,7 @@ impl<S: Spawn> OneOff<S> {
         };
         let started = Instant::now();
         let process = self.spawn.spawn(&start)?;
-        Ok(Running { process, record: None, started, routes: self.routes.clone(), _port: None })
+        Ok(Running::new(process, &self.place, None, started, self.routes.clone()))
     }
 
     async fn up(self, running: Running<S::Process>, mut client: Option<Client>) {
@@ -134,7 +134,7 @@ impl<S: Spawn> OneOff<S> {
                     break exit;
                 }
                 () = told_to_stop(self.place.orders.clone()) => break running.terminate(&self.place).await,
-                flow = heed(&mut client, &running.process, &self.place) => {
+                flow = heed(&mut client, &*running.process, &self.place) => {
                     if flow.is_break() {
                         break running.terminate(&self.place).await;
                     }

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::{SupervisorTimeouts, Upkeep};
 use crate::model::{AppName, DynoName, DynoState};
 use crate::shutdown::Shutdown;
+use crate::supervisor::figures::DynoUsage;
 use crate::supervisor::program::{ProcessId, Program};
 use crate::supervisor::turns::Turns;
 use crate::table::Dyno;
@@ -91,6 +92,8 @@ pub(crate) enum Event {
     Entered(State),
     /// This process is the one that counts now; for a web dyno with its record in the table.
     Started { pid: ProcessId, record: Option<Arc<Dyno>> },
+    /// This process takes so much.
+    Took { pid: ProcessId, usage: Box<DynoUsage> },
     /// It is no more, and nothing of it is left.
     Ended,
 }

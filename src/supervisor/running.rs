@@ -15,11 +15,14 @@ use crate::supervisor::place::{Place, seconds};
 use crate::supervisor::ports::LentPort;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::spawn::Process;
+use crate::supervisor::watch::Watch;
 use crate::table::Dyno;
 
 /// One process of a dyno.
 pub(crate) struct Running<P> {
-    pub(crate) process: P,
+    pub(crate) process: Arc<P>,
+    /// Over what it takes.
+    pub(crate) watch: Watch,
     /// Web only.
     pub(crate) record: Option<Arc<Dyno>>,
     pub(crate) started: Instant,
@@ -36,6 +39,20 @@ enum Enough {
 }
 
 impl<P: Process> Running<P> {
+    /// A process of the dyno of this place, over which is watched from here on.
+    pub(crate) fn new(
+        process: P,
+        place: &Place,
+        web: Option<(Arc<Dyno>, Option<LentPort>)>,
+        started: Instant,
+        routes: Arc<Routes>,
+    ) -> Self {
+        let process = Arc::new(process);
+        let watch = Watch::start(&process, place);
+        let (record, port) = web.unzip();
+        Self { process, watch, record, started, routes, _port: port.flatten() }
+    }
+
     /// Returns once the process is ready: a web dyno accepts connections, and answers well where it is asked; any
     /// other is started.
     pub(crate) async fn ready(&self, health: Option<&HealthCheck>) {
@@ -141,6 +158,7 @@ impl<P: Process> Running<P> {
 
     async fn say_exit(&self, place: &Place, exit: Exit) {
         self.process.output_settled().await;
+        self.watch.conclude(&*self.process, place);
         place.say(format_args!("Process exited with status {}", exit.shell_status()));
     }
 

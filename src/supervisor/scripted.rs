@@ -13,6 +13,7 @@ use tokio::time::{self, Instant};
 
 use crate::config::HealthCheck;
 use crate::model::Exit;
+use crate::supervisor::cgroup::Usage;
 use crate::supervisor::health::Unwell;
 use crate::supervisor::program::{Ends, ProcessId, Start, Streams};
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
@@ -30,6 +31,8 @@ pub(crate) struct Script {
     pub(crate) fails: bool,
     /// From when until when it is not well.
     pub(crate) unwell: Option<(Duration, Duration)>,
+    /// What it takes so long after its start.
+    pub(crate) takes: Option<fn(u64) -> Usage>,
 }
 
 impl Script {
@@ -41,6 +44,7 @@ impl Script {
             heeds_sigterm: Some(Duration::ZERO),
             fails: false,
             unwell: None,
+            takes: None,
         }
     }
 
@@ -58,6 +62,11 @@ impl Script {
 
     pub(crate) fn unwell(self, from: u64, until: u64) -> Self {
         Self { unwell: Some((Duration::from_secs(from), Duration::from_secs(until))), ..self }
+    }
+
+    /// By seconds after its start.
+    pub(crate) fn takes(self, takes: fn(u64) -> Usage) -> Self {
+        Self { takes: Some(takes), ..self }
     }
 
     pub(crate) fn ignores_sigterm(self) -> Self {
@@ -190,6 +199,18 @@ impl Process for Scripted {
         let pid = ProcessId::default();
         pid.set(1);
         pid
+    }
+
+    fn id(&self) -> &str {
+        "0-1"
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.script.takes.map(|takes| takes(self.born.elapsed().as_secs()))
+    }
+
+    fn runnable(&self) -> u32 {
+        1
     }
 
     async fn listening(&self) {

@@ -101,6 +101,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         fails,
         unwell: unwell
             .map(|(from, lasts)| (Duration::from_secs(from), Duration::from_secs(from + lasts))),
+        takes: None,
     });
     prop_oneof![
         3 => prop::option::weighted(0.9, wanted).prop_map(Step::Reload),

@@ -29,6 +29,7 @@ use crate::init::{self, Identity, ORDER_FILE, Order, OrderError, Request, Termin
 use crate::model::Exit;
 use crate::private_file;
 use crate::shutdown::Shutdown;
+use crate::supervisor::cgroup::{Cgroups, Group, Usage};
 use crate::supervisor::health::{self, Unwell};
 use crate::supervisor::link::{self, About, Link};
 use crate::supervisor::probe;
@@ -51,6 +52,12 @@ pub(crate) trait Spawn: Clone + Send + Sync + 'static {
 pub(crate) trait Process: Send + Sync + 'static {
     /// The operating system's number of its leader.
     fn pid(&self) -> ProcessId;
+    /// Tells it from all others that there ever were: `HEROKU_DYNO_ID`, a UUID.
+    fn id(&self) -> &str;
+    /// What the process and all that it started take; absent where nobody counts it.
+    fn usage(&self) -> Option<Usage>;
+    /// How many of them run or wait for a CPU at this moment.
+    fn runnable(&self) -> u32;
     /// Returns once the leader's port accepts connections; never where it was lent none.
     fn listening(&self) -> impl Future<Output = ()> + Send;
     /// Asks the leader at its port whether it is well; where it was lent none, it is.
@@ -68,13 +75,9 @@ pub(crate) trait Process: Send + Sync + 'static {
     /// This signal to every process of the group.
     fn signal(&self, signal: Signal);
     /// Stops every process of the group where it is, until [`thaw`](Self::thaw).
-    fn freeze(&self) {
-        self.signal(Signal::STOP);
-    }
+    fn freeze(&self);
     /// Has them go on, where they are stopped.
-    fn thaw(&self) {
-        self.signal(Signal::CONT);
-    }
+    fn thaw(&self);
     /// SIGTERM to every process of the group.
     fn terminate(&self);
     /// SIGKILL to every process of the group.
@@ -92,6 +95,8 @@ pub(crate) enum SpawnError {
     Write { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Order(#[from] OrderError),
+    #[error("make its control group: {0}")]
+    Group(io::Error),
     #[error("start an init: {0}")]
     Init(io::Error),
 }
@@ -107,6 +112,8 @@ pub(in crate::supervisor) struct LauncherParts {
     pub(in crate::supervisor) dynos_dir: PathBuf,
     /// `DYNOMESH` in the dynos' environment.
     binary: PathBuf,
+    /// Absent where the host gives us none.
+    pub(in crate::supervisor) cgroups: Option<Cgroups>,
     pub(in crate::supervisor) log: AppLog,
     pub(in crate::supervisor) shutdown: Shutdown,
     /// One listener per init.
@@ -118,10 +125,16 @@ const INHERITED: [&str; 8] = ["PATH", "HOME", "LANG", "TZ", "TERM", "USER", "SHE
 
 impl Launcher {
     /// Starts commands through `dynomesh init`, each with a directory of its own below `state_dir`.
-    pub(crate) fn new(state_dir: &Path, binary: PathBuf, log: AppLog, shutdown: Shutdown) -> Self {
+    pub(crate) fn new(
+        state_dir: &Path,
+        binary: PathBuf,
+        cgroups: Option<Cgroups>,
+        log: AppLog,
+        shutdown: Shutdown,
+    ) -> Self {
         let dynos_dir = init::dynos_dir(state_dir);
         let links = TaskTracker::new();
-        Self { inner: Arc::new(LauncherParts { dynos_dir, binary, log, shutdown, links }) }
+        Self { inner: Arc::new(LauncherParts { dynos_dir, binary, cgroups, log, shutdown, links }) }
     }
 
     pub(in crate::supervisor) fn parts(&self) -> &LauncherParts {
@@ -132,16 +145,17 @@ impl Launcher {
     pub(in crate::supervisor) fn process(
         &self,
         socket: OwnedFd,
-        port: Option<u16>,
+        identity: &Identity,
         about: About,
     ) -> io::Result<OsProcess> {
         let LauncherParts { links, shutdown, .. } = &*self.inner;
+        let (id, port, group) = (identity.id.clone(), identity.port, about.group.clone());
         let (link, listener) = Link::open(socket, about)?;
         shutdown.spawn(links.track_future(listener));
-        Ok(OsProcess { link, port })
+        Ok(OsProcess { link, id, port, group })
     }
 
-    fn order(&self, start: &Start, id: String) -> Order {
+    fn order(&self, start: &Start, id: String, group: Option<&Group>) -> Order {
         let Start { app, dyno, program, port, streams } = start;
         let environment =
             environment(start, &id, &self.inner.binary, |name| std::env::var_os(name));
@@ -166,7 +180,7 @@ impl Launcher {
             environment,
             descriptors: init::descriptors_before_raise(),
             namespaces: false,
-            cgroups: Vec::new(),
+            cgroups: group.map_or(Vec::new(), |group| group.places().to_vec()),
             terminal,
             stdin: *streams == Streams::Pipes,
         }
@@ -177,24 +191,28 @@ impl Spawn for Launcher {
     type Process = OsProcess;
 
     fn spawn(&self, start: &Start) -> Result<OsProcess, SpawnError> {
-        let LauncherParts { dynos_dir, log, shutdown, .. } = &*self.inner;
+        let LauncherParts { dynos_dir, cgroups, log, shutdown, .. } = &*self.inner;
         if !start.program.dir.is_dir() {
             return Err(SpawnError::NoDirectory(start.program.dir.clone()));
         }
         let id = dyno_id(u128::from(random()) << 64 | u128::from(random()));
         let dir = dynos_dir.join(&id);
-        let order = self.order(start, id);
+        let size = &start.program.size.limits;
+        let group = cgroups.as_ref().map(|cgroups| cgroups.make(&id, size)).transpose();
+        let group = group.map_err(SpawnError::Group)?.map(Arc::new);
+        let order = self.order(start, id, group.as_deref());
         let about = About {
             app: start.app.clone(),
             dyno: start.dyno.clone(),
             streams: start.streams,
             dir: dir.clone(),
+            group,
             log: log.clone(),
             shutdown: shutdown.clone(),
         };
         let started = write_order(&dir, &order).and_then(|file| {
             let socket = start_init(&dir, file).map_err(SpawnError::Init)?;
-            self.process(socket, start.port, about).map_err(SpawnError::Init)
+            self.process(socket, &order.identity, about).map_err(SpawnError::Init)
         });
         if started.is_err() {
             // What cannot be removed now is removed by the next daemon.
@@ -295,7 +313,9 @@ pub(crate) fn random() -> u64 {
 /// A dyno's command with all that it starts, through its init.
 pub(crate) struct OsProcess {
     link: Link,
+    id: String,
     port: Option<u16>,
+    group: Option<Arc<Group>>,
 }
 
 impl OsProcess {
@@ -304,9 +324,30 @@ impl OsProcess {
     }
 }
 
+impl OsProcess {
+    fn unfreeze(&self) {
+        if let Some(group) = &self.group {
+            // It fails where it has no freezer, or is gone: either way nobody is frozen in it.
+            let _ = group.thaw();
+        }
+    }
+}
+
 impl Process for OsProcess {
     fn pid(&self) -> ProcessId {
         self.link.pid()
+    }
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.group.as_ref().map(|group| group.usage())
+    }
+
+    fn runnable(&self) -> u32 {
+        self.group.as_ref().map_or(0, |group| group.runnable())
     }
 
     async fn listening(&self) {
@@ -347,11 +388,26 @@ impl Process for OsProcess {
         self.link.say(Request::signal(signal));
     }
 
+    fn freeze(&self) {
+        let frozen = self.group.as_ref().is_some_and(|group| group.freeze().is_ok());
+        if !frozen {
+            // Where there is no freezer, by a signal, of which a parent may hear.
+            self.signal(Signal::STOP);
+        }
+    }
+
+    fn thaw(&self) {
+        self.unfreeze();
+        self.signal(Signal::CONT);
+    }
+
     fn terminate(&self) {
         self.signal(Signal::TERM);
     }
 
     fn kill(&self) {
+        // A process in a frozen group does not even die (cgroup v1).
+        self.unfreeze();
         self.signal(Signal::KILL);
     }
 }
@@ -383,7 +439,7 @@ mod tests {
     fn launcher(state_dir: &Path) -> Launcher {
         let log = crate::telemetry::Target::file(&state_dir.join("log")).unwrap();
         let log = AppLog::new(crate::telemetry::Lines::start(log).unwrap());
-        Launcher::new(state_dir, "/opt/dynomesh".into(), log, Shutdown::default())
+        Launcher::new(state_dir, "/opt/dynomesh".into(), None, log, Shutdown::default())
     }
 
     #[test]
@@ -435,7 +491,7 @@ mod tests {
     async fn an_order_is_for_its_owner_alone_and_locked_while_anybody_has_it_open() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let order = launcher(dir.path()).order(&start("x", "/".into(), None), "an-id".into());
+        let order = launcher(dir.path()).order(&start("x", "/".into(), None), "an-id".into(), None);
         let dyno_dir = dir.path().join("dynos/an-id");
         let file = write_order(&dyno_dir, &order).unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;

@@ -8,13 +8,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::model::{AppName, DynoName, DynoState, SizeName};
+use crate::supervisor::figures::DynoUsage;
 use crate::supervisor::metrics;
 use crate::supervisor::place::{Event, State};
 use crate::supervisor::program::ProcessId;
 use crate::table::Dyno;
 
 /// What the supervisor knows of one dyno, for people and for `/debug/dynos`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct DynoStatus {
     /// The app.
     pub app: String,
@@ -40,6 +41,8 @@ pub struct DynoStatus {
     pub quarantined_until: u32,
     /// Starts after a crash.
     pub restarts: u32,
+    /// What its processes take, where they are in a control group.
+    pub usage: Option<DynoUsage>,
 }
 
 /// Every dyno that lives, those that are finishing included. Cheap to clone.
@@ -59,6 +62,7 @@ struct Listed {
     pid: ProcessId,
     record: Option<Arc<Dyno>>,
     restarts: u32,
+    usage: Option<Box<DynoUsage>>,
 }
 
 impl Board {
@@ -80,6 +84,7 @@ impl Board {
             pid: ProcessId::default(),
             record: None,
             restarts: 0,
+            usage: None,
         };
         self.dynos().insert(id, listed);
     }
@@ -107,7 +112,14 @@ impl Board {
             }
             Event::Started { pid, record } => {
                 if let Some(listed) = dynos.get_mut(&id) {
-                    (listed.pid, listed.record) = (pid.clone(), record.clone());
+                    (listed.pid, listed.record, listed.usage) = (pid.clone(), record.clone(), None);
+                }
+            }
+            Event::Took { pid, usage } => {
+                // One that is leaving, or that may become the dyno, does not count.
+                let is_the_one = |it: &&mut Listed| it.pid.get() == pid.get();
+                if let Some(listed) = dynos.get_mut(&id).filter(is_the_one) {
+                    listed.usage = Some(usage.clone());
                 }
             }
         }
@@ -134,7 +146,7 @@ impl Listed {
             self.restarts += 1;
         }
         if matches!(state, State::Crashed | State::Asleep) {
-            (self.pid, self.record) = (ProcessId::default(), None);
+            (self.pid, self.record, self.usage) = (ProcessId::default(), None, None);
         }
         if self.state.map(State::outward) != Some(state.outward()) {
             self.count(-1.0);
@@ -167,6 +179,7 @@ impl Listed {
             lingering: record.map_or(0, |record| record.lingering().load(Ordering::Relaxed)),
             quarantined_until: record.map_or(0, Dyno::quarantined_until),
             restarts: self.restarts,
+            usage: self.usage.as_deref().cloned(),
         }
     }
 }
@@ -185,6 +198,7 @@ fn external_status(app: &AppName, dyno: &Dyno) -> DynoStatus {
         lingering: dyno.lingering().load(Ordering::Relaxed),
         quarantined_until: dyno.quarantined_until(),
         restarts: 0,
+        usage: None,
     }
 }
 

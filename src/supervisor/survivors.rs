@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
@@ -16,9 +17,10 @@ use crate::config::limits;
 use crate::init::{self, Hello, ORDER_FILE, Order, Request};
 use crate::model::{AppName, DynoName, ProcessType};
 use crate::private_file;
+use crate::supervisor::cgroup::{self, Group};
 use crate::supervisor::link::{self, About};
 use crate::supervisor::program::Streams;
-use crate::supervisor::spawn::{Launcher, OsProcess, Process};
+use crate::supervisor::spawn::{Launcher, LauncherParts, OsProcess, Process};
 
 /// A dyno that was there before this daemon.
 pub(crate) struct Survivor<P> {
@@ -101,6 +103,17 @@ impl Launcher {
         survivors
     }
 
+    /// Has the control groups removed that no dyno has any more, and ends who is in them still. Call it when the
+    /// survivors are known, and before any dyno is started.
+    pub(crate) fn sweep_cgroups(&self, _: &Claim) {
+        let LauncherParts { cgroups, dynos_dir, shutdown, .. } = self.parts();
+        if let Some(cgroups) = cgroups {
+            // A dyno that lives has its directory, also if it cannot be taken over.
+            let leftovers = cgroups.leftovers(|id| dynos_dir.join(id).exists());
+            shutdown.spawn(cgroup::sweep(leftovers));
+        }
+    }
+
     async fn ask(&self, dir: &Path) -> Result<Survivor<OsProcess>, Strange> {
         let socket = connect(dir).await.map_err(Strange::Silent)?;
         let order = fs::read(dir.join(ORDER_FILE)).ok().and_then(|it| Order::parse(&it).ok());
@@ -117,10 +130,11 @@ impl Launcher {
             dyno: dyno.clone(),
             streams: Streams::Log,
             dir: dir.to_owned(),
+            group: Group::adopt(order.cgroups.clone()).map(Arc::new),
             log: self.parts().log.clone(),
             shutdown: self.parts().shutdown.clone(),
         };
-        let process = self.process(socket, order.identity.port, about).map_err(Strange::Silent)?;
+        let process = self.process(socket, &order.identity, about).map_err(Strange::Silent)?;
         let hello = time::timeout(limits::HELLO_WAIT, process.link().hello()).await;
         match hello.ok().flatten() {
             Some(Hello { version: init::VERSION, up_since, stopping }) => {
@@ -206,7 +220,7 @@ mod tests {
     fn launcher(state_dir: &Path) -> Launcher {
         let log = Target::file(&state_dir.join("log")).unwrap();
         let log = AppLog::new(Lines::start(log).unwrap());
-        Launcher::new(state_dir, "dynomesh".into(), log, Shutdown::default())
+        Launcher::new(state_dir, "dynomesh".into(), None, log, Shutdown::default())
     }
 
     #[tokio::test]

@@ -103,6 +103,9 @@ static REQUESTS: AtomicU64 = AtomicU64::new(0);
 /// How often each value of the `Id` field has arrived.
 static SEEN: LazyLock<Mutex<HashMap<String, u64>>> = LazyLock::new(Mutex::default);
 
+/// What `/take-memory` took.
+static MEMORY: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
 fn count(request: &Request) {
     REQUESTS.fetch_add(1, Ordering::Relaxed);
     if let Some(id) = request.field("Id") {
@@ -306,6 +309,18 @@ impl Connection {
                 let own = format!("{file}.{}", env::var("DYNO").unwrap_or_default());
                 let unwell = Path::new(file).exists() || Path::new(&own).exists();
                 self.text(if unwell { 503 } else { 200 }, "")
+            }
+            "/take-memory" => {
+                let bytes = request.number("mb").unwrap_or(1) as usize * 1024 * 1024;
+                // Written, so that there is memory behind it.
+                MEMORY.lock().expect("no thread panics with it in hand").push(vec![1; bytes]);
+                self.text(200, "taken")
+            }
+            "/spawn" => {
+                let sleeps = (0..request.number("times").unwrap_or(1))
+                    .map(|_| Command::new("sleep").arg("300").spawn());
+                let spawned = sleeps.take_while(io::Result::is_ok).count();
+                self.text(200, &spawned.to_string())
             }
             "/length" => self.text(200, &body.len().to_string()),
             _ if request.method == "HEAD" => {

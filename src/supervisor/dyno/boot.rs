@@ -78,11 +78,11 @@ impl<S: Spawn> Dyno<S> {
         };
         let started = Instant::now();
         let process = self.spawn.spawn(&start)?;
-        let record = start.port.map(|port| {
-            let addr = DynoAddr::Tcp((Ipv4Addr::LOCALHOST, port).into());
-            Record::new(self.place.dyno.clone(), addr, true)
+        let web = port.map(|port| {
+            let addr = DynoAddr::Tcp((Ipv4Addr::LOCALHOST, port.number()).into());
+            (Record::new(self.place.dyno.clone(), addr, true), Some(port))
         });
-        Ok(Running { process, record, started, routes: self.routes.clone(), _port: port })
+        Ok(Running::new(process, &self.place, web, started, self.routes.clone()))
     }
 
     pub(super) fn note_boot(&self, running: &Running<S::Process>) {

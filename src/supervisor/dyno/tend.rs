@@ -20,6 +20,7 @@ use crate::supervisor::place::Place;
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn};
 use crate::supervisor::turns::{Turn, Turns};
+use crate::supervisor::watch::Watch;
 use crate::table::Dyno as Record;
 
 /// What interrupts a dyno that is up.
@@ -36,6 +37,7 @@ pub(super) enum Why {
     Ordered,
     Old,
     Unwell { failures: u32 },
+    OverQuota,
 }
 
 impl fmt::Display for Why {
@@ -43,6 +45,7 @@ impl fmt::Display for Why {
         match self {
             Self::Ordered => f.write_str("Restarting"),
             Self::Old => f.write_str("Cycling"),
+            Self::OverQuota => f.write_str("Restarting: above its memory quota for too long"),
             Self::Unwell { failures } => {
                 write!(f, "Restarting: not well {failures} times in a row")
             }
@@ -98,9 +101,13 @@ struct Warming {
 }
 
 impl Tending {
-    pub(super) fn begin(place: &Place, record: Option<&Record>) -> Self {
+    /// `slow_start`: over how long its share of requests grows.
+    pub(super) fn begin(
+        place: &Place,
+        record: Option<&Record>,
+        slow_start: Option<Duration>,
+    ) -> Self {
         let since = Instant::now();
-        let slow_start = place.orders.borrow().slow_start;
         if let (Some(record), Some(_)) = (record, slow_start) {
             record.set_share(limits::SHARE_FIRST);
         }
@@ -139,13 +146,18 @@ impl Tending {
     }
 
     /// Why it is to be replaced now, but for its age.
-    fn reason(&self, call: Option<&Call>, health: Option<&HealthCheck>) -> Option<Why> {
+    fn reason(
+        &self,
+        call: Option<&Call>,
+        health: Option<&HealthCheck>,
+        watch: &Watch,
+    ) -> Option<Why> {
         let failures = self.failures;
         let bound = health.and_then(|health| health.restart_after);
         match (call, bound) {
             (Some(Call::Restart), _) => Some(Why::Ordered),
             (_, Some(bound)) if failures >= bound.get() => Some(Why::Unwell { failures }),
-            _ => None,
+            _ => watch.is_due().then_some(Why::OverQuota),
         }
     }
 }
@@ -177,7 +189,7 @@ impl<S: Spawn> Dyno<S> {
             }
             // Who is passed over is asked how it is, and has to answer.
             let freeze_after = orders.upkeep.freeze_after.filter(|_| !tending.is_passed_over);
-            let reason = tending.reason(call.as_ref(), health);
+            let reason = tending.reason(call.as_ref(), health, &running.watch);
             let old_at =
                 orders.upkeep.cycle.map(|time| tending.since + time.mul_f64(tending.lifetime));
             let (turns, jitter, warming) =
@@ -192,13 +204,14 @@ impl<S: Spawn> Dyno<S> {
                 (why, turn) = to_be_replaced(&turns, reason, old_at) => {
                     return Next::Replace(why, turn);
                 }
+                () = running.watch.due(), if !running.watch.is_due() => {}
                 () = tending.frost.until_due(running.record.as_deref(), freeze_after) => {
                     self.freeze_or_thaw(running, &mut tending.frost, freeze_after);
                 }
                 () = until_warmer(warming) => {
                     tending.warm_up(running.record.as_deref(), orders.slow_start);
                 }
-                outcome = tending.pulse.check(&running.process, health, jitter) => match (outcome, health) {
+                outcome = tending.pulse.check(&*running.process, health, jitter) => match (outcome, health) {
                     (Ok(()), _) => self.put_back(running, tending),
                     (Err(unwell), Some(health)) => self.note_failure(running, tending, health, &unwell),
                     (Err(_), None) => {}

@@ -16,7 +16,9 @@ impl<S: Spawn> Dyno<S> {
         mut running: Running<S::Process>,
         replaced: Option<Running<S::Process>>,
     ) -> Step<S::Process> {
-        let mut tending = Tending::begin(&self.place, running.record.as_deref());
+        // One that was up before this daemon was is warm.
+        let slow_start = self.state.and(self.place.orders.borrow().slow_start);
+        let mut tending = Tending::begin(&self.place, running.record.as_deref(), slow_start);
         if let (Some(entry), Some(record)) = (&self.entry, &running.record) {
             entry.up(record);
         }
@@ -51,6 +53,7 @@ impl<S: Spawn> Dyno<S> {
                     running = old;
                     self.turn = None;
                     tending.begin_anew(&self.place);
+                    running.watch.begin_anew();
                 }
             }
         }

@@ -15,7 +15,7 @@ use crate::supervisor::manager::{Formed, Living, Manager, Means, managed};
 use crate::supervisor::place::{Event, Orders, Place, State, WatchOrders};
 use crate::supervisor::program::Program;
 use crate::supervisor::running::Running;
-use crate::supervisor::spawn::{Spawn, digest_of, unix_millis};
+use crate::supervisor::spawn::{Process, Spawn, digest_of, unix_millis};
 use crate::supervisor::survivors::Survivor;
 use crate::supervisor::turns::Turns;
 use crate::table::Dyno as Record;
@@ -98,7 +98,7 @@ impl<S: Spawn> Manager<S> {
         place.say(format_args!("Adopted, {state} since {}", time_of(since(&survivor))));
         self.note_adopted(place.id, &survivor);
         let is_up = survivor.up_since.is_some();
-        let running = self.running(survivor, boot);
+        let running = self.running(survivor, &place, boot);
         let Means { spawn, ports, routes, .. } = &self.means;
         let dyno = Dyno::new(place, spawn.clone(), ports.clone(), routes.clone());
         self.means.shutdown.spawn(dyno.go_on(Adopted { running, release, is_up }));
@@ -114,6 +114,7 @@ impl<S: Spawn> Manager<S> {
     pub(super) fn running(
         &self,
         survivor: Survivor<S::Process>,
+        place: &Place,
         boot: Duration,
     ) -> Running<S::Process> {
         let Survivor { process, dyno, order, .. } = survivor;
@@ -121,17 +122,12 @@ impl<S: Spawn> Manager<S> {
         let age = age.min(boot.saturating_sub(limits::ADOPTED_BOOT));
         let now = Instant::now();
         let port = order.identity.port.filter(|_| dyno.process_type.is_web());
-        let record = port.map(|port| {
+        let web = port.map(|port| {
             let addr = DynoAddr::Tcp((Ipv4Addr::LOCALHOST, port).into());
-            Record::new(dyno, addr, true)
+            (Record::new(dyno, addr, true), self.means.ports.take(port))
         });
-        Running {
-            process,
-            record,
-            started: now.checked_sub(age).unwrap_or(now),
-            routes: self.means.routes.clone(),
-            _port: port.and_then(|port| self.means.ports.take(port)),
-        }
+        let started = now.checked_sub(age).unwrap_or(now);
+        Running::new(process, place, web, started, self.means.routes.clone())
     }
 
     /// A dyno that is not wanted: its app, its place or its name is not there for it. No request reaches it.
@@ -162,7 +158,9 @@ impl<S: Spawn> Manager<S> {
         self.leaving.insert(living.id, living.orders);
         let started = time_of(order.identity.started);
         place.say(format_args!("Adopted to be stopped, started at {started}"));
-        let running = self.running(survivor, timeouts.boot);
+        let running = self.running(survivor, &place, timeouts.boot);
+        // It may be frozen, and would hear nothing.
+        running.process.thaw();
         self.means.shutdown.spawn(async move {
             let ended = Ended(place.clone());
             place.tell(Event::Entered(State::Stopping));

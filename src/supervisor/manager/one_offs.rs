@@ -69,7 +69,7 @@ impl<S: Spawn> Manager<S> {
         let (spawn, routes) = (self.means.spawn.clone(), self.means.routes.clone());
         let streams = Streams::Log;
         let boot = place.timeouts().boot;
-        let running = self.running(survivor, boot);
+        let running = self.running(survivor, &place, boot);
         let one_off = OneOff { place, spawn, routes, streams, door: None, ended };
         self.means.shutdown.spawn(one_off.go_on(running));
         None

@@ -380,7 +380,10 @@ impl Mesh {
 
     /// Starts a daemon that has ended, on the same configuration.
     pub(crate) async fn start_again(mut self) -> Self {
-        std::mem::replace(&mut self.setup, Setup::new()).start().await
+        let setup = std::mem::replace(&mut self.setup, Setup::new());
+        // What is left of it is the next one's.
+        self.log = Arc::default();
+        setup.start().await
     }
 
     /// Kills the daemon as nothing announces it, and leaves its dynos to whoever starts it again.
@@ -421,6 +424,13 @@ impl Mesh {
         Duration::from_nanos(used.sum())
     }
 
+    /// The name of the control group in which its dynos have theirs; none where the host has none for us.
+    pub(crate) fn control_groups(&self) -> Option<String> {
+        let lines = self.log.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let line = lines.iter().find(|line| line.contains("dynos are held to their sizes by "))?;
+        Some(line.rsplit_once(", in ")?.1.to_owned())
+    }
+
     /// The processes that this daemon started and that still run.
     pub(crate) fn dynos(&self) -> Vec<Pid> {
         let daemon = self.child.id().and_then(|id| Pid::from_raw(id as i32));
@@ -439,7 +449,39 @@ impl Drop for Mesh {
         for pid in processes_below(self.dir()) {
             let _ = kill_process(pid, Signal::KILL);
         }
+        if let Some(name) = self.control_groups() {
+            remove_control_groups(&name);
+        }
     }
+}
+
+/// Removes what a daemon that was killed could not: the groups of this name, once those that were in them are gone.
+#[expect(clippy::disallowed_methods, reason = "a drop cannot await")]
+fn remove_control_groups(name: &str) {
+    for parent in control_groups(name) {
+        for _ in 0..200 {
+            for group in fs::read_dir(&parent).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(group.path());
+            }
+            if fs::remove_dir(&parent).is_ok() || !parent.exists() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// The directories of this name in the groups in which this process and its daemons are.
+pub(crate) fn control_groups(name: &str) -> Vec<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let dir = |line: &str| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        let dir = Path::new("/sys/fs/cgroup").join(controllers).join(path.trim_start_matches('/'));
+        Some(dir.join(name))
+    };
+    let below = own.lines().filter_map(dir);
+    below.chain([Path::new("/sys/fs/cgroup").join(name)]).filter(|dir| dir.exists()).collect()
 }
 
 /// Processes whose working directory or order lies in this directory: dynos, what they left behind, their inits, and

@@ -20,7 +20,7 @@ pub(crate) use http2::{Http2, Http2Exchange, get, is_switched, post, read_body};
 pub(crate) use http2_frames::{Frame, Frames, PREFACE, get_fields};
 pub(crate) use lines::{Line, Request};
 pub(crate) use load::Load;
-pub(crate) use mesh::{Known, Mesh, Ran, Setup};
+pub(crate) use mesh::{Known, Mesh, Ran, Setup, control_groups};
 pub(crate) use metrics::Metrics;
 pub(crate) use tls::Tls;
 

@@ -318,3 +318,13 @@ async fn who_is_passed_over_is_not_frozen() {
     stage.stop();
     stage.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_adopted_dyno_is_warm() {
+    let stage = Stage::adopting(&[Script::listens(0)], true);
+    stage.order(|orders| orders.slow_start = Some(secs(20)));
+    stage.at(0).await;
+    assert_eq!(stage.lease().dyno().share(), 1000);
+    stage.stop();
+    stage.end().await;
+}

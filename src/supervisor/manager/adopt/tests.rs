@@ -256,3 +256,15 @@ async fn a_one_off_that_has_lost_its_client_is_stopped() {
     assert_eq!(formation.scripts.starts.lock().unwrap()[0].program.release, 1);
     formation.supervisor.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_was_frozen_goes_on_before_it_is_routed_to_or_stopped() {
+    let scripts = Scripts::new(&[Script::listens(1)]);
+    let survivors = [web(1), web(2)].map(|left| survivor(left, &scripts));
+    survivors.iter().for_each(|survivor| survivor.process.freeze());
+    let formation = Formation::start_after(survivors.into(), scripts.clone(), &shop(1));
+    begins().await;
+    assert_eq!(scripts.frozen(), 0);
+    assert_eq!(formation.states(), ["shop web.1 up"]);
+    formation.supervisor.stop().await;
+}
