@@ -392,10 +392,10 @@ impl<S: Spawn> Manager<S> {
     fn hear(&mut self, id: u64, event: &Event) {
         self.means.board.note(id, event);
         self.means.meter.note(id, event);
-        if matches!(event, Event::Ended) {
-            self.one_offs.remove(id);
+        if !matches!(event, Event::Ended) || self.one_offs.remove(id) {
+            return;
         }
-        if matches!(event, Event::Ended) && self.leaving.remove(&id).is_none() {
+        if self.leaving.remove(&id).is_none() {
             // It ended without being told to: a defect, which has said so as a panic. Forget it.
             for formed in self.apps.values_mut() {
                 formed.dynos.retain(|_, living| living.id != id);

@@ -103,9 +103,9 @@ impl OneOffs {
         self.living.insert(id, living);
     }
 
-    /// Forgets one that has ended.
-    pub(crate) fn remove(&mut self, id: u64) {
-        self.living.remove(&id);
+    /// Forgets one that has ended; `false`: it is none of these.
+    pub(crate) fn remove(&mut self, id: u64) -> bool {
+        self.living.remove(&id).is_some()
     }
 
     pub(crate) fn find(&mut self, app: &AppName, dyno: &str) -> Option<&mut LivingOneOff> {
@@ -177,7 +177,7 @@ mod tests {
         }
         assert_eq!(one_offs.name(&shop, &run, 0), None);
         assert!(one_offs.name(&app_name("blog"), &run, 0).is_some());
-        one_offs.remove(7);
+        assert!(one_offs.remove(7) && !one_offs.remove(7));
         assert!(one_offs.name(&shop, &run, 0).is_some());
     }
 }
