@@ -101,6 +101,9 @@ pub const HANDSHAKES_MAX: usize = 16 * 1024;
 /// Bytes relayed before others on the same worker get their turn: with a thousand downloads that begin at once,
 /// what comes after them waits for a thousand of these.
 pub const FAIR_SHARE: usize = 64 * 1024;
+/// What the kernel takes of an answer beyond what the client's window lets it send: without a bound, each slow
+/// reader of a large answer has megabytes copied for it at once, and everybody else waits meanwhile.
+pub const NOT_SENT_MAX: u32 = 128 * 1024;
 /// Bytes discarded by `wind_down`.
 pub const WIND_DOWN_BYTES: u32 = 256 * 1024;
 /// Idle connections kept per dyno and worker.
@@ -313,8 +316,6 @@ pub const OUTPUT_LAST_TRIES: u32 = 10;
 
 // ---- one-off dynos -------------------------------------------------------------------------------------
 
-/// The numbers of one-off dynos: four digits, as on Heroku, and none that a formation could have.
-pub const ONE_OFF_NUMBERS: RangeInclusive<u32> = 1001..=9999;
 /// One-off dynos of one app at a time: more are a job that does not end.
 pub const ONE_OFFS_MAX: usize = 100;
 /// How long an attached one-off dyno waits for its client (R13). Commands come within milliseconds.
@@ -334,6 +335,10 @@ pub const MISSED_RUNS_COUNTED: usize = 1000;
 
 /// How often what dynos used is booked. A daemon that is killed forgets what its own dynos used since.
 pub const BOOK_EVERY: Duration = Duration::from_secs(10);
+/// Hours in a month that all eco dynos have together (Heroku: Eco Dyno Hours).
+pub const ECO_HOURS: u64 = 1000;
+/// The share of them after which the log says so, in hundredths.
+pub const ECO_HOURS_LOW: u64 = 80;
 /// Tasks that may wait for the database: each is a moment's work, so that so many mean a disk that is stuck.
 pub const STORE_TASKS_MAX: usize = 256;
 

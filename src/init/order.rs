@@ -57,6 +57,9 @@ pub struct Identity {
     pub release: u64,
     /// What it runs, as a digest: the same program is the same release, whoever counts.
     pub program: String,
+    /// The name of its size.
+    #[serde(default)]
+    pub size: Option<String>,
     /// The port that it was lent.
     #[serde(default)]
     pub port: Option<u16>,
@@ -133,6 +136,7 @@ mod tests {
                 dyno: "web.1".into(),
                 release: 7,
                 program: "abc".into(),
+                size: Some("basic".into()),
                 port: Some(20_000),
                 started: 1,
             },

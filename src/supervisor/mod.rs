@@ -90,12 +90,14 @@ pub struct Prepared {
 
 impl Prepared {
     /// Takes over the dynos that an earlier daemon has left, then starts what is missing.
-    pub async fn begin(self) -> Supervisor {
+    /// What these used up to the Unix millisecond `booked_until` is booked.
+    pub async fn begin(self, booked_until: u64) -> Supervisor {
         let Self { launcher, claim, routes, config, log, shutdown } = self;
         let survivors = launcher.survivors(&claim).await;
         launcher.sweep_cgroups(&claim);
+        let meter = Meter::after(booked_until);
         let mut supervisor =
-            Supervisor::start_with(launcher, survivors, routes, &config, log, shutdown);
+            Supervisor::start_with(launcher, survivors, routes, &config, log, shutdown, meter);
         supervisor._claim = Some(claim);
         supervisor
     }
@@ -133,9 +135,10 @@ impl Supervisor {
         config: &Arc<Config>,
         log: AppLog,
         shutdown: Shutdown,
+        meter: Meter,
     ) -> Self {
         metrics::describe();
-        let (board, meter) = (Board::default(), Meter::default());
+        let board = Board::default();
         let (commands, orders) = mpsc::unbounded_channel();
         let means = Means {
             spawn,
@@ -181,6 +184,11 @@ impl Supervisor {
         let (visitor, session) = oneshot::channel();
         self.command(Command::Attach(app.clone(), dyno.to_owned(), visitor));
         session.await.ok()
+    }
+
+    /// Says whether the eco dynos' hours of this month are used up: those dynos sleep until there are some again.
+    pub fn set_eco_used_up(&self, used_up: bool) {
+        self.command(Command::EcoHours { used_up });
     }
 
     /// Restarts dynos of an app's formation, as a new release would. `false`: there are none.

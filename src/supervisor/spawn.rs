@@ -165,6 +165,7 @@ impl Launcher {
             dyno: dyno.to_string(),
             release: program.release,
             program: digest_of(program),
+            size: Some(program.size.name.to_string()),
             port: *port,
             started: unix_millis(),
         };

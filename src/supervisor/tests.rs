@@ -17,6 +17,7 @@ use crate::model::{
 };
 use crate::shutdown::Shutdown;
 use crate::supervisor::Supervisor;
+use crate::supervisor::meter::Meter;
 use crate::supervisor::place::{Orders, WatchOrders};
 use crate::supervisor::program::Program;
 use crate::supervisor::routes::Routes;
@@ -171,7 +172,8 @@ impl Formation {
         let config = Arc::new(config(apps));
         let (routes, publisher) = Routes::new(&config);
         let (spawn, end) = (scripts.clone(), shutdown.clone());
-        let supervisor = Supervisor::start_with(spawn, survivors, routes, &config, log, end);
+        let supervisor =
+            Supervisor::start_with(spawn, survivors, routes, &config, log, end, Meter::default());
         Self { supervisor, publisher, scripts, shutdown }
     }
 

@@ -37,7 +37,19 @@ class Mesh:
         self.access_log = self.dir / "access.log"
         self.log = self.dir / "dynomesh.log"
         self.write(apps)
-        with open(self.log, "wb") as log:
+        self.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    # ---- the file and the process ------------------------------------------------------------------------
+
+    def start(self):
+        """Starts the process, again after its death, and waits until it is ready."""
+        with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [BINARY, "serve", "--config", self.config],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
@@ -47,14 +59,6 @@ class Mesh:
         except Exception:
             self.stop()
             raise
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
-
-    # ---- the file and the process ------------------------------------------------------------------------
 
     def write(self, apps):
         """Writes the configuration. It is in force after the start, or after `reload`."""
@@ -216,17 +220,19 @@ def free_ports(count):
 
 
 def processes_in(directory):
-    """The processes whose working directory lies in `directory`: dynos that outlived their manager."""
+    """Dynos that outlived their manager: processes that work in `directory`, and inits with their orders there."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
-        try:
-            cwd = os.readlink(entry / "cwd")
-        except OSError:
-            continue
-        if Path(cwd).is_relative_to(directory):
-            found.append(int(entry.name))
+        for link in ["cwd", "fd/0"]:
+            try:
+                target = Path(os.readlink(entry / link))
+            except OSError:
+                continue
+            if target.is_relative_to(directory):
+                found.append(int(entry.name))
+                break
     return found
 
 

@@ -29,6 +29,7 @@ fn order(command: &str, dir: &Path) -> Order {
             dyno: "web.1".into(),
             release: 1,
             program: "a program".into(),
+            size: None,
             port: None,
             started: 0,
         },
