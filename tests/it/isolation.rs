@@ -236,6 +236,25 @@ async fn a_fork_bomb_stops_at_its_limit_and_its_neighbour_serves_on() {
     assert!(!mesh.lines().iter().any(|line| line.message == "never"));
 }
 
+/// Programs read there how much memory they have; twice the quota of `basic` is where the kernel stops them.
+/// Nobody's size is held by `cpuset`, so that there is one group for all; Java wants to see it all the same.
+#[tokio::test]
+async fn a_dyno_sees_its_own_control_groups_and_no_others() {
+    if cannot_isolate() {
+        return;
+    }
+    let text = "cd /sys/fs/cgroup
+        cat memory.max memory/memory.limit_in_bytes 2>/dev/null; find . -mindepth 2 -type d | grep -v '^./cpuset/'
+        grep -E 'memory|^0::' /proc/self/cgroup | grep -cv ':/$'";
+    let (mesh, printed) = printed(Setup::new().isolated(&[]), text).await;
+    if mesh.lines().iter().any(|line| line.message.starts_with("dynos are not held to their sizes"))
+    {
+        eprintln!("skipped: there are no control groups here");
+        return;
+    }
+    says(&printed, &["1073741824", "0"]);
+}
+
 // ---- privileges -------------------------------------------------------------------------------------------
 
 #[tokio::test]

@@ -131,7 +131,8 @@ fn sys(root: &Root) -> Result<(), SandboxError> {
 
 const GROUPS: &str = "/sys/fs/cgroup";
 
-/// The controllers by which a program learns how much it has; Java wants all of the first four, or none.
+/// The controllers by which a program learns how much it has; Java wants all of the first four, or none. Of
+/// `cpuset` a dyno sees the groups of others, since it has none of its own there; no dyno has.
 const READ_BY_PROGRAMS: [&str; 5] = ["memory", "cpu", "cpuacct", "cpuset", "pids"];
 
 /// How the host has its control groups.
