@@ -253,7 +253,7 @@ impl Init {
             match socket::receive(&daemon.socket) {
                 Ok(datagram) if datagram.bytes.is_empty() => self.daemon = None,
                 Ok(datagram) => match Request::parse(&datagram.bytes) {
-                    Ok(Request::Up) => _ = self.up_since.get_or_insert_with(now),
+                    Ok(Request::Up(since)) => _ = self.up_since.get_or_insert(since),
                     Ok(Request::Signal(number)) => {
                         if let Some(signal) = Signal::from_named_raw(number.into()) {
                             self.signal(signal);

@@ -48,7 +48,7 @@ pub enum Report {
 pub struct Hello {
     /// Which messages it understands.
     pub version: u8,
-    /// When a daemon has said that it is up, in milliseconds since 1970.
+    /// Since when it is up, as a daemon has said, in milliseconds since 1970.
     pub up_since: Option<u64>,
     /// It was told to end (SIGTERM or SIGKILL).
     pub stopping: bool,
@@ -68,8 +68,8 @@ pub struct Lost {
 pub enum Request {
     /// Send this signal to every process of the dyno, whatever became of its command.
     Signal(u8),
-    /// Remember that it is up, for the next daemon.
-    Up,
+    /// Remember since when it is up, in milliseconds since 1970, for the next daemon.
+    Up(u64),
 }
 
 /// A datagram that is no message of this version.
@@ -183,7 +183,7 @@ impl Request {
     pub fn print(&self) -> Vec<u8> {
         match self {
             Self::Signal(signal) => vec![SIGNAL, *signal],
-            Self::Up => vec![UP],
+            Self::Up(since) => [&[UP], since.to_le_bytes().as_slice()].concat(),
         }
     }
 
@@ -192,7 +192,9 @@ impl Request {
         match bytes {
             // Those of every kernel; the real-time ones have no meaning that a daemon could mean.
             [SIGNAL, signal @ 1..=31] => Ok(Self::Signal(*signal)),
-            [UP] => Ok(Self::Up),
+            [UP, since @ ..] => {
+                Ok(Self::Up(u64::from_le_bytes(since.try_into().map_err(|_| MessageError)?)))
+            }
             _ => Err(MessageError),
         }
     }
@@ -230,7 +232,7 @@ mod tests {
     }
 
     fn request() -> impl Strategy<Value = Request> {
-        prop_oneof![(1u8..=31).prop_map(Request::Signal), Just(Request::Up)]
+        prop_oneof![(1u8..=31).prop_map(Request::Signal), any::<u64>().prop_map(Request::Up)]
     }
 
     proptest! {

@@ -438,8 +438,8 @@ mod tests {
     async fn a_link_that_is_dropped_has_the_dyno_killed() {
         let Stage { link, init, .. } = Stage::new(Streams::Log);
         let stage = Stage::new(Streams::Log);
-        stage.link.say(Request::Up);
-        assert_eq!(stage.asked(), Request::Up);
+        stage.link.say(Request::Up(7));
+        assert_eq!(stage.asked(), Request::Up(7));
         drop(link);
         let asked = init::receive(&init).unwrap().bytes;
         assert_eq!(Request::parse(&asked), Ok(Request::Signal(9)));

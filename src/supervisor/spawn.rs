@@ -399,7 +399,7 @@ impl Process for OsProcess {
     }
 
     fn came_up(&self) {
-        self.link.say(Request::Up);
+        self.link.say(Request::Up(unix_millis()));
     }
 
     fn signal(&self, signal: Signal) {

@@ -27,6 +27,17 @@ async fn all_up(mesh: &Mesh) -> Vec<Known> {
     all().await.unwrap()
 }
 
+/// These, where the second since when they are in their state is that of before: it is taken twice in a moment, which
+/// may be the end of one.
+fn same(mut now: Vec<Known>, before: &[Known]) -> Vec<Known> {
+    for (now, before) in now.iter_mut().zip(before) {
+        if now.since.abs_diff(before.since) <= 1 {
+            now.since = before.since;
+        }
+    }
+    now
+}
+
 /// The directories of dynos.
 fn directories(dir: &Path) -> BTreeSet<PathBuf> {
     let entries = fs::read_dir(dir.join("state/dynos")).unwrap();
@@ -94,7 +105,7 @@ async fn is_killed_under_load(change: impl FnOnce(Setup) -> Setup) {
         // Whoever comes first finds them all.
         assert_eq!(mesh.get("/").await.status, 200);
         mesh.says("app[web.1]", &line).await;
-        assert_eq!(all_up(&mesh).await, before, "round {round}");
+        assert_eq!(same(all_up(&mesh).await, &before), before, "round {round}");
         assert_eq!(directories(mesh.dir()), homes, "round {round}");
         for dyno in ["web.1", "web.2", "worker.1"] {
             mesh.says(&format!("heroku[{dyno}]"), "Adopted, up since ").await;
@@ -169,7 +180,7 @@ async fn a_daemon_that_cannot_start_leaves_the_dynos_alone() {
     assert!(!status.success() && output.contains("listen on "), "{output}");
     let mesh = setup.start_with(&text).await;
     assert_eq!(mesh.get("/").await.text(), "web.1");
-    assert_eq!(all_up(&mesh).await, before);
+    assert_eq!(same(all_up(&mesh).await, &before), before);
 }
 
 #[tokio::test]

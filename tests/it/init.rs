@@ -217,10 +217,10 @@ fn the_next_daemon_hears_all_that_the_last_one_did_not() {
     let mut init = Init::start("read line < fifo; printf 'kept\\n'; exit 7");
     let fifo = init.dir.path().join("fifo");
     init.started();
-    send(&init.socket, &Request::Up.print(), &[]).unwrap();
+    send(&init.socket, &Request::Up(7).print(), &[]).unwrap();
     init.socket = connect(init.dir.path()).unwrap();
     let hello = init.hello();
-    assert!(hello.up_since.is_some() && !hello.stopping);
+    assert!(hello.up_since == Some(7) && !hello.stopping);
     let (Report::Pipe(_), _) = init.hear() else { panic!("nothing was kept yet") };
     init.socket = pair().unwrap().0;
     fs::write(&fifo, "go\n").unwrap();
@@ -230,7 +230,7 @@ fn the_next_daemon_hears_all_that_the_last_one_did_not() {
         std::thread::yield_now();
     }
     init.socket = connect(init.dir.path()).unwrap();
-    assert!(init.hello().up_since.is_some());
+    assert_eq!(init.hello().up_since, Some(7));
     let (kept, _) = init.hear();
     assert_eq!(kept, Report::Output(b"kept\n".to_vec()));
     let (Report::Pipe(_), _) = init.hear() else { panic!("no pipe") };
