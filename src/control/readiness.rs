@@ -3,12 +3,13 @@
 use crate::config::{AppSource, Config};
 use crate::control::Phase;
 use crate::model::{AppName, ProcessType};
-use crate::table::Table;
+use crate::table::{Standing, Table};
 
 /// What is missing before requests are served; empty: ready.
 ///
-/// Each app whose web dynos dynomesh runs needs one that is routable. Dynos that somebody else runs count
-/// as ready: that they are not there is that somebody's to say.
+/// Each app whose web dynos dynomesh runs needs one that is routable, or to be asleep: a request wakes it, and a
+/// balancer that sent none would leave it asleep for good. One whose hours are used up is as it should be.
+/// Dynos that somebody else runs count as ready: that they are not there is that somebody's to say.
 pub(in crate::control) fn missing(phase: Phase, config: &Config, table: &Table) -> Vec<String> {
     match phase {
         Phase::Starting => return vec!["not listening yet".into()],
@@ -16,7 +17,7 @@ pub(in crate::control) fn missing(phase: Phase, config: &Config, table: &Table) 
         Phase::Serving => {}
     }
     let without = config.apps.iter().filter(|(_, app)| wants_web(&app.source));
-    let without = without.map(|(name, _)| name).filter(|name| !is_routable(table, name));
+    let without = without.map(|(name, _)| name).filter(|name| !is_as_it_should_be(table, name));
     without.map(|name| format!("{name}: no web dyno is up")).collect()
 }
 
@@ -29,9 +30,12 @@ fn wants_web(source: &AppSource) -> bool {
     }
 }
 
-fn is_routable(table: &Table, name: &AppName) -> bool {
+fn is_as_it_should_be(table: &Table, name: &AppName) -> bool {
     let app = table.apps().iter().find(|app| app.name == *name);
-    app.is_some_and(|app| !app.roster.lineup().dynos.is_empty())
+    app.is_some_and(|app| match app.roster.lineup().standing {
+        Standing::Up | Standing::Asleep | Standing::OutOfHours => true,
+        Standing::Starting | Standing::Crashed | Standing::NoWeb | Standing::Blank => false,
+    })
 }
 
 #[cfg(test)]
@@ -62,6 +66,11 @@ mod tests {
         check(Phase::Serving, &["shop: no web dyno is up"]);
         scene.up("shop");
         check(Phase::Serving, &[]);
+        scene.stands("shop", Standing::Asleep);
+        check(Phase::Serving, &[]);
+        scene.stands("shop", Standing::Crashed);
+        check(Phase::Serving, &["shop: no web dyno is up"]);
+        scene.stands("shop", Standing::Asleep);
         check(Phase::Starting, &["not listening yet"]);
         check(Phase::Stopping, &["stopping"]);
     }

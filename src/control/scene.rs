@@ -38,12 +38,21 @@ impl Scene {
 
     /// Makes the app's dyno `web.1` routable.
     pub(in crate::control) fn up(&self, app: &str) -> Arc<Dyno> {
-        let table = self.publisher.table();
-        let app = table.apps().iter().find(|it| it.name.as_str() == app).unwrap();
         let name = DynoName { process_type: ProcessType::web(), number: 1 };
         let dyno = Dyno::new(name, DynoAddr::parse("127.0.0.1:1").unwrap(), true);
         let lineup = Lineup { dynos: vec![dyno.clone()], ring: None, standing: Standing::Up };
-        self.publisher.publish_lineup(&app.roster, lineup);
+        self.publish(app, lineup);
         dyno
+    }
+
+    /// Leaves the app without a routable dyno, for this reason.
+    pub(in crate::control) fn stands(&self, app: &str, standing: Standing) {
+        self.publish(app, Lineup { dynos: vec![], ring: None, standing });
+    }
+
+    fn publish(&self, app: &str, lineup: Lineup) {
+        let table = self.publisher.table();
+        let app = table.apps().iter().find(|it| it.name.as_str() == app).unwrap();
+        self.publisher.publish_lineup(&app.roster, lineup);
     }
 }

@@ -94,7 +94,7 @@ pub(crate) struct Manager<S> {
     /// How long dynos may drain when the daemon itself ends.
     stop: Duration,
     events: mpsc::UnboundedSender<(u64, Event)>,
-    /// Unbounded: an app falls asleep and is woken at most once a [`limits::IDLE_LOOK_MIN`].
+    /// Unbounded: an app falls asleep and is woken a few times a second at most.
     naps: mpsc::UnboundedSender<(AppName, Nap)>,
 }
 

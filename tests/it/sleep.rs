@@ -67,7 +67,8 @@ async fn who_is_refused_does_not_wake_an_app() {
     client.send("GET / HTTP/1.1\r\nHost: shop.localhost\r\nHost: shop.localhost\r\n\r\n").await;
     assert_eq!(client.answer().await.status, 400);
     for target in ["/healthz", "/readyz", "/metrics", "/debug/dynos"] {
-        mesh.ask_admin(target).await;
+        // Ready, too: a balancer that sent nothing here would leave the app asleep.
+        assert_eq!(mesh.ask_admin(target).await.status, 200, "{target}");
     }
     let text = mesh.setup().text();
     let size = "size = \"nap\"";
