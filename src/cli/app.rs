@@ -50,13 +50,15 @@ impl Daemon {
 
 impl App {
     /// The app that was named.
-    pub(in crate::cli) fn named(&self) -> Option<String> {
-        self.app.clone().or_else(|| std::env::var("HEROKU_APP").ok())
+    pub(in crate::cli) fn named(&self) -> anyhow::Result<Option<String>> {
+        let named = self.app.clone().or_else(|| std::env::var("HEROKU_APP").ok());
+        named.as_deref().map(name).transpose()?;
+        Ok(named)
     }
 
     /// The app that was named, or the only one.
     pub(in crate::cli) fn name(&self, daemon: &Daemon) -> anyhow::Result<String> {
-        if let Some(app) = self.named() {
+        if let Some(app) = self.named()? {
             return Ok(app);
         }
         let apps: Vec<AppObject> = daemon.ask(Method::GET, "/apps")?;
@@ -68,6 +70,15 @@ impl App {
                 bail!("which app? Say -a {}", names.join(" or -a "))
             }
         }
+    }
+}
+
+/// What could be the name of an app, a process type or a dyno, and so part of a path.
+pub(in crate::cli) fn name(text: &str) -> anyhow::Result<&str> {
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+    match !text.is_empty() && text.bytes().all(is_of_name) {
+        true => Ok(text),
+        false => bail!("{text:?} is no name: expected letters, digits, dashes and dots"),
     }
 }
 

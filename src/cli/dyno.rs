@@ -1,4 +1,5 @@
-//! What runs inside a dyno: `dynomesh init`, and the example app `dynomesh hello`.
+//! What runs inside a dyno: `dynomesh init`, and the example app `dynomesh hello`; and what tries whether one
+//! can be isolated.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -11,6 +12,14 @@ use crate::init::{self, Step};
 /// Takes a step of a dyno's init.
 pub(in crate::cli) fn init(args: impl Iterator<Item = OsString>) -> anyhow::Result<ExitCode> {
     Ok(init::run(Step::parse(args)?)?)
+}
+
+/// Enters a throwaway sandbox, and prints what came of it.
+pub(in crate::cli) fn try_sandbox(
+    args: impl Iterator<Item = OsString>,
+) -> anyhow::Result<ExitCode> {
+    init::run_trial(args).context("failed to try a sandbox")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Serves the example app on `$PORT` until SIGTERM.

@@ -12,6 +12,7 @@ mod attached; // the person's end of one
 mod usage; // how long they ran
 mod app; // which app, which daemon
 mod health; // ask the daemon whether it is well
+mod doctor; // what this host can do for dynos
 mod dyno; // what runs first inside a dyno
 mod place; // which file, which socket
 
@@ -42,6 +43,7 @@ enum Command {
     Reload(reload::Reload),
     Ca(ca::PrintCa),
     Health(health::Health),
+    Doctor(doctor::Doctor),
     Ps(ps::Ps),
     #[command(name = "ps:stop", visible_aliases = ["ps:kill", "stop", "kill"])]
     Stop(ps::Stop),
@@ -64,6 +66,8 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match args.get(1).and_then(|command| command.to_str()) {
         // The daemon writes this line, for each start of a dyno: it has a grammar of its own.
         Some("init") => dyno::init(args.into_iter().skip(2)),
+        // What `serve` and `doctor` try a sandbox with.
+        Some("try-sandbox") => dyno::try_sandbox(args.into_iter().skip(2)),
         // The example app, run by the Procfile of config/hello.
         Some("hello") => dyno::hello(),
         _ => match CommandLine::try_parse_from(args) {
@@ -82,6 +86,7 @@ impl Command {
             Self::Reload(reload) => reload.run(),
             Self::Ca(ca) => ca.run(),
             Self::Health(health) => health.run(),
+            Self::Doctor(doctor) => doctor.run(),
             Self::Ps(ps) => ps.run(),
             Self::Stop(stop) => stop.run(),
             Self::Restart(restart) => restart.run(),
@@ -162,5 +167,6 @@ mod tests {
         check(&["ca", "--config", "/nonexistent/dynomesh.toml"], 64);
         check(&["reload", "--socket", "/nonexistent/socket"], 1);
         check(&["health", "--socket", "/nonexistent/socket"], 1);
+        check(&["doctor", "--config", "/nonexistent/dynomesh.toml"], 64);
     }
 }

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::bail;
 use http::Method;
 
-use crate::cli::app::{App, Daemon};
+use crate::cli::app::{App, Daemon, name};
 use crate::control::DynoObject;
 use crate::model::Civil;
 
@@ -62,7 +62,8 @@ pub(in crate::cli) struct Restart {
 impl Restart {
     pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
         let app = self.app.name(&self.daemon)?;
-        let (what, path) = match &self.which {
+        let which = self.which.as_deref().map(name).transpose()?;
+        let (what, path) = match which {
             None => ("all dynos".into(), format!("/apps/{app}/dynos")),
             Some(dyno) if dyno.contains('.') => {
                 (format!("dyno {dyno}"), format!("/apps/{app}/dynos/{dyno}"))
@@ -92,7 +93,7 @@ pub(in crate::cli) struct Stop {
 impl Stop {
     pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
         let app = self.app.name(&self.daemon)?;
-        let dyno = &self.dyno;
+        let dyno = name(&self.dyno)?;
         let path = format!("/apps/{app}/dynos/{dyno}/actions/stop");
         self.daemon.ask::<serde_json::Value>(Method::POST, &path)?;
         eprintln!("Stopping dyno {dyno} on ⬢ {app}... done");

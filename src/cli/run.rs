@@ -73,14 +73,13 @@ impl Run {
         }
         let addr = self.wanted.daemon.addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let ended = runtime.context("start a runtime")?.block_on(async {
+        runtime.context("start a runtime")?.block_on(async {
             let dyno = begin(&addr, &app, &create).await?;
             eprint!("Running {} on ⬢ {app}... ", create.command);
             let stream = attach(&addr, &dyno).await?;
             eprintln!("up, {}", dyno.name);
             relay(stream, window.is_some()).await
-        });
-        ended
+        })
     }
 }
 

@@ -24,7 +24,7 @@ pub(in crate::cli) struct Usage {
 
 impl Usage {
     pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
-        let path = match self.app.named() {
+        let path = match self.app.named()? {
             Some(app) => format!("/apps/{app}/usage"),
             None => "/usage".into(),
         };

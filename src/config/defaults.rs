@@ -2,6 +2,7 @@
 //! `example.rs` compares them.
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::config::{SupervisorTimeouts, Upkeep, limits};
@@ -15,6 +16,9 @@ pub(crate) const DOMAIN: &str = "localhost";
 pub(crate) const STATE_DIR: &str = "state";
 /// Relative to the state directory.
 pub(crate) const SOCKET: &str = "dynomesh.sock";
+
+/// Above what distributions give to people and services, and where files of nobody else are.
+pub(crate) const UIDS: RangeInclusive<u32> = 200_000..=265_535;
 
 pub(crate) const LISTENER: ListenerPolicy = ListenerPolicy {
     handshake: Duration::from_secs(10),

@@ -38,6 +38,7 @@ impl Summary {
         line(out, "socket", &self.admin_socket)?;
         writeln!(out, "state")?;
         line(out, "dir", &self.state_dir)?;
+        self.write_dynos(out)?;
         if !self.certs.is_empty() {
             writeln!(out, "certs")?;
         }
@@ -72,6 +73,22 @@ impl Summary {
             writeln!(out, "  {warning}")?;
         }
         Ok(())
+    }
+
+    /// What holds for every dyno, where that is not as it is by default.
+    fn write_dynos(&self, out: &mut String) -> fmt::Result {
+        let of_note: Vec<(&str, String)> = [
+            ("isolation", (self.isolation != "auto").then(|| self.isolation.clone())),
+            ("uids", (self.uids != Self::default_uids()).then(|| self.uids.clone())),
+            ("expose", (!self.expose.is_empty()).then(|| self.expose.join(", "))),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect();
+        if !of_note.is_empty() {
+            writeln!(out, "dynos")?;
+        }
+        of_note.iter().try_for_each(|(key, value)| line(out, key, value))
     }
 }
 
@@ -154,6 +171,10 @@ mod tests {
             timeouts = { keepalive = "2m", first_byte = "10s" }
             [admin]
             http = "127.0.0.1:9090"
+            [dynos]
+            isolation = "none"
+            uids = "70000-70999"
+            expose = ["shop", "/usr"]
             [apps.shop]
             dir = "shop"
             domains = ["*.shop.test"]
@@ -191,6 +212,10 @@ admin
   socket       state/dynomesh.sock
 state
   dir          state
+dynos
+  isolation    none
+  uids         70000-70999
+  expose       shop, /usr
 sizes
   nap          256MB, cpu_share 1, 256 processes, $0 a month
 app blank
@@ -214,7 +239,7 @@ app shop
   size         eco
   timeouts     exit 10s, first_byte 10s
 warnings
-  dynomesh.toml:25: apps.blank: the app has neither dir nor dynos: requests are answered with H81, Blank app
+  dynomesh.toml:29: apps.blank: the app has neither dir nor dynos: requests are answered with H81, Blank app
   shop/Procfile:2:1: `Worker` is read as `worker`
 ";
         let hash = format!("{:016x}", crate::config::config_var::fingerprint("<p>"));

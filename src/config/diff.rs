@@ -105,6 +105,7 @@ pub fn diff(old: &Summary, new: &Summary) -> Diff {
     diff.changed("default app", or_none(&old.default_app), or_none(&new.default_app));
     diff.changed("access log", &old.access_log, &new.access_log);
     diff.items("trusted proxy", &old.trusted_proxies, &new.trusted_proxies);
+    diff.items("exposed", &old.expose, &new.expose);
     for (key, old, new) in differing(&old.timeouts, &new.timeouts) {
         diff.changed(&format!("timeouts.{key}"), text(old), text(new));
     }
@@ -233,6 +234,8 @@ fn fixed_keys(old: &Summary, new: &Summary) -> Vec<Fixed> {
             ("admin.http", or_none(&it.admin_http).to_owned()),
             ("admin.socket", it.admin_socket.clone()),
             ("state.dir", it.state_dir.clone()),
+            ("dynos.isolation", it.isolation.clone()),
+            ("dynos.uids", it.uids.clone()),
         ]
     };
     values(old)
@@ -318,6 +321,9 @@ mod tests {
         timeouts = { head = "30s" }
         [admin]
         http = "127.0.0.1:9"
+        [dynos]
+        uids = "70000-70999"
+        expose = ["shop"]
         [apps.shop]
         dir = "shop"
         domains = ["b.test"]
@@ -356,10 +362,12 @@ mod tests {
             [
                 "! router.workers: 1 → 2 (restart the daemon for it)",
                 "! admin.http: none → 127.0.0.1:9 (restart the daemon for it)",
+                "! dynos.uids: 200000-265535 → 70000-70999 (restart the daemon for it)",
                 "- listener 127.0.0.1:1",
                 "+ listener 127.0.0.1:3",
                 "~ default app: none → shop",
                 "~ access log: stdout → off",
+                "+ exposed shop",
                 "~ timeouts.head: 1m → 30s",
                 "- app gone (dynos 127.0.0.1:5009)",
                 "- app legacy: dyno 127.0.0.1:5001",
@@ -506,6 +514,7 @@ mod tests {
             [
                 "dynomesh.toml:4: router.workers: cannot change from 1 to 2 by a reload; restart the daemon for it",
                 "dynomesh.toml:9: admin.http: cannot change from none to 127.0.0.1:9 by a reload; restart the daemon for it",
+                "dynomesh.toml:11: dynos.uids: cannot change from 200000-265535 to 70000-70999 by a reload; restart the daemon for it",
             ]
         );
         // Two configurations that leave the number to the machine agree, whatever it is.

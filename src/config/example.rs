@@ -142,6 +142,7 @@ fn commented_keys_show_the_defaults() {
     assert_eq!(full.router, brief.router);
     assert_eq!(full.admin, brief.admin);
     assert_eq!(full.state_dir, brief.state_dir);
+    assert_eq!(full.dynos, brief.dynos);
     let hello = AppName::parse("hello").unwrap();
     assert_eq!(full.apps[&hello], brief.apps[&hello]);
 }

@@ -101,6 +101,9 @@ pub const HANDSHAKES_MAX: usize = 16 * 1024;
 /// Bytes relayed before others on the same worker get their turn: with a thousand downloads that begin at once,
 /// what comes after them waits for a thousand of these.
 pub const FAIR_SHARE: usize = 64 * 1024;
+/// What the kernel takes of an answer beyond what the client's window lets it send: without a bound, each slow
+/// reader of a large answer has megabytes copied for it at once, and everybody else waits meanwhile.
+pub const NOT_SENT_MAX: u32 = 128 * 1024;
 /// Bytes discarded by `wind_down`.
 pub const WIND_DOWN_BYTES: u32 = 256 * 1024;
 /// Idle connections kept per dyno and worker.
@@ -311,10 +314,26 @@ pub const OUTPUT_WINDOW: Duration = Duration::from_millis(100);
 /// How often the last count of dropped lines is tried to be said, an [`OUTPUT_WINDOW`] apart.
 pub const OUTPUT_LAST_TRIES: u32 = 10;
 
+// ---- isolation -----------------------------------------------------------------------------------------
+
+/// The users that may be lent to dynos: above those of people and services, and of what takes ids for 16 bits
+/// wide; the last two of 32 bits stand for "none".
+pub const UIDS: RangeInclusive<u32> = 65_536..=u32::MAX - 2;
+/// How much fits into a dyno's /tmp. It is memory, and the smallest size of a dyno has 512 MB, so a dyno that
+/// fills it is stopped by its size first.
+pub const TMP_BYTES: u64 = 512 << 20;
+/// How much fits into a dyno's /dev/shm, as in containers elsewhere.
+pub const SHM_BYTES: u64 = 64 << 20;
+/// How much fits into a dyno's /app beside the app itself, where it must be kept in memory.
+pub const UPPER_BYTES: u64 = 512 << 20;
+/// How many open files a process of an isolated dyno may raise its limit to; it starts with the daemon's own
+/// soft limit, since programs that call select(2) break beyond 1024.
+pub const DYNO_OPEN_FILES: u64 = 65_536;
+/// How long a throwaway sandbox may take to be tried, before the host is taken not to have any.
+pub const TRIAL: Duration = Duration::from_secs(10);
+
 // ---- one-off dynos -------------------------------------------------------------------------------------
 
-/// The numbers of one-off dynos: four digits, as on Heroku, and none that a formation could have.
-pub const ONE_OFF_NUMBERS: RangeInclusive<u32> = 1001..=9999;
 /// One-off dynos of one app at a time: more are a job that does not end.
 pub const ONE_OFFS_MAX: usize = 100;
 /// How long an attached one-off dyno waits for its client (R13). Commands come within milliseconds.
@@ -334,6 +353,10 @@ pub const MISSED_RUNS_COUNTED: usize = 1000;
 
 /// How often what dynos used is booked. A daemon that is killed forgets what its own dynos used since.
 pub const BOOK_EVERY: Duration = Duration::from_secs(10);
+/// Hours in a month that all eco dynos have together (Heroku: Eco Dyno Hours).
+pub const ECO_HOURS: u64 = 1000;
+/// The share of them after which the log says so, in hundredths.
+pub const ECO_HOURS_LOW: u64 = 80;
 /// Tasks that may wait for the database: each is a moment's work, so that so many mean a disk that is stuck.
 pub const STORE_TASKS_MAX: usize = 256;
 

@@ -12,6 +12,7 @@ use crate::config::findings::Findings;
 use crate::config::nearest::nearest;
 use crate::config::resolve_app::{resolve_app, timeouts_of_router};
 use crate::config::resolve_certs::{resolve_acme, resolve_certs};
+use crate::config::resolve_dynos::resolve_dynos;
 use crate::config::resolve_endpoints::{resolve_endpoints, taken};
 use crate::config::resolve_sizes::resolve_sizes;
 use crate::config::values::{absolute, listen_addr, make_absolute, socket_path, timeout};
@@ -29,6 +30,7 @@ pub(crate) fn resolve(findings: &mut Findings<'_>, file: &Path, written: &Writte
     );
     let router = resolve_router(findings, &written.router);
     let admin = resolve_admin(findings, written, &state_dir, &router.endpoints);
+    let dynos = resolve_dynos(findings, &written.dynos);
     let certs = resolve_certs(findings, &written.certs);
     let acme = resolve_acme(findings, written.acme.as_ref());
     let sizes = resolve_sizes(findings, &written.sizes);
@@ -45,7 +47,8 @@ pub(crate) fn resolve(findings: &mut Findings<'_>, file: &Path, written: &Writte
     let lines = lines_of_fixed_keys(findings, written);
     let workers_per_core = written.router.workers.as_ref().is_none_or(|it| *it.get_ref() == 0);
     let notes = Notes { warnings: Vec::new(), workers_per_core, lines };
-    Config { file: make_absolute(file), router, admin, state_dir, certs, acme, sizes, apps, notes }
+    let file = make_absolute(file);
+    Config { file, router, admin, state_dir, dynos, certs, acme, sizes, apps, notes }
 }
 
 fn resolve_router(findings: &mut Findings<'_>, written: &written::Router) -> RouterConfig {
@@ -273,6 +276,8 @@ fn lines_of_fixed_keys(
         ("admin.http", start(&written.admin.http)),
         ("admin.socket", start(&written.admin.socket)),
         ("state.dir", start(&written.state.dir)),
+        ("dynos.isolation", start(&written.dynos.isolation)),
+        ("dynos.uids", start(&written.dynos.uids)),
     ]
     .into_iter()
     .filter_map(|(key, at)| Some((key, findings.line(at?))))

@@ -4,6 +4,7 @@
 //! Invariant: no value of a config var, only its fingerprint.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::config_var::fingerprint;
 use crate::config::{
     AccessLog, AcmeConfig, AppConfig, AppSource, CertFiles, CertSource, Config, HealthCheck,
-    JobConfig, ManagedApp, RouterConfig, SupervisorTimeouts, Upkeep,
+    IsolationWanted, JobConfig, ManagedApp, RouterConfig, SupervisorTimeouts, Upkeep,
 };
 use crate::config::{bytes, defaults, duration};
 use crate::model::{
@@ -51,6 +52,12 @@ pub struct Summary {
     pub admin_socket: String,
     /// `state.dir`
     pub state_dir: String,
+    /// `dynos.isolation`
+    pub isolation: String,
+    /// `dynos.uids`
+    pub uids: String,
+    /// `dynos.expose`
+    pub expose: Vec<String>,
     /// `[[certs]]`, each as one text.
     pub certs: Vec<String>,
     /// `[acme]`: every setting by its key.
@@ -124,6 +131,12 @@ impl Summary {
             admin_http: config.admin.http.as_ref().map(ToString::to_string),
             admin_socket: config.admin.socket.display().to_string(),
             state_dir: config.state_dir.display().to_string(),
+            isolation: match config.dynos.isolation {
+                IsolationWanted::Auto => "auto".into(),
+                IsolationWanted::None => "none".into(),
+            },
+            uids: uids(&config.dynos.uids),
+            expose: config.dynos.expose.iter().map(|it| it.display().to_string()).collect(),
             certs: config.certs.iter().map(cert_source).collect(),
             acme: config.acme.as_ref().map(acme),
             sizes: config.sizes.iter().map(|it| (it.name.to_string(), size(it))).collect(),
@@ -134,6 +147,11 @@ impl Summary {
                 .collect(),
             warnings: texts(&config.notes.warnings),
         }
+    }
+
+    /// The users that are lent where the file says nothing of them.
+    pub(crate) fn default_uids() -> String {
+        uids(&defaults::UIDS)
     }
 
     /// Heroku's sizes, which are there without a word of the file.
@@ -372,6 +390,11 @@ fn acme(acme: &AcmeConfig) -> BTreeMap<String, String> {
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()
+}
+
+/// As the file has it.
+fn uids(uids: &RangeInclusive<u32>) -> String {
+    format!("{}-{}", uids.start(), uids.end())
 }
 
 fn addresses(router: &RouterConfig, which: impl Fn(&Endpoint) -> bool) -> Vec<String> {

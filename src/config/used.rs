@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// `[state] dir`
     pub state_dir: PathBuf,
+    /// `[dynos]`
+    pub dynos: DynosConfig,
     /// `[[certs]]`, in the order of the file.
     pub certs: Vec<CertSource>,
     /// `[acme]`; absent: no automatic certificates.
@@ -86,6 +89,27 @@ pub struct AdminConfig {
     pub http: Option<ListenAddr>,
     /// The unix socket by which commands find the daemon.
     pub socket: PathBuf,
+}
+
+/// `[dynos]`: what holds for every dyno that dynomesh runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DynosConfig {
+    /// Whether each is kept apart from the rest of the machine. Fixed for the daemon's life.
+    pub isolation: IsolationWanted,
+    /// The users that are lent to isolated dynos, one each. Fixed for the daemon's life.
+    pub uids: RangeInclusive<u32>,
+    /// What an isolated dyno sees of the host besides its system directories; absolute, and was there when the
+    /// file was read.
+    pub expose: Vec<PathBuf>,
+}
+
+/// Whether dynos are kept apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IsolationWanted {
+    /// Where the daemon is root and the host can.
+    Auto,
+    /// They are processes of the daemon's own user like any others.
+    None,
 }
 
 /// `[[certs]]`: own certificates. That the files are there was checked, what is in them was not.

@@ -24,6 +24,7 @@ pub(crate) struct Written {
     pub(crate) router: Table<Router>,
     pub(crate) admin: Table<Admin>,
     pub(crate) state: Table<State>,
+    pub(crate) dynos: Table<Dynos>,
     pub(crate) certs: Vec<Spanned<Table<Certs>>>,
     pub(crate) acme: Optional<Table<Acme>>,
     pub(crate) sizes: Table<BTreeMap<Spanned<String>, Spanned<Table<Size>>>>,
@@ -71,6 +72,14 @@ pub(crate) struct Admin {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct State {
     pub(crate) dir: Optional<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Dynos {
+    pub(crate) isolation: Optional<String>,
+    pub(crate) uids: Optional<String>,
+    pub(crate) expose: List,
 }
 
 #[derive(Deserialize, Default)]

@@ -49,6 +49,7 @@ pub(in crate::control) async fn create(
 ) -> Result<Response, Problem> {
     let (app, _) = find_app(&running, &app)?;
     let size = size(&running.config.load().sizes, create.size.as_deref())?;
+    check(&create)?;
     let process_type = ProcessType::parse("run").expect("run is a well-formed name");
     let streams = streams(&create);
     let DynoCreate { command, env, .. } = create;
@@ -67,6 +68,18 @@ pub(in crate::control) async fn create(
         attach_url: (streams != Streams::Log).then_some(path),
     };
     Ok((StatusCode::CREATED, Json(created)).into_response())
+}
+
+/// Refuses what no process can be given.
+fn check(create: &DynoCreate) -> Result<(), Problem> {
+    let is_name = |name: &str| !name.is_empty() && !name.contains(['=', '\0']);
+    let wrong = create.env.iter().find(|(name, value)| !is_name(name) || value.contains('\0'));
+    let message = match wrong {
+        Some((name, _)) => format!("{name:?} is no variable that a process can have."),
+        None if create.command.contains('\0') => "A command has no NUL.".into(),
+        None => return Ok(()),
+    };
+    Err(Problem { status: StatusCode::UNPROCESSABLE_ENTITY, id: "invalid_params", message })
 }
 
 fn size(sizes: &Sizes, name: Option<&str>) -> Result<Option<Arc<Size>>, Problem> {
@@ -94,7 +107,7 @@ fn refused(error: RunError) -> Problem {
     let status = match error {
         RunError::NotManaged(_) | RunError::NoCommand => StatusCode::UNPROCESSABLE_ENTITY,
         RunError::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
-        RunError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        RunError::OutOfHours | RunError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
     };
     Problem { status, id: "cannot_run", message: error.to_string() }
 }
@@ -138,6 +151,24 @@ pub(in crate::control) async fn attach(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_process_can_be_given_is_refused() {
+        let create = |command: &str, name: &str, value: &str| DynoCreate {
+            command: command.into(),
+            env: BTreeMap::from([(name.into(), value.into())]),
+            ..DynoCreate::default()
+        };
+        assert_eq!(check(&create("true", "A", "=")), Ok(()));
+        for (command, name, value) in
+            [("true", "", "x"), ("true", "A=B", "x"), ("true", "A", "x\0"), ("tr\0ue", "A", "x")]
+        {
+            assert!(
+                check(&create(command, name, value)).is_err(),
+                "{command:?} {name:?} {value:?}"
+            );
+        }
+    }
 
     #[test]
     fn a_size_makes_a_terminal() {

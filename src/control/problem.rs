@@ -39,6 +39,7 @@ struct Told {
 pub fn message(body: &[u8]) -> String {
     match serde_json::from_slice::<Told>(body) {
         Ok(told) => told.message,
+        Err(_) if body.is_empty() => "it does not say why".into(),
         Err(_) => String::from_utf8_lossy(body).trim_end().to_owned(),
     }
 }

@@ -173,7 +173,7 @@ async fn build(
             return Err(error.into());
         }
     };
-    let supervisor = supervisor.begin().await;
+    let supervisor = supervisor.begin(booked_until(&store).await).await;
     router.apply(prepared);
     for endpoint in router.listening() {
         tracing::info!("listening on {}", Url::of(&endpoint));
@@ -203,6 +203,14 @@ async fn build(
     let reloader = Reloader::new(path.to_owned(), running.clone(), access_log, notifier.clone());
     control.spawn(reloader.run(hangups, requests, control.clone()));
     Ok(running)
+}
+
+/// The Unix millisecond up to which what dynos used is booked.
+async fn booked_until(store: &Store) -> u64 {
+    store.booked_until().await.unwrap_or_else(|error| {
+        tracing::error!("what adopted dynos have used until now is not booked: {error}");
+        u64::MAX
+    })
 }
 
 fn install_recorder() -> PrometheusHandle {

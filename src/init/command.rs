@@ -14,6 +14,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, stderr, stdout};
 use crate::init::descriptors;
 use crate::init::failure::{During, Failure};
 use crate::init::order::Order;
+use crate::init::sandbox;
 
 /// Becomes the command. Returns only where that cannot be; what it says then is a line of the dyno's output.
 pub(in crate::init) fn run(parent: i32) -> ExitCode {
@@ -37,6 +38,10 @@ fn prepare(parent: i32) -> Result<Order, Failure> {
     if let Some(soft) = order.descriptors {
         descriptors::lower(soft).during("limit open files")?;
     }
+    if let Some(confinement) = &order.confinement {
+        sandbox::confine(confinement)?;
+    }
+    // Last: whoever becomes another user forgets whom to follow.
     if parent != 0 {
         die_with(parent).during("follow the init")?;
     }

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::init::sandbox::SandboxError;
+
 /// The exit code of what is there and cannot be run, as shells have it.
 pub(in crate::init) const CANNOT_RUN: u8 = 126;
 /// The exit code of what is not there.
@@ -13,6 +15,13 @@ pub(in crate::init) const NOT_FOUND: u8 = 127;
 pub(in crate::init) struct Failure {
     step: String,
     source: io::Error,
+}
+
+impl From<SandboxError> for Failure {
+    fn from(error: SandboxError) -> Self {
+        let (step, source) = error.into_parts();
+        Self { step, source }
+    }
 }
 
 impl Failure {

@@ -1,24 +1,25 @@
 //! PID 1 of a dyno: builds what the dyno lives in, starts its command, and then waits: for children to reap, for
 //! a daemon that asks, for output that no daemon reads. It ends when nobody of the dyno is left and a daemon
-//! knows.
+//! knows, or when no daemon can ever find it.
 //!
 //! Without namespaces it is any process, and takes in the orphans of its descendants.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::fstat;
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, chdir, getpid, pidfd_open, setsid, wait,
 };
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::stdio::dup2_stdout;
+use rustix::stdio::{dup2_stdout, stdin};
 use rustix::termios::{Winsize, tcsetwinsize};
 use rustix::thread::UnshareFlags;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
@@ -31,11 +32,15 @@ use crate::init::message::{Hello, OUTPUT_MAX, Report, Request, VERSION};
 use crate::init::order::{ControlGroup, Order, Terminal};
 use crate::init::outside::{leave, ourselves};
 use crate::init::ring::Ring;
+use crate::init::sandbox;
 use crate::init::socket;
 use crate::model::Exit;
 
 /// How often a kill goes round again where it cannot meet everyone at one moment.
 const KILL_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+/// How often an init without a daemon looks whether its order is still there.
+const LOOK_FOR_ORDER: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// Builds the dyno whose order is the standard input, and stays until it is gone.
 pub(in crate::init) fn run(daemon: Daemon) -> ExitCode {
@@ -91,6 +96,8 @@ struct Init {
     exit: Option<Exit>,
     /// Nobody of the dyno is left.
     alone: bool,
+    /// No daemon can find it any more.
+    lost: bool,
     up_since: Option<u64>,
     stopping: bool,
     killing: bool,
@@ -126,6 +133,9 @@ impl Init {
             leave(UnshareFlags::NEWCGROUP).during("leave the host's control groups")?;
             groups.go_home();
         }
+        if let Some(sandbox) = &order.sandbox {
+            sandbox::enter(sandbox)?;
+        }
         chdir("/").during("go to /")?;
         let leader = Leader::start(&order, &bytes, &groups, printed, reach)?;
         let this = pidfd_open(getpid(), PidfdFlags::empty()).during("name itself")?;
@@ -138,6 +148,7 @@ impl Init {
             this,
             exit: None,
             alone: false,
+            lost: false,
             up_since: None,
             stopping: false,
             killing: false,
@@ -150,7 +161,7 @@ impl Init {
     /// Until the dyno is gone and a daemon knows.
     fn live(&mut self) -> ExitCode {
         self.tell();
-        while self.daemon.as_ref().is_none_or(|daemon| daemon.told != Told::Gone) {
+        while !self.is_over() {
             let ready = self.wait();
             if ready.children {
                 self.reap();
@@ -173,6 +184,13 @@ impl Init {
         ExitCode::SUCCESS
     }
 
+    fn is_over(&self) -> bool {
+        match &self.daemon {
+            Some(daemon) => daemon.told == Told::Gone,
+            None => self.alone && self.lost,
+        }
+    }
+
     fn wait(&self) -> Ready {
         let input = PollFlags::IN;
         let of_daemon = if self.next().is_some() { input | PollFlags::OUT } else { input };
@@ -189,7 +207,10 @@ impl Init {
             polled.push(PollFd::new(&self.output, input));
             polled.len() - 1
         });
-        let again = (self.killing && self.reach == Reach::Descendants).then_some(&KILL_AGAIN);
+        let again = match self.reach {
+            Reach::Descendants if self.killing => Some(&KILL_AGAIN),
+            _ => self.daemon.is_none().then_some(&LOOK_FOR_ORDER),
+        };
         // Interrupted by a signal, whose pipe is looked at in the next turn.
         let _ = poll(&mut polled, again);
         let at = |at: usize| !polled[at].revents().is_empty();
@@ -264,10 +285,12 @@ impl Init {
         }
     }
 
-    /// What a daemon would ask, where none is there: a command that went by itself takes the rest along.
+    /// What a daemon would ask, where none is there: a command that went by itself takes the rest along. So does
+    /// an order that was removed: no daemon will ever find this dyno.
     fn see_to_the_rest(&mut self) {
-        if self.daemon.is_none() && self.exit.is_some() && !self.stopping {
-            self.killing = true;
+        if self.daemon.is_none() {
+            self.lost = is_removed(stdin());
+            self.killing |= self.lost || (self.exit.is_some() && !self.stopping);
         }
         if self.killing && !self.alone {
             self.reach.signal(Signal::KILL);
@@ -458,6 +481,10 @@ fn catch(signals: &[i32]) -> io::Result<UnixStream> {
         signal_hook::low_level::pipe::register(*signal, catcher.try_clone()?)?;
     }
     Ok(caught)
+}
+
+fn is_removed(order: BorrowedFd<'_>) -> bool {
+    fstat(order).is_ok_and(|stat| stat.st_nlink == 0)
 }
 
 fn drain(mut caught: &UnixStream) {

@@ -18,6 +18,7 @@ mod descendants; // how a signal reaches everyone in a dyno
 mod ring; // what is printed while no daemon is there
 mod failure; // what keeps a dyno from being made
 mod descriptors; // the limit on open files: raised for the daemon, given back to dynos
+mod sandbox; // what keeps a dyno apart from the rest of the machine
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -32,6 +33,10 @@ pub use descriptors::{descriptors_before_raise, raise_descriptors};
 pub use message::{Hello, Lost, MESSAGE_MAX, MessageError, OUTPUT_MAX, Report, Request, VERSION};
 pub use order::{
     ControlGroup, Identity, ORDER_FILE, Order, OrderError, SOCKET_FILE, Terminal, dynos_dir,
+};
+pub use sandbox::{
+    Confinement, Part, SYSTEM, Sandbox, SandboxError, Trial, TrialError, Upper, run_trial,
+    try_sandbox,
 };
 pub use socket::{Datagram, connect, pair, receive, send};
 

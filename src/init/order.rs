@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use rustix::stdio::stdin;
 use serde::{Deserialize, Serialize};
 
+use crate::init::sandbox::{Confinement, Sandbox};
+
 /// One dyno, as it is to be started, and as it is to be known again.
 ///
 /// Paths and texts are UTF-8, as all that comes out of the configuration.
@@ -28,9 +30,15 @@ pub struct Order {
     /// The soft limit on open files that it gets back; absent: as the daemon has it.
     #[serde(default)]
     pub descriptors: Option<u64>,
-    /// Whether it gets PID, mount, IPC and UTS namespaces of its own.
+    /// Whether it gets PID, mount, IPC, UTS and control group namespaces of its own.
     #[serde(default)]
     pub namespaces: bool,
+    /// What PID 1 enters before it starts anything; goes with `namespaces`.
+    #[serde(default)]
+    pub sandbox: Option<Sandbox>,
+    /// What the third step gives up before it becomes the command. It has the limit on open files, too.
+    #[serde(default)]
+    pub confinement: Option<Confinement>,
     /// The control groups that its processes are in, one per hierarchy. The init itself stays outside: it must
     /// not be frozen with the dyno, nor killed for the memory that the dyno takes.
     #[serde(default)]
@@ -57,6 +65,9 @@ pub struct Identity {
     pub release: u64,
     /// What it runs, as a digest: the same program is the same release, whoever counts.
     pub program: String,
+    /// The name of its size.
+    #[serde(default)]
+    pub size: Option<String>,
     /// The port that it was lent.
     #[serde(default)]
     pub port: Option<u16>,
@@ -133,6 +144,7 @@ mod tests {
                 dyno: "web.1".into(),
                 release: 7,
                 program: "abc".into(),
+                size: Some("basic".into()),
                 port: Some(20_000),
                 started: 1,
             },
@@ -141,6 +153,8 @@ mod tests {
             environment: [("A".to_owned(), "b\0\u{1f600}".to_owned())].into(),
             descriptors: Some(1024),
             namespaces: true,
+            sandbox: None,
+            confinement: None,
             cgroups: vec![ControlGroup {
                 dir: "/sys/fs/cgroup/dynomesh/x".into(),
                 home: "/sys/fs/cgroup".into(),

@@ -12,7 +12,7 @@ use crate::init::failure::{During, Failure};
 use crate::init::order::Order;
 
 /// What a dyno has of its own. Its control groups come later, when PID 1 is in them.
-const NAMESPACES: UnshareFlags = UnshareFlags::NEWPID
+pub(in crate::init) const NAMESPACES: UnshareFlags = UnshareFlags::NEWPID
     .union(UnshareFlags::NEWNS)
     .union(UnshareFlags::NEWIPC)
     .union(UnshareFlags::NEWUTS);

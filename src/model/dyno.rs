@@ -1,6 +1,7 @@
 //! Dynos as they are spoken of: names, states, ends.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use crate::model::ProcessType;
 
@@ -11,6 +12,16 @@ pub struct DynoName {
     pub process_type: ProcessType,
     /// The place within its type, from 1.
     pub number: u32,
+}
+
+impl DynoName {
+    /// The numbers of one-off dynos: four digits, as on Heroku, and none that a formation could have.
+    pub const ONE_OFFS: RangeInclusive<u32> = 1001..=9999;
+
+    /// Whether it is for one command, and in no formation.
+    pub fn is_one_off(&self) -> bool {
+        Self::ONE_OFFS.contains(&self.number)
+    }
 }
 
 impl fmt::Display for DynoName {

@@ -13,6 +13,7 @@ mod calendar;
 mod cron;
 mod schedule;
 mod usage;
+mod eco;
 
 pub use address::{ClientNet, DynoAddr, Endpoint, ListenAddr};
 pub use app::AppName;
@@ -20,6 +21,7 @@ pub use calendar::{Civil, Month};
 pub use cron::Cron;
 pub use domain::{Domain, Host};
 pub use dyno::{DynoName, DynoState, Exit};
+pub use eco::EcoHours;
 pub use policy::{
     Affinity, AppPolicy, AppTimeouts, Balance, Expect, ListenerPolicy, TrafficLimits,
 };

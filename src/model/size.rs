@@ -78,6 +78,11 @@ impl SizeName {
         Ok(Self(text.into()))
     }
 
+    /// Whether dynos of this size share a number of hours a month (Dev Center: Eco Dyno Hours).
+    pub fn is_eco(&self) -> bool {
+        &*self.0 == "eco"
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

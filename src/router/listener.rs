@@ -133,8 +133,10 @@ impl Listening {
     fn new(socket: OwnedFd, wanted: &ListenAddr, own_file: Option<PathBuf>) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
         if matches!(wanted, ListenAddr::Tcp(_)) {
-            // Accepted sockets inherit it.
-            SockRef::from(&socket).set_tcp_nodelay(true)?;
+            // Accepted sockets inherit both.
+            let tcp = SockRef::from(&socket);
+            tcp.set_tcp_nodelay(true)?;
+            tcp.set_tcp_notsent_lowat(limits::NOT_SENT_MAX)?;
         }
         let listener = Listener {
             addr: bound_address(&socket)?.unwrap_or_else(|| wanted.clone()),
@@ -193,5 +195,28 @@ pub(crate) fn bound_address(socket: &OwnedFd) -> io::Result<Option<ListenAddr>> 
 impl AsFd for Listening {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn accepted_connections_are_sent_to_at_once_and_never_given_much_ahead() {
+        let listening = Listening::bind(&ListenAddr::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+        let ListenAddr::Tcp(addr) = listening.listener.addr.clone() else { unreachable!() };
+        let _client = TcpStream::connect(addr).unwrap();
+        let accepted = loop {
+            match rustix::net::accept(&listening.socket) {
+                Ok(accepted) => break accepted,
+                Err(error) => assert_eq!(error, rustix::io::Errno::AGAIN),
+            }
+        };
+        let accepted = SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().unwrap());
+        assert_eq!(accepted.tcp_notsent_lowat().unwrap(), limits::NOT_SENT_MAX);
     }
 }

@@ -15,6 +15,8 @@ pub(crate) enum Refusal {
     Maintenance,
     /// The app has never had a release.
     BlankApp,
+    /// The month's hours of dynos like its own are used up.
+    OutOfHours,
     /// No web dyno is wanted.
     NoWebProcesses,
     /// Every web dyno is crashed.
@@ -105,6 +107,7 @@ impl Refusal {
             Self::AllQuarantined         => row("H34", "All up dynos are quarantined",       "error",   503, ""),
             Self::Maintenance            => row("H80", "Maintenance mode",                   "info",    503, ""),
             Self::BlankApp               => row("H81", "Blank app",                          "info",    502, ""),
+            Self::OutOfHours             => row("H82", "You've used up your dyno hour pool", "info",    503, ""),
             Self::PlatformError          => row("H99", "Platform error",                     "error",   503, ""),
         }
     }
@@ -121,9 +124,9 @@ impl Refusal {
     }
 
     /// Every code there is, for the counters.
-    pub(crate) const CODES: [&str; 22] = [
+    pub(crate) const CODES: [&str; 23] = [
         "H10", "H11", "H12", "H13", "H14", "H15", "H17", "H18", "H19", "H20", "H21", "H22", "H24",
-        "H25", "H26", "H27", "H28", "H31", "H34", "H80", "H81", "H99",
+        "H25", "H26", "H27", "H28", "H31", "H34", "H80", "H81", "H82", "H99",
     ];
 }
 
@@ -230,6 +233,9 @@ fn html(refusal: Refusal, row: &Row) -> String {
             ("Offline for maintenance", "This app is being worked on and will be back soon.")
         }
         Refusal::BlankApp => ("Nothing here yet", "Nothing has been deployed to this app so far."),
+        Refusal::OutOfHours => {
+            ("Out of hours", "This app has used up its hours and is back with the next month.")
+        }
         Refusal::Misdirected => (
             "Misdirected request",
             "This connection was made for another name. Open one for the name that you want.",
@@ -321,6 +327,7 @@ mod tests {
             Refusal::AllQuarantined,
             Refusal::Maintenance,
             Refusal::BlankApp,
+            Refusal::OutOfHours,
             Refusal::PlatformError,
             Refusal::TooManyRequests(Limit::InFlight),
         ] {

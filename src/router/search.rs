@@ -159,6 +159,7 @@ impl Search {
                 Standing::Crashed => Err(Refusal::AppCrashed),
                 Standing::NoWeb => Err(Refusal::NoWebProcesses),
                 Standing::Blank => Err(Refusal::BlankApp),
+                Standing::OutOfHours => Err(Refusal::OutOfHours),
                 Standing::Asleep => {
                     app.roster.bell().ring();
                     Ok(Pick::Exhausted)

@@ -20,6 +20,7 @@ use crate::shutdown::Shutdown;
 use crate::supervisor::cgroup::Group;
 use crate::supervisor::output::{self, Kept, Output};
 use crate::supervisor::program::{Ends, ProcessId, Streams};
+use crate::supervisor::uids::LentUid;
 use crate::telemetry::AppLog;
 
 /// The exit that counts for a dyno that could not be made: what shells say of what cannot be run.
@@ -36,6 +37,8 @@ pub(crate) struct About {
     pub(crate) dir: PathBuf,
     /// The same of its control group, where it is in one.
     pub(crate) group: Option<Arc<Group>>,
+    /// The user that it runs as, where it has one of its own: lent until the directory is removed.
+    pub(crate) uid: Option<LentUid>,
     pub(crate) log: AppLog,
     pub(crate) shutdown: Shutdown,
 }
@@ -183,6 +186,8 @@ impl Listener {
         if let Ok(Err((dir, error))) = removed {
             tracing::warn!("remove {}: {error}", dir.display());
         }
+        // Only now may somebody else be this user: files of it were there.
+        drop(self.about.uid.take());
     }
 
     fn hear(&mut self, report: Report, descriptors: Vec<OwnedFd>) {
@@ -319,6 +324,7 @@ mod tests {
                 streams,
                 dir: dir.path().join("dyno"),
                 group: None,
+                uid: None,
                 log: log.clone(),
                 shutdown: shutdown.clone(),
             };

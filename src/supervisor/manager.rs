@@ -1,6 +1,7 @@
 //! The dyno manager: one loop that owns which dynos are wanted, and starts, restarts and stops their lives.
 
 mod adopt; // what an earlier daemon has left
+mod one_offs; // those for one command
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,13 +14,13 @@ use crate::model::{AppName, AppPolicy, DynoName, Payer, ProcessType, Size};
 use crate::shutdown::Shutdown;
 use crate::supervisor::dyno::Dyno;
 use crate::supervisor::meter::Meter;
-use crate::supervisor::one_off::{OneOff, Visitor};
+use crate::supervisor::one_off::Visitor;
 use crate::supervisor::place::{Event, Orders, Place, WatchOrders};
 use crate::supervisor::plan::{Step, plan};
 use crate::supervisor::ports::Ports;
-use crate::supervisor::program::{Program, Streams};
+use crate::supervisor::program::Program;
 use crate::supervisor::routes::Routes;
-use crate::supervisor::run::{Begun, LivingOneOff, OneOffs, RunError, RunOrder, written_out};
+use crate::supervisor::run::{Begun, OneOffs, RunError, RunOrder};
 use crate::supervisor::sleep::{Nap, Sleeper};
 use crate::supervisor::spawn::{Spawn, random};
 use crate::supervisor::status::Board;
@@ -35,6 +36,11 @@ pub(crate) enum Command {
     Run(RunOrder, oneshot::Sender<Result<Begun, RunError>>),
     /// A client has come for an attached one-off dyno; it is not heard of again where none waits for one.
     Attach(AppName, String, Visitor),
+    /// The eco dynos' hours of this month are used up, or there are some again.
+    EcoHours {
+        /// They are.
+        used_up: bool,
+    },
     /// Restart these dynos of a formation. `false`: there are none.
     Restart(AppName, Which, oneshot::Sender<bool>),
     /// Stop this dyno; one of a formation is replaced. `false`: there is none of the name.
@@ -82,6 +88,8 @@ pub(crate) struct Manager<S> {
     /// Dynos that were told to stop and have not ended, with the line to change their orders.
     leaving: BTreeMap<u64, watch::Sender<Orders>>,
     one_offs: OneOffs,
+    /// Eco dynos must not run until the next month.
+    eco_used_up: bool,
     next_id: u64,
     /// How long dynos may drain when the daemon itself ends.
     stop: Duration,
@@ -103,6 +111,8 @@ struct Formed {
     sleeper: Option<Sleeper>,
     /// Whether it does now.
     asleep: bool,
+    /// Whether eco dynos must not run.
+    eco_used_up: bool,
     dynos: BTreeMap<DynoName, Living>,
 }
 
@@ -129,6 +139,7 @@ impl<S: Spawn> Manager<S> {
             apps: BTreeMap::new(),
             leaving: BTreeMap::new(),
             one_offs: OneOffs::default(),
+            eco_used_up: false,
             next_id: 1,
             stop: Duration::ZERO,
             events,
@@ -159,6 +170,7 @@ impl<S: Spawn> Manager<S> {
             Command::Apply(config) => self.apply(&config),
             Command::Run(order, begun) => drop(begun.send(self.run_one_off(order))),
             Command::Attach(app, dyno, visitor) => self.attach(&app, &dyno, visitor),
+            Command::EcoHours { used_up } => self.follow_eco_hours(used_up),
             Command::Restart(app, which, restarted) => {
                 let _ = restarted.send(self.restart(&app, &which));
             }
@@ -189,6 +201,8 @@ impl<S: Spawn> Manager<S> {
         let mut formed = self.apps.remove(name).unwrap_or_else(|| Formed::new(app.clone()));
         formed.follow(app, policy);
         self.follow_sleep(name, &mut formed);
+        formed.follow_eco_hours(self.eco_used_up);
+        self.means.routes.set_out_of_hours(name, formed.is_out_of_hours(&ProcessType::web()));
         let actual =
             formed.dynos.iter().map(|(name, living)| (name.clone(), living.release)).collect();
         for step in plan(&app.formation, formed.release, &actual) {
@@ -307,42 +321,16 @@ impl<S: Spawn> Manager<S> {
         (place, sender)
     }
 
-    fn run_one_off(&mut self, order: RunOrder) -> Result<Begun, RunError> {
-        let RunOrder { app, process_type, command, env, size, streams } = order;
-        let formed = self.apps.get(&app).ok_or_else(|| RunError::NotManaged(app.clone()))?;
-        let command = written_out(&command, &formed.app.commands).ok_or(RunError::NoCommand)?;
-        let dyno = self.one_offs.name(&app, &process_type, random());
-        let dyno = dyno.ok_or_else(|| RunError::TooMany(app.clone()))?;
-        let orders = formed.one_off_orders(command.clone(), env, size);
-        let size = orders.program.size.name.clone();
-        let (place, orders) = self.place(&app, &dyno, orders, Arc::default());
-        self.means.board.list(
-            place.id,
-            app.clone(),
-            dyno.clone(),
-            Some((command.clone(), size.clone())),
-        );
-        let (door, comes_in) = match streams {
-            Streams::Log => (None, None),
-            Streams::Terminal { .. } | Streams::Pipes => {
-                let (door, comes_in) = oneshot::channel();
-                (Some(door), Some(comes_in))
-            }
-        };
-        let living = LivingOneOff { app, dyno: dyno.clone(), orders, door };
-        self.one_offs.insert(place.id, living);
-        let (told, ended) = oneshot::channel();
-        let (spawn, routes) = (self.means.spawn.clone(), self.means.routes.clone());
-        let one_off = OneOff { place, spawn, routes, streams, door: comes_in, ended: told };
-        self.means.shutdown.spawn(one_off.live());
-        Ok(Begun { dyno, command, size, ended })
-    }
-
-    fn attach(&mut self, app: &AppName, dyno: &str, visitor: Visitor) {
-        let door = self.one_offs.find(app, dyno).and_then(|living| living.door.take());
-        if let Some(door) = door {
-            // It may be ending: then the client hears that as well.
-            let _ = door.send(visitor);
+    /// Eco dynos sleep while their hours are used up, and nothing wakes them.
+    fn follow_eco_hours(&mut self, used_up: bool) {
+        self.eco_used_up = used_up;
+        for (name, formed) in &mut self.apps {
+            formed.follow_eco_hours(used_up);
+            let out_of_hours = formed.is_out_of_hours(&ProcessType::web());
+            self.means.routes.set_out_of_hours(name, out_of_hours);
+        }
+        if used_up {
+            self.one_offs.stop_where(|living| living.orders.borrow().program.size.name.is_eco());
         }
     }
 
@@ -382,7 +370,7 @@ impl<S: Spawn> Manager<S> {
     }
 
     fn stop_app(&mut self, name: &AppName) {
-        self.one_offs.stop(Some(name));
+        self.one_offs.stop_where(|living| living.app == *name);
         let dynos = self.apps.remove(name).map(|formed| formed.dynos).unwrap_or_default();
         for living in dynos.into_values().rev() {
             self.stop(living);
@@ -394,7 +382,7 @@ impl<S: Spawn> Manager<S> {
         for name in self.apps.keys().cloned().collect::<Vec<_>>() {
             self.stop_app(&name);
         }
-        self.one_offs.stop(None);
+        self.one_offs.stop_where(|_| true);
         for orders in self.leaving.values() {
             orders.send_modify(|orders| orders.drain = orders.drain.min(self.stop));
         }
@@ -404,10 +392,10 @@ impl<S: Spawn> Manager<S> {
     fn hear(&mut self, id: u64, event: &Event) {
         self.means.board.note(id, event);
         self.means.meter.note(id, event);
-        if matches!(event, Event::Ended) {
-            self.one_offs.remove(id);
+        if !matches!(event, Event::Ended) || self.one_offs.remove(id) {
+            return;
         }
-        if matches!(event, Event::Ended) && self.leaving.remove(&id).is_none() {
+        if self.leaving.remove(&id).is_none() {
             // It ended without being told to: a defect, which has said so as a panic. Forget it.
             for formed in self.apps.values_mut() {
                 formed.dynos.retain(|_, living| living.id != id);
@@ -436,6 +424,7 @@ impl Formed {
             turns: BTreeMap::new(),
             sleeper: None,
             asleep: false,
+            eco_used_up: false,
             dynos: BTreeMap::new(),
         }
     }
@@ -491,6 +480,19 @@ impl Formed {
     fn is_asleep(&self, process_type: &ProcessType) -> bool {
         let size = self.app.sizes.get(process_type);
         self.asleep && size.is_some_and(|size| size.sleep_after.is_some())
+            || self.is_out_of_hours(process_type)
+    }
+
+    /// Whether those of this type must not run until the next month.
+    fn is_out_of_hours(&self, process_type: &ProcessType) -> bool {
+        let size = self.app.sizes.get(process_type);
+        self.eco_used_up && size.is_some_and(|size| size.name.is_eco())
+    }
+
+    /// There are hours for eco dynos this month, or none any more.
+    fn follow_eco_hours(&mut self, used_up: bool) {
+        self.eco_used_up = used_up;
+        self.sleep(self.asleep);
     }
 
     /// What dynos of this type are told. `None`: the Procfile has no such type, so none is wanted.
@@ -502,35 +504,12 @@ impl Formed {
             size: self.app.sizes.get(process_type)?.clone(),
             config_vars: self.config_vars.clone(),
         };
-        Some(Orders {
-            program: Arc::new(program),
-            timeouts: self.app.timeouts,
-            drain: self.drain,
-            watch: watch_orders(&self.app),
-            upkeep: self.app.upkeep.clone(),
-            slow_start: self.slow_start,
-            restart: 0,
-            asleep: self.is_asleep(process_type),
-            stop: false,
-        })
+        let asleep = self.is_asleep(process_type);
+        Some(Orders { slow_start: self.slow_start, asleep, ..self.orders_to_run(program) })
     }
 
-    /// What a one-off dyno is told.
-    fn one_off_orders(
-        &self,
-        command: String,
-        env: BTreeMap<String, String>,
-        size: Option<Arc<Size>>,
-    ) -> Orders {
-        let mut config_vars = BTreeMap::clone(&self.config_vars);
-        config_vars.extend(env);
-        let program = Program {
-            release: self.release,
-            command,
-            dir: self.app.dir.clone(),
-            size: size.unwrap_or_else(|| self.app.size.clone()),
-            config_vars: Arc::new(config_vars),
-        };
+    /// What is told to whatever runs this program.
+    fn orders_to_run(&self, program: Program) -> Orders {
         Orders {
             program: Arc::new(program),
             timeouts: self.app.timeouts,

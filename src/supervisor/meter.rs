@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -21,6 +21,8 @@ struct Counts {
     dynos: BTreeMap<u64, Metered>,
     /// Of dynos that are gone or wait, or since the last settlement.
     used: Usage,
+    /// The Unix millisecond up to which an earlier daemon has booked.
+    booked_until: u64,
 }
 
 struct Metered {
@@ -30,9 +32,28 @@ struct Metered {
 }
 
 impl Meter {
+    /// Where an earlier daemon has booked up to this Unix millisecond.
+    pub(crate) fn after(booked_until: u64) -> Self {
+        let meter = Self::default();
+        meter.counts().booked_until = booked_until;
+        meter
+    }
+
     /// A dyno that is about to live. It counts from its first event on.
     pub(crate) fn list(&self, id: u64, payer: Payer) {
         self.counts().dynos.insert(id, Metered { payer, since: None });
+    }
+
+    /// A dyno of an earlier daemon goes on, with a process that was started at this Unix millisecond. What that
+    /// daemon has booked of it is not counted again.
+    pub(crate) fn was_there(&self, id: u64, started: u64) {
+        let mut counts = self.counts();
+        let from = started.max(counts.booked_until);
+        let age = Duration::from_millis(unix_millis().saturating_sub(from));
+        if let Some(metered) = counts.dynos.get_mut(&id) {
+            let now = Instant::now();
+            metered.since = Some(now.checked_sub(age).unwrap_or(now));
+        }
     }
 
     /// The dyno is of this size from now on.
@@ -127,8 +148,6 @@ fn unix_millis() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
     use tokio::time;
 
@@ -184,6 +203,22 @@ mod tests {
         meter.give_back(meter.take().0);
         time::sleep(Duration::from_secs(1)).await;
         assert_eq!(total(&meter), 2_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_earlier_daemon_has_booked_is_not_counted_again() {
+        let now = unix_millis();
+        // Dynos that began before the other's last booking, and after it, and what both use here.
+        for (started, expected) in [(now - 60_000, 20_000), (now - 5_000, 5_000)] {
+            let meter = Meter::after(now - 20_000);
+            meter.list(1, web());
+            meter.was_there(1, started);
+            meter.note(1, &Event::Entered(State::Up));
+            time::sleep(Duration::from_secs(7)).await;
+            let used = total(&meter);
+            // The wall clock goes on beside the paused one.
+            assert!((expected + 7_000..expected + 8_000).contains(&used), "{used}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

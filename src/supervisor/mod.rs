@@ -24,6 +24,8 @@ mod health; // whether it is well
 mod turns; // how many are replaced at a time
 mod sleep; // when an app falls asleep, and when it wakes
 mod ports; // lent to web dynos
+mod uids; // lent to isolated dynos
+mod isolation; // whether dynos are kept apart, and what each start is given for it
 mod output; // what dynos print
 mod routes; // what the table says
 mod status; // what people are told
@@ -49,6 +51,7 @@ use crate::table::Publisher;
 use crate::telemetry::AppLog;
 
 use cgroup::Cgroups;
+use isolation::Isolation;
 use manager::{Command, Manager, Means};
 use meter::Meter;
 use ports::Ports;
@@ -74,6 +77,7 @@ pub struct Supervisor {
     commands: mpsc::UnboundedSender<Command>,
     ended: CancellationToken,
     shutdown: Shutdown,
+    isolation: Isolation,
     /// Given back last of all.
     _claim: Option<Claim>,
 }
@@ -81,6 +85,7 @@ pub struct Supervisor {
 /// A dyno manager that has started nothing, and touched no dyno that was there before.
 pub struct Prepared {
     launcher: Launcher,
+    isolation: Isolation,
     claim: Claim,
     routes: Arc<Routes>,
     config: Arc<Config>,
@@ -90,12 +95,15 @@ pub struct Prepared {
 
 impl Prepared {
     /// Takes over the dynos that an earlier daemon has left, then starts what is missing.
-    pub async fn begin(self) -> Supervisor {
-        let Self { launcher, claim, routes, config, log, shutdown } = self;
+    /// What these used up to the Unix millisecond `booked_until` is booked.
+    pub async fn begin(self, booked_until: u64) -> Supervisor {
+        let Self { launcher, isolation, claim, routes, config, log, shutdown } = self;
         let survivors = launcher.survivors(&claim).await;
         launcher.sweep_cgroups(&claim);
+        let meter = Meter::after(booked_until);
         let mut supervisor =
-            Supervisor::start_with(launcher, survivors, routes, &config, log, shutdown);
+            Supervisor::start_with(launcher, survivors, routes, &config, log, shutdown, meter);
+        supervisor.isolation = isolation;
         supervisor._claim = Some(claim);
         supervisor
     }
@@ -116,15 +124,21 @@ impl Supervisor {
         let binary = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("dynomesh"));
         // First: what comes next is named after the state directory, and whoever has it might be using it.
         let claim = survivors::claim(&config.state_dir).await?;
-        let cgroups = Cgroups::start(&config.state_dir);
-        let launcher =
-            Launcher::new(&config.state_dir, binary, cgroups, log.clone(), shutdown.clone());
+        let isolation = Isolation::decide(config);
+        let launcher = Launcher::new(
+            &config.state_dir,
+            binary,
+            isolation.clone(),
+            Cgroups::start(&config.state_dir),
+            log.clone(),
+            shutdown.clone(),
+        );
         if let Err(error) = reap::reap(&shutdown) {
             tracing::warn!("processes that dynos leave behind are not reaped: {error}");
         }
         let (routes, publisher) = Routes::new(config);
         let config = config.clone();
-        Ok((Prepared { launcher, claim, routes, config, log, shutdown }, publisher))
+        Ok((Prepared { launcher, isolation, claim, routes, config, log, shutdown }, publisher))
     }
 
     fn start_with<S: Spawn>(
@@ -134,9 +148,10 @@ impl Supervisor {
         config: &Arc<Config>,
         log: AppLog,
         shutdown: Shutdown,
+        meter: Meter,
     ) -> Self {
         metrics::describe();
-        let (board, meter) = (Board::default(), Meter::default());
+        let board = Board::default();
         let (commands, orders) = mpsc::unbounded_channel();
         let means = Means {
             spawn,
@@ -153,7 +168,9 @@ impl Supervisor {
             Manager::run(means, survivors, orders).await;
             drop(end);
         });
-        let supervisor = Self { routes, board, meter, commands, ended, shutdown, _claim: None };
+        let isolation = Isolation::none();
+        let supervisor =
+            Self { routes, board, meter, commands, ended, shutdown, isolation, _claim: None };
         supervisor.command(Command::Apply(config.clone()));
         supervisor
     }
@@ -161,6 +178,7 @@ impl Supervisor {
     /// Puts a new configuration in force: the table is published before this returns, dynos follow.
     pub fn apply(&self, config: &Arc<Config>) {
         self.routes.apply(config, &self.shutdown);
+        self.isolation.apply(config);
         self.command(Command::Apply(config.clone()));
     }
 
@@ -182,6 +200,11 @@ impl Supervisor {
         let (visitor, session) = oneshot::channel();
         self.command(Command::Attach(app.clone(), dyno.to_owned(), visitor));
         session.await.ok()
+    }
+
+    /// Says whether the eco dynos' hours of this month are used up: those dynos sleep until there are some again.
+    pub fn set_eco_used_up(&self, used_up: bool) {
+        self.command(Command::EcoHours { used_up });
     }
 
     /// Restarts dynos of an app's formation, as a new release would. `false`: there are none.

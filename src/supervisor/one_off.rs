@@ -72,14 +72,25 @@ impl<S: Spawn> OneOff<S> {
                 return self.place.say("State changed from starting to complete");
             }
         };
-        self.place.tell(Event::Started { pid: running.process.pid(), record: None });
-        self.place.tell(Event::Entered(State::Up));
+        self.tell_up(&running);
         self.place.say("State changed from starting to up");
         let client = match visitor {
             Some(visitor) => attach(&running, visitor).await,
             None => None,
         };
         self.up(running, client).await;
+    }
+
+    /// As [`live`](Self::live), from where an earlier daemon has left it. It has no client.
+    pub(crate) async fn go_on(self, running: Running<S::Process>) {
+        let _at_the_end = AtTheEnd(self.place.clone());
+        self.tell_up(&running);
+        self.up(running, None).await;
+    }
+
+    fn tell_up(&self, running: &Running<S::Process>) {
+        self.place.tell(Event::Started { pid: running.process.pid(), record: None });
+        self.place.tell(Event::Entered(State::Up));
     }
 
     /// Returns the client's place once it is there. `None`: it did not come, or the dyno was told to stop.

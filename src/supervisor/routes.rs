@@ -49,6 +49,8 @@ struct KnownApp {
     traffic: Option<Arc<Traffic>>,
     /// How long one of those may finish what it holds once it has gone from the configuration.
     drain: Duration,
+    /// Its web dynos sleep because their hours of this month are used up.
+    out_of_hours: bool,
 }
 
 /// What the configuration wants of an app's web dynos.
@@ -179,6 +181,16 @@ impl Routes {
         gone
     }
 
+    /// Says whether an app's web dynos, where they sleep, can be woken this month.
+    pub(crate) fn set_out_of_hours(&self, app: &AppName, out_of_hours: bool) {
+        if let Some(app) =
+            self.known().apps.get_mut(app).filter(|app| app.out_of_hours != out_of_hours)
+        {
+            app.out_of_hours = out_of_hours;
+            self.publisher.publish_lineup(&app.roster, app.lineup());
+        }
+    }
+
     /// An app's dynos, as the router sees them. `None`: there never was such an app.
     pub(crate) fn roster(&self, app: &AppName) -> Option<Arc<Roster>> {
         self.known().apps.get(app).map(|app| app.roster.clone())
@@ -243,6 +255,7 @@ impl KnownApp {
             ring: None,
             traffic: None,
             drain: Duration::ZERO,
+            out_of_hours: false,
         };
         app.roster = Roster::new(app.lineup().standing);
         app
@@ -319,7 +332,7 @@ impl KnownApp {
                 Standing::Starting
             }
             Wanted::Some if self.has(|entry| matches!(entry, Standpoint::Asleep)) => {
-                Standing::Asleep
+                if self.out_of_hours { Standing::OutOfHours } else { Standing::Asleep }
             }
             Wanted::Some => Standing::Crashed,
         }

@@ -53,6 +53,9 @@ pub enum RunError {
     /// The bound of one app.
     #[error("the app {0} has {max} one-off dynos already", max = limits::ONE_OFFS_MAX)]
     TooMany(AppName),
+    /// Eco dynos have no hours left.
+    #[error("the eco dynos' hours of this month are used up")]
+    OutOfHours,
     /// The daemon ends.
     #[error("dynomesh is stopping")]
     Stopping,
@@ -85,7 +88,7 @@ impl OneOffs {
         if taken.len() >= limits::ONE_OFFS_MAX {
             return None;
         }
-        let numbers = limits::ONE_OFF_NUMBERS;
+        let numbers = DynoName::ONE_OFFS;
         let count = u64::from(numbers.end() - numbers.start()) + 1;
         let first = u32::try_from(random % count).ok()?;
         let number = (*numbers.start()..=*numbers.end())
@@ -100,9 +103,9 @@ impl OneOffs {
         self.living.insert(id, living);
     }
 
-    /// Forgets one that has ended.
-    pub(crate) fn remove(&mut self, id: u64) {
-        self.living.remove(&id);
+    /// Forgets one that has ended; `false`: it is none of these.
+    pub(crate) fn remove(&mut self, id: u64) -> bool {
+        self.living.remove(&id).is_some()
     }
 
     pub(crate) fn find(&mut self, app: &AppName, dyno: &str) -> Option<&mut LivingOneOff> {
@@ -111,9 +114,9 @@ impl OneOffs {
             .find(|living| living.app == *app && living.dyno.to_string() == dyno)
     }
 
-    /// Tells those of one app, or all, to stop.
-    pub(crate) fn stop(&self, app: Option<&AppName>) {
-        for living in self.living.values().filter(|it| app.is_none_or(|app| it.app == *app)) {
+    /// Tells some of them to stop.
+    pub(crate) fn stop_where(&self, which: impl Fn(&LivingOneOff) -> bool) {
+        for living in self.living.values().filter(|living| which(living)) {
             living.orders.send_modify(|orders| orders.stop = true);
         }
     }
@@ -166,7 +169,7 @@ mod tests {
         let mut names = BTreeSet::new();
         for id in 0..limits::ONE_OFFS_MAX as u64 {
             let dyno = one_offs.name(&shop, &run, u64::MAX - id % 3).unwrap();
-            assert!(limits::ONE_OFF_NUMBERS.contains(&dyno.number));
+            assert!(dyno.is_one_off());
             assert!(names.insert(dyno.to_string()), "{dyno} twice");
             let (orders, _) = watch::channel(crate::supervisor::tests::orders("sleep"));
             let living = LivingOneOff { app: shop.clone(), dyno, orders, door: None };
@@ -174,7 +177,7 @@ mod tests {
         }
         assert_eq!(one_offs.name(&shop, &run, 0), None);
         assert!(one_offs.name(&app_name("blog"), &run, 0).is_some());
-        one_offs.remove(7);
+        assert!(one_offs.remove(7) && !one_offs.remove(7));
         assert!(one_offs.name(&shop, &run, 0).is_some());
     }
 }

@@ -99,9 +99,9 @@ fn any_step() -> impl Strategy<Value = Step> {
         exits: exits.map(|(after, status)| (Duration::from_secs(after), Exit::Status(status))),
         heeds_sigterm: heeds_sigterm.map(Duration::from_secs),
         fails,
-        takes: None,
         unwell: unwell
             .map(|(from, lasts)| (Duration::from_secs(from), Duration::from_secs(from + lasts))),
+        takes: None,
     });
     prop_oneof![
         3 => prop::option::weighted(0.9, wanted).prop_map(Step::Reload),

@@ -31,6 +31,7 @@ use crate::private_file;
 use crate::shutdown::Shutdown;
 use crate::supervisor::cgroup::{Cgroups, Group, Usage};
 use crate::supervisor::health::{self, Unwell};
+use crate::supervisor::isolation::{Isolated, Isolation, NoUid};
 use crate::supervisor::link::{self, About, Link};
 use crate::supervisor::probe;
 use crate::supervisor::program::{Ends, ProcessId, Program, Start, Streams};
@@ -75,13 +76,9 @@ pub(crate) trait Process: Send + Sync + 'static {
     /// This signal to every process of the group.
     fn signal(&self, signal: Signal);
     /// Stops every process of the group where it is, until [`thaw`](Self::thaw).
-    fn freeze(&self) {
-        self.signal(Signal::STOP);
-    }
+    fn freeze(&self);
     /// Has them go on, where they are stopped.
-    fn thaw(&self) {
-        self.signal(Signal::CONT);
-    }
+    fn thaw(&self);
     /// SIGTERM to every process of the group.
     fn terminate(&self);
     /// SIGKILL to every process of the group.
@@ -101,6 +98,8 @@ pub(crate) enum SpawnError {
     Order(#[from] OrderError),
     #[error("make its control group: {0}")]
     Group(io::Error),
+    #[error(transparent)]
+    User(#[from] NoUid),
     #[error("start an init: {0}")]
     Init(io::Error),
 }
@@ -116,6 +115,7 @@ pub(in crate::supervisor) struct LauncherParts {
     pub(in crate::supervisor) dynos_dir: PathBuf,
     /// `DYNOMESH` in the dynos' environment.
     binary: PathBuf,
+    pub(in crate::supervisor) isolation: Isolation,
     /// Absent where the host gives us none.
     pub(in crate::supervisor) cgroups: Option<Cgroups>,
     pub(in crate::supervisor) log: AppLog,
@@ -132,13 +132,15 @@ impl Launcher {
     pub(crate) fn new(
         state_dir: &Path,
         binary: PathBuf,
+        isolation: Isolation,
         cgroups: Option<Cgroups>,
         log: AppLog,
         shutdown: Shutdown,
     ) -> Self {
         let dynos_dir = init::dynos_dir(state_dir);
         let links = TaskTracker::new();
-        Self { inner: Arc::new(LauncherParts { dynos_dir, binary, cgroups, log, shutdown, links }) }
+        let parts = LauncherParts { dynos_dir, binary, isolation, cgroups, log, shutdown, links };
+        Self { inner: Arc::new(parts) }
     }
 
     pub(in crate::supervisor) fn parts(&self) -> &LauncherParts {
@@ -159,16 +161,25 @@ impl Launcher {
         Ok(OsProcess { link, id, port, group })
     }
 
-    fn order(&self, start: &Start, id: String, group: Option<&Group>) -> Order {
+    fn order(
+        &self,
+        start: &Start,
+        id: String,
+        isolated: Option<&Isolated>,
+        group: Option<&Group>,
+    ) -> Order {
         let Start { app, dyno, program, port, streams } = start;
-        let environment =
-            environment(start, &id, &self.inner.binary, |name| std::env::var_os(name));
+        let LauncherParts { binary, isolation, .. } = &*self.inner;
+        let environment = environment(start, &id, binary, |name| {
+            isolation.inherited(name, std::env::var_os(name))
+        });
         let identity = Identity {
             id,
             app: app.to_string(),
             dyno: dyno.to_string(),
             release: program.release,
             program: digest_of(program),
+            size: Some(program.size.name.to_string()),
             port: *port,
             started: unix_millis(),
         };
@@ -179,10 +190,12 @@ impl Launcher {
         Order {
             identity,
             command: program.command.clone(),
-            dir: program.dir.clone(),
+            dir: isolated.map_or_else(|| program.dir.clone(), |_| "/app".into()),
             environment,
             descriptors: init::descriptors_before_raise(),
-            namespaces: false,
+            namespaces: isolated.is_some(),
+            sandbox: isolated.map(|isolated| isolated.sandbox.clone()),
+            confinement: isolated.map(|isolated| isolated.confinement.clone()),
             cgroups: group.map_or(Vec::new(), |group| group.places().to_vec()),
             terminal,
             stdin: *streams == Streams::Pipes,
@@ -194,22 +207,24 @@ impl Spawn for Launcher {
     type Process = OsProcess;
 
     fn spawn(&self, start: &Start) -> Result<OsProcess, SpawnError> {
-        let LauncherParts { dynos_dir, cgroups, log, shutdown, .. } = &*self.inner;
+        let LauncherParts { dynos_dir, isolation, cgroups, log, shutdown, .. } = &*self.inner;
         if !start.program.dir.is_dir() {
             return Err(SpawnError::NoDirectory(start.program.dir.clone()));
         }
         let id = dyno_id(u128::from(random()) << 64 | u128::from(random()));
         let dir = dynos_dir.join(&id);
         let size = &start.program.size.limits;
+        let isolated = isolation.lend(&dir, &start.program.dir, &id, size.processes.into())?;
         let group = cgroups.as_ref().map(|cgroups| cgroups.make(&id, size)).transpose();
         let group = group.map_err(SpawnError::Group)?.map(Arc::new);
-        let order = self.order(start, id, group.as_deref());
+        let order = self.order(start, id, isolated.as_ref(), group.as_deref());
         let about = About {
             app: start.app.clone(),
             dyno: start.dyno.clone(),
             streams: start.streams,
             dir: dir.clone(),
             group,
+            uid: isolated.map(|isolated| isolated.uid),
             log: log.clone(),
             shutdown: shutdown.clone(),
         };
@@ -327,6 +342,15 @@ impl OsProcess {
     }
 }
 
+impl OsProcess {
+    fn unfreeze(&self) {
+        if let Some(group) = &self.group {
+            // It fails where it has no freezer, or is gone: either way nobody is frozen in it.
+            let _ = group.thaw();
+        }
+    }
+}
+
 impl Process for OsProcess {
     fn pid(&self) -> ProcessId {
         self.link.pid()
@@ -383,16 +407,16 @@ impl Process for OsProcess {
     }
 
     fn freeze(&self) {
-        // Nobody in the dyno sees the group's frost, while a shell hears of a child that a signal has stopped.
-        if self.group.as_ref().is_none_or(|group| group.freeze().is_err()) {
+        let frozen = self.group.as_ref().is_some_and(|group| group.freeze().is_ok());
+        if !frozen {
+            // Where there is no freezer, by a signal, of which a parent may hear.
             self.signal(Signal::STOP);
         }
     }
 
     fn thaw(&self) {
-        if self.group.as_ref().is_none_or(|group| group.thaw().is_err()) {
-            self.signal(Signal::CONT);
-        }
+        self.unfreeze();
+        self.signal(Signal::CONT);
     }
 
     fn terminate(&self) {
@@ -400,9 +424,9 @@ impl Process for OsProcess {
     }
 
     fn kill(&self) {
+        // A process in a frozen group does not even die (cgroup v1).
+        self.unfreeze();
         self.signal(Signal::KILL);
-        // With cgroup v1 whoever is frozen dies when the frost ends. Where the group is gone, so is everyone.
-        let _ = self.group.as_ref().map(|group| group.thaw());
     }
 }
 
@@ -433,7 +457,8 @@ mod tests {
     fn launcher(state_dir: &Path) -> Launcher {
         let log = crate::telemetry::Target::file(&state_dir.join("log")).unwrap();
         let log = AppLog::new(crate::telemetry::Lines::start(log).unwrap());
-        Launcher::new(state_dir, "/opt/dynomesh".into(), None, log, Shutdown::default())
+        let isolation = Isolation::none();
+        Launcher::new(state_dir, "/opt/dynomesh".into(), isolation, None, log, Shutdown::default())
     }
 
     #[test]
@@ -485,7 +510,8 @@ mod tests {
     async fn an_order_is_for_its_owner_alone_and_locked_while_anybody_has_it_open() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let order = launcher(dir.path()).order(&start("x", "/".into(), None), "an-id".into(), None);
+        let start = start("x", "/".into(), None);
+        let order = launcher(dir.path()).order(&start, "an-id".into(), None, None);
         let dyno_dir = dir.path().join("dynos/an-id");
         let file = write_order(&dyno_dir, &order).unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;

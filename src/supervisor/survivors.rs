@@ -133,6 +133,7 @@ impl Launcher {
             streams: Streams::Log,
             dir: dir.to_owned(),
             group: Group::adopt(order.cgroups.clone()).map(Arc::new),
+            uid: order.sandbox.as_ref().and_then(|it| self.parts().isolation.adopt(it)),
             log: self.parts().log.clone(),
             shutdown: self.parts().shutdown.clone(),
         };
@@ -217,12 +218,14 @@ fn parse(dyno: &str) -> Option<DynoName> {
 mod tests {
     use super::*;
     use crate::shutdown::Shutdown;
+    use crate::supervisor::isolation::Isolation;
     use crate::telemetry::{AppLog, Lines, Target};
 
     fn launcher(state_dir: &Path) -> Launcher {
         let log = Target::file(&state_dir.join("log")).unwrap();
         let log = AppLog::new(Lines::start(log).unwrap());
-        Launcher::new(state_dir, "dynomesh".into(), None, log, Shutdown::default())
+        let isolation = Isolation::none();
+        Launcher::new(state_dir, "dynomesh".into(), isolation, None, log, Shutdown::default())
     }
 
     #[tokio::test]
@@ -254,6 +257,33 @@ mod tests {
         drop(order);
         assert!(launcher.survivors(&claimed).await.is_empty());
         assert!(!held.exists());
+    }
+
+    /// An init of another version: what it says first, and what it is asked, is the same in all of them.
+    #[tokio::test]
+    async fn a_dyno_of_another_version_is_told_to_end() {
+        use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
+        const OTHER_VERSION: u8 = init::VERSION + 1;
+        let dir = tempfile::tempdir().unwrap();
+        let launcher = launcher(dir.path());
+        let claim = claim(dir.path()).await.unwrap();
+        let dyno = dir.path().join("dynos/strange");
+        fs::create_dir(&dyno).unwrap();
+        let order = r#"{"identity":{"id":"i","app":"shop","dyno":"web.1","release":1,"program":"p",
+            "started":0},"command":"c","dir":"/","environment":{}}"#;
+        fs::write(dyno.join(ORDER_FILE), order).unwrap();
+        let order = File::open(dyno.join(ORDER_FILE)).unwrap();
+        flock(&order, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let listener = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        bind(&listener, &SocketAddrUnix::new(dyno.join(init::SOCKET_FILE)).unwrap()).unwrap();
+        listen(&listener, 1).unwrap();
+        let strange = spawn_blocking(move || {
+            let daemon = rustix::net::accept(&listener).unwrap();
+            init::send(&daemon, &[1, OTHER_VERSION, 1, 2, 3], &[]).unwrap();
+            Request::parse(&init::receive(&daemon).unwrap().bytes)
+        });
+        assert!(launcher.survivors(&claim).await.is_empty());
+        assert_eq!(strange.await.unwrap(), Ok(Request::signal(Signal::TERM)));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time;
 
 use crate::config::{
-    AccessLog, AdminConfig, AppConfig, AppSource, Config, HealthCheck, ManagedApp, Notes,
-    RouterConfig, SupervisorTimeouts,
+    AccessLog, AdminConfig, AppConfig, AppSource, Config, DynosConfig, HealthCheck,
+    IsolationWanted, ManagedApp, Notes, RouterConfig, SupervisorTimeouts,
 };
 use crate::model::{
     Affinity, AppName, AppPolicy, AppTimeouts, Balance, DynoAddr, Exit, Expect, ListenerPolicy,
@@ -17,6 +17,7 @@ use crate::model::{
 };
 use crate::shutdown::Shutdown;
 use crate::supervisor::Supervisor;
+use crate::supervisor::meter::Meter;
 use crate::supervisor::place::{Orders, WatchOrders};
 use crate::supervisor::program::Program;
 use crate::supervisor::routes::Routes;
@@ -139,6 +140,11 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
         },
         admin: AdminConfig { http: None, socket: "/dynomesh.sock".into() },
         state_dir: "/".into(),
+        dynos: DynosConfig {
+            isolation: IsolationWanted::None,
+            uids: 70_000..=70_000,
+            expose: vec![],
+        },
         certs: vec![],
         acme: None,
         sizes: Sizes::heroku(),
@@ -171,7 +177,8 @@ impl Formation {
         let config = Arc::new(config(apps));
         let (routes, publisher) = Routes::new(&config);
         let (spawn, end) = (scripts.clone(), shutdown.clone());
-        let supervisor = Supervisor::start_with(spawn, survivors, routes, &config, log, end);
+        let supervisor =
+            Supervisor::start_with(spawn, survivors, routes, &config, log, end, Meter::default());
         Self { supervisor, publisher, scripts, shutdown }
     }
 

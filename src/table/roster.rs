@@ -35,6 +35,8 @@ pub enum Standing {
     Starting,
     /// All that could be up sleep: requests ring the bell and are held.
     Asleep,
+    /// They may not run any more this month (H82).
+    OutOfHours,
     /// Every web dyno is crashed (H10).
     Crashed,
     /// No web dyno is wanted (H14).

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -37,7 +38,19 @@ class Mesh:
         self.access_log = self.dir / "access.log"
         self.log = self.dir / "dynomesh.log"
         self.write(apps)
-        with open(self.log, "wb") as log:
+        self.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    # ---- the file and the process ------------------------------------------------------------------------
+
+    def start(self):
+        """Starts the process, again after its death, and waits until it is ready."""
+        with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [BINARY, "serve", "--config", self.config],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
@@ -48,14 +61,6 @@ class Mesh:
             self.stop()
             raise
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
-
-    # ---- the file and the process ------------------------------------------------------------------------
-
     def write(self, apps):
         """Writes the configuration. It is in force after the start, or after `reload`."""
         default_app = f'default_app = "{self.default_app}"\n' if self.default_app else ""
@@ -64,7 +69,7 @@ class Mesh:
             f'[router]\nhttp = ["127.0.0.1:{self.port}"]\nhttps = [{https}]\ndomain = "localhost"\n{default_app}'
             f'access_log = "{self.access_log}"\n{self.router}\n'
             f'[admin]\nhttp = "127.0.0.1:{self.admin_port}"\n'
-            f'[state]\ndir = "{self.dir}/state"\n\n{apps}'
+            f'[state]\ndir = "{self.dir}/state"\n[dynos]\nexpose = [{exposed()}]\n\n{apps}'
         )
 
     def reload(self):
@@ -216,18 +221,27 @@ def free_ports(count):
 
 
 def processes_in(directory):
-    """The processes whose working directory lies in `directory`: dynos that outlived their manager."""
+    """The processes whose working directory or order lies in `directory`: dynos that outlived their manager, and
+    inits, whose end is that of isolated dynos."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
-        try:
-            cwd = os.readlink(entry / "cwd")
-        except OSError:
-            continue
-        if Path(cwd).is_relative_to(directory):
-            found.append(int(entry.name))
+        for link in ["cwd", "fd/0"]:
+            try:
+                target = Path(os.readlink(entry / link))
+            except OSError:
+                continue
+            if target.is_relative_to(directory):
+                found.append(int(entry.name))
+                break
     return found
+
+
+def exposed():
+    """What isolated dynos must see beside the system: the virtual environment, and the Python that it is of."""
+    places = [ROOT / "target/e2e/venv", Path(sys.base_prefix)]
+    return ", ".join(f'"{place}"' for place in places if place.exists())
 
 
 # What the checks need of PyPI.

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Client, Known, Load, Mesh, Setup, becomes_true, file_appears, request};
+use crate::support::{
+    Client, Known, Load, Mesh, Setup, becomes_true, file_appears, request, testapp,
+};
 
 /// Cool-offs short enough to be waited for.
 const COOL: &str = "timeouts = { cool_off = \"200ms\", cool_off_max = \"400ms\", exit = \"1s\" }";
@@ -63,9 +65,19 @@ async fn leaves_nothing(mut mesh: Mesh) {
 
 #[tokio::test]
 async fn a_daemon_that_is_killed_20_times_under_load_loses_no_dyno() {
+    is_killed_under_load(|setup| setup).await;
+}
+
+/// The same where dynos are kept apart, which root can have.
+#[tokio::test]
+async fn a_daemon_that_is_killed_20_times_under_load_loses_no_isolated_dyno() {
+    is_killed_under_load(|setup| setup.isolated(&[&testapp()])).await;
+}
+
+async fn is_killed_under_load(change: impl FnOnce(Setup) -> Setup) {
     let setup =
         shop("web: TESTAPP\nworker: exec sleep 1000\n", "formation = { web = 2, worker = 1 }");
-    let mut mesh = setup.start().await;
+    let mut mesh = change(setup).start().await;
     let before = all_up(&mesh).await;
     let homes = directories(mesh.dir());
     assert_eq!((before.len(), homes.len()), (3, 3));

@@ -29,6 +29,7 @@ fn order(command: &str, dir: &Path) -> Order {
             dyno: "web.1".into(),
             release: 1,
             program: "a program".into(),
+            size: None,
             port: None,
             started: 0,
         },
@@ -37,6 +38,8 @@ fn order(command: &str, dir: &Path) -> Order {
         environment: [("PATH".to_owned(), std::env::var("PATH").unwrap())].into(),
         descriptors: None,
         namespaces: false,
+        sandbox: None,
+        confinement: None,
         cgroups: vec![],
         terminal: None,
         stdin: false,
@@ -233,6 +236,16 @@ fn the_next_daemon_hears_all_that_the_last_one_did_not() {
     let (Report::Pipe(_), _) = init.hear() else { panic!("no pipe") };
     let (Report::Started, _) = init.hear() else { panic!("no start") };
     assert_eq!(init.ends(), Exit::Status(7));
+}
+
+#[test]
+fn a_dyno_that_no_daemon_can_find_ends() {
+    let mut init = Init::start("trap '' TERM; while :; do sleep 0.01; done");
+    init.started();
+    fs::remove_file(init.dir.path().join(ORDER_FILE)).unwrap();
+    // The last daemon goes, and with it the last one that knew.
+    init.socket = pair().unwrap().0;
+    assert!(init.process.wait().unwrap().success());
 }
 
 /// As PID 1 of a namespace of its own, without a sandbox.

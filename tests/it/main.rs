@@ -31,13 +31,14 @@ mod reload; // one configuration for another
 mod certs; // certificates by name
 mod acme; // automatic certificates
 mod dynos; // dynos that dynomesh runs, and their faults
+mod health; // dynos that are asked how they are
+mod sleep; // apps that sleep, dynos that are frozen
 mod sizes; // what dynos may take
 mod init; // what runs inside a dyno, by itself
 mod adoption; // dynos that outlive the daemon
-mod health; // dynos that are asked how they are
-mod sleep; // apps that sleep, dynos that are frozen
 mod ps; // dynos as commands show and change them
 mod usage; // how long dynos ran
 mod one_offs; // dynos for one command
 mod jobs; // what apps run by the clock
+mod isolation; // what dynos cannot reach
 mod operator; // start, check, stop

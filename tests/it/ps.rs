@@ -53,8 +53,8 @@ async fn pids(mesh: &Mesh) -> Vec<(String, u64)> {
 #[tokio::test]
 async fn restart_starts_those_anew_that_are_meant() {
     let mesh = shop().await;
-    let before = pids(&mesh).await;
-    assert_eq!(before.len(), 3);
+    // Lines are said before the numbers of processes are known.
+    becomes_true("three processes", async || pids(&mesh).await.len() == 3).await;
     for (command, restarted, said) in [
         (&["ps:restart", "web.2"][..], &[1][..], "Restarting dyno web.2 on ⬢ shop... done\n"),
         (&["ps:restart", "worker"], &[2], "Restarting all worker dynos on ⬢ shop... done\n"),

@@ -303,6 +303,13 @@ impl Connection {
                 let value = env::var(request.text("name")).unwrap_or_else(|_| "(unset)".into());
                 self.text(200, &value)
             }
+            // Not well while the file is there, or the one of this dyno.
+            "/well" => {
+                let file = request.text("unless");
+                let own = format!("{file}.{}", env::var("DYNO").unwrap_or_default());
+                let unwell = Path::new(file).exists() || Path::new(&own).exists();
+                self.text(if unwell { 503 } else { 200 }, "")
+            }
             "/take-memory" => {
                 let bytes = request.number("mb").unwrap_or(1) as usize * 1024 * 1024;
                 // Written, so that there is memory behind it.
@@ -314,13 +321,6 @@ impl Connection {
                     .map(|_| Command::new("sleep").arg("300").spawn());
                 let spawned = sleeps.take_while(io::Result::is_ok).count();
                 self.text(200, &spawned.to_string())
-            }
-            // Not well while the file is there, or the one of this dyno.
-            "/well" => {
-                let file = request.text("unless");
-                let own = format!("{file}.{}", env::var("DYNO").unwrap_or_default());
-                let unwell = Path::new(file).exists() || Path::new(&own).exists();
-                self.text(if unwell { 503 } else { 200 }, "")
             }
             "/length" => self.text(200, &body.len().to_string()),
             _ if request.method == "HEAD" => {

@@ -262,7 +262,9 @@ class DynomeshManaged(Dynomesh):
         app.mkdir(exist_ok=True)
         command = f"exec {TOOLS / 'upstream'} --journal {site.dynos.journal} $PORT"
         (app / "Procfile").write_text(f"web: {command}\n")
-        return self._serve(site, f'dir = "{app}"\nformation = {{ web = {len(site.dynos.ports)} }}')
+        formation = f"formation = {{ web = {len(site.dynos.ports)} }}"
+        # The journal that the dynos write is read here, where an isolated one's would not be.
+        return self._serve(site, f'dir = "{app}"\n{formation}\n[dynos]\nisolation = "none"')
 
 
 ALL = [Direct(), Relay(), Nginx(), Haproxy(), Envoy(), Sozu(), Pingora(), Dynomesh()]

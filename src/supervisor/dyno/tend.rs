@@ -204,10 +204,10 @@ impl<S: Spawn> Dyno<S> {
                 (why, turn) = to_be_replaced(&turns, reason, old_at) => {
                     return Next::Replace(why, turn);
                 }
+                () = running.watch.due(), if !running.watch.is_due() => {}
                 () = tending.frost.until_due(running.record.as_deref(), freeze_after) => {
                     self.freeze_or_thaw(running, &mut tending.frost, freeze_after);
                 }
-                () = running.watch.due(), if !running.watch.is_due() => {}
                 () = until_warmer(warming) => {
                     tending.warm_up(running.record.as_deref(), orders.slow_start);
                 }

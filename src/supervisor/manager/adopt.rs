@@ -31,27 +31,38 @@ impl<S: Spawn> Manager<S> {
         }
         for (name, survivors) in by_app {
             match managed(config, &name) {
-                Some((app, policy)) => self.adopt_app(&name, app, policy, survivors),
+                Some((app, policy)) => {
+                    let survivors = self.adopt_app(&name, app, policy, survivors, &config.sizes);
+                    survivors.into_iter().for_each(|it| self.dismiss(it, Some(app)));
+                }
                 None => survivors.into_iter().for_each(|survivor| self.dismiss(survivor, None)),
             }
         }
     }
 
+    /// Takes over those of one app; returns those that are not wanted.
     fn adopt_app(
         &mut self,
         name: &AppName,
         app: &ManagedApp,
         policy: &AppPolicy,
-        mut survivors: Vec<Survivor<S::Process>>,
-    ) {
+        survivors: Vec<Survivor<S::Process>>,
+        sizes: &Sizes,
+    ) -> Vec<Survivor<S::Process>> {
         let mut formed = Formed::new(app.clone());
         formed.follow(app, policy);
-        formed.release = release(&formed, &survivors);
+        let is_one_off = |survivor: &Survivor<_>| survivor.dyno.is_one_off();
+        let (one_offs, mut survivors): (Vec<_>, Vec<_>) =
+            survivors.into_iter().partition(is_one_off);
+        if !survivors.is_empty() {
+            formed.release = release(&formed, &survivors);
+        }
         // Two may have one name: a process and its successor. The better one is the dyno from here on.
         survivors.sort_by_key(|survivor| {
             let Survivor { is_stopping, up_since, order, .. } = survivor;
             (*is_stopping, up_since.is_none(), Reverse(order.identity.started))
         });
+        let mut unwanted = Vec::new();
         for survivor in survivors {
             let wanted = wanted(app, &survivor.dyno) && !survivor.is_stopping;
             let orders = formed.orders(&survivor.dyno.process_type);
@@ -62,10 +73,13 @@ impl<S: Spawn> Manager<S> {
                     let living = self.go_on(survivor, orders, turns);
                     formed.dynos.insert(dyno, living);
                 }
-                _ => self.dismiss(survivor, Some(app)),
+                _ => unwanted.push(survivor),
             }
         }
+        let left = one_offs.into_iter().filter_map(|it| self.adopt_one_off(it, &formed, sizes));
+        unwanted.extend(left);
         self.apps.insert(name.clone(), formed);
+        unwanted
     }
 
     /// A dyno that is wanted.
@@ -80,12 +94,9 @@ impl<S: Spawn> Manager<S> {
         orders.program = Arc::new(Program { release, ..(*orders.program).clone() });
         let boot = orders.timeouts.boot;
         let (place, living) = self.begin(&survivor.app, &survivor.dyno, orders, turns);
-        let (state, since) = match survivor.up_since {
-            Some(since) => ("up", since),
-            None => ("starting", survivor.order.identity.started),
-        };
-        place.say(format_args!("Adopted, {state} since {}", time_of(since)));
-        self.means.board.was_there(place.id, since);
+        let state = if survivor.up_since.is_some() { "up" } else { "starting" };
+        place.say(format_args!("Adopted, {state} since {}", time_of(since(&survivor))));
+        self.note_adopted(place.id, &survivor);
         let is_up = survivor.up_since.is_some();
         let running = self.running(survivor, &place, boot);
         let Means { spawn, ports, routes, .. } = &self.means;
@@ -94,7 +105,13 @@ impl<S: Spawn> Manager<S> {
         living
     }
 
-    fn running(
+    /// It was there before this daemon, and counts as such.
+    pub(super) fn note_adopted(&self, id: u64, survivor: &Survivor<S::Process>) {
+        self.means.board.was_there(id, since(survivor));
+        self.means.meter.was_there(id, survivor.order.identity.started);
+    }
+
+    pub(super) fn running(
         &self,
         survivor: Survivor<S::Process>,
         place: &Place,
@@ -179,8 +196,13 @@ fn wanted(app: &ManagedApp, dyno: &DynoName) -> bool {
     (1..=count).contains(&dyno.number)
 }
 
+/// Since when it is in its state, in milliseconds since 1970.
+pub(super) fn since<P>(survivor: &Survivor<P>) -> u64 {
+    survivor.up_since.unwrap_or(survivor.order.identity.started)
+}
+
 /// Milliseconds since 1970, as lines have time.
-fn time_of(millis: u64) -> String {
+pub(super) fn time_of(millis: u64) -> String {
     let mut stamp = Vec::new();
     Stamp::default().write(&mut stamp, Duration::from_millis(millis));
     String::from_utf8_lossy(&stamp).into_owned()

@@ -24,7 +24,10 @@ pub(crate) struct Setup {
     router: String,
     timeouts: String,
     apps: String,
-    descriptors: Option<u32>,
+    isolation: &'static str,
+    expose: Vec<PathBuf>,
+    /// What the shell does before it becomes the daemon.
+    before: Option<String>,
 }
 
 /// A running daemon. On drop it and all that it started are killed.
@@ -75,7 +78,10 @@ impl Setup {
             router: String::new(),
             timeouts: String::new(),
             apps: String::new(),
-            descriptors: None,
+            // Apps of most tests wait for files of the test's.
+            isolation: "none",
+            expose: Vec::new(),
+            before: None,
         }
     }
 
@@ -91,8 +97,20 @@ impl Setup {
     }
 
     /// The hard limit on open files that the daemon starts with.
-    pub(crate) fn descriptors(mut self, limit: u32) -> Self {
-        self.descriptors = Some(limit);
+    pub(crate) fn descriptors(self, limit: u32) -> Self {
+        self.before(&format!("ulimit -n {limit}; exec"))
+    }
+
+    /// What a shell does before it becomes the daemon: a command line to which the daemon's is added.
+    pub(crate) fn before(mut self, shell: &str) -> Self {
+        self.before = Some(shell.into());
+        self
+    }
+
+    /// Has dynos kept apart, where that can be, and shows them these files of the host.
+    pub(crate) fn isolated(mut self, expose: &[&Path]) -> Self {
+        self.isolation = "auto";
+        self.expose = expose.iter().map(|path| path.to_path_buf()).collect();
         self
     }
 
@@ -154,10 +172,11 @@ impl Setup {
 
     /// The file as it is written now.
     pub(crate) fn text(&self) -> String {
-        let Self { http, https, router, timeouts, apps, .. } = self;
+        let Self { http, https, router, timeouts, isolation, expose, apps, .. } = self;
         format!(
             "[router]\nhttp = {http:?}\nhttps = {https:?}\ndomain = \"localhost\"\nworkers = 2\n{router}\
-             [router.timeouts]\n{timeouts}[admin]\nhttp = \"127.0.0.1:0\"\n{apps}"
+             [router.timeouts]\n{timeouts}[admin]\nhttp = \"127.0.0.1:0\"\n\
+             [dynos]\nisolation = {isolation:?}\nexpose = {expose:?}\n{apps}"
         )
     }
 
@@ -210,11 +229,11 @@ impl Setup {
     #[expect(clippy::disallowed_methods, reason = "a test stands outside the house")]
     fn spawn(&self, command: &str) -> Child {
         let binary = env!("CARGO_BIN_EXE_dynomesh");
-        let mut daemon = Command::new(if self.descriptors.is_some() { "sh" } else { binary });
-        if let Some(limit) = self.descriptors {
-            daemon.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\""), binary]);
+        let mut daemon = Command::new(if self.before.is_some() { "sh" } else { binary });
+        if let Some(before) = &self.before {
+            daemon.args(["-c", &format!("{before} \"$0\" \"$@\""), binary]);
         }
-        daemon.args([command, "--config"]).arg(self.file()).current_dir(self.dir());
+        daemon.args(command.split(' ')).arg("--config").arg(self.file()).current_dir(self.dir());
         daemon
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -53,6 +53,7 @@ fn survivor(left: Left, scripts: &Scripts) -> Survivor<Scripted> {
         dyno: dyno.to_string(),
         release,
         program: digest_of(&program),
+        size: Some("eco".into()),
         port,
         started: unix_millis() - age * 1000,
     };
@@ -63,6 +64,8 @@ fn survivor(left: Left, scripts: &Scripts) -> Survivor<Scripted> {
         environment: BTreeMap::new(),
         descriptors: None,
         namespaces: false,
+        sandbox: None,
+        confinement: None,
         cgroups: vec![],
         terminal: None,
         stdin: false,
@@ -237,5 +240,33 @@ async fn who_was_frozen_goes_on_before_it_is_routed_to_or_stopped() {
     begins().await;
     assert_eq!(scripts.frozen(), 0);
     assert_eq!(formation.states(), ["shop web.1 up"]);
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_one_off_goes_on_and_restarts_nothing() {
+    let one_off = Left { dyno: ("run", 4711), command: "rake import", ..web(1) };
+    let formation = adopt(&[web(1), one_off], &shop(1));
+    passes(100).await;
+    assert_eq!(formation.states(), ["shop run.4711 up", "shop web.1 up"]);
+    assert_eq!(formation.started(), 0);
+    let status = &formation.supervisor.status()[0];
+    let shown = (status.command.as_deref(), status.size.as_deref());
+    assert_eq!(shown, (Some("rake import"), Some("eco")));
+    assert!(formation.supervisor.stop_dyno(&app_name("shop"), "run.4711").await);
+    passes(1).await;
+    assert_eq!(formation.states(), ["shop web.1 up"]);
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_one_off_that_has_lost_its_client_is_stopped() {
+    let scripts = Scripts::new(&[Script::listens(1)]);
+    let mut attached = survivor(Left { dyno: ("run", 4711), ..web(1) }, &scripts);
+    attached.order.stdin = true;
+    let formation = Formation::start_after(vec![attached], scripts, &shop(1));
+    passes(2).await;
+    assert_eq!(formation.states(), ["shop web.1 up"]);
+    assert_eq!(formation.scripts.starts.lock().unwrap()[0].program.release, 1);
     formation.supervisor.stop().await;
 }

@@ -1,0 +1,278 @@
+//! Whether dynos are kept apart on this host, and what each start is given for it.
+//!
+//! Decided once, when the daemon starts, by trying. What is missing is said there, and is no reason not to
+//! start: then dynos are process groups of the daemon's own user.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::config::{AppSource, Config, IsolationWanted, limits};
+use crate::init::{Confinement, Sandbox, Upper, try_sandbox};
+use crate::supervisor::uids::{LentUid, Uids};
+
+/// Whether and how dynos are kept apart. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Isolation {
+    /// `None`: they are not.
+    parts: Option<Arc<Parts>>,
+}
+
+struct Parts {
+    state_dir: PathBuf,
+    /// Where the state directory's file system lets it be.
+    upper: Upper,
+    uids: Uids,
+    /// What a reload may change.
+    view: ArcSwap<View>,
+}
+
+/// What dynos see of the host besides its system directories, and what they do not see of these.
+#[derive(Debug, PartialEq, Eq)]
+struct View {
+    expose: Vec<PathBuf>,
+    hide: Vec<PathBuf>,
+}
+
+/// What one start is given.
+pub(crate) struct Isolated {
+    /// For PID 1.
+    pub(crate) sandbox: Sandbox,
+    /// For what becomes the command.
+    pub(crate) confinement: Confinement,
+    /// To be kept for as long as anything of the dyno is left.
+    pub(crate) uid: LentUid,
+}
+
+/// Every user of `[dynos] uids` is some dyno's.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no user is left to run it as ([dynos] uids)")]
+pub(crate) struct NoUid;
+
+impl Isolation {
+    /// Decides, and says so. Takes some tens of milliseconds where the daemon is root.
+    pub(crate) fn decide(config: &Config) -> Self {
+        const WITHOUT: &str = "dynos are processes of dynomesh's own user and see all that it sees";
+        if config.dynos.isolation == IsolationWanted::None {
+            tracing::info!("isolation: none, as [dynos] isolation says: {WITHOUT}");
+            return Self::none();
+        }
+        if !rustix::process::geteuid().is_root() {
+            tracing::info!("isolation: none, since dynomesh is not root: {WITHOUT}");
+            return Self::none();
+        }
+        let upper = match try_uppers(&config.state_dir) {
+            Ok(upper) => upper,
+            Err(reason) => {
+                tracing::warn!(
+                    "isolation: none, since this host cannot ({reason}; `dynomesh doctor` says more): {WITHOUT}"
+                );
+                return Self::none();
+            }
+        };
+        let uids = &config.dynos.uids;
+        tracing::info!(
+            "isolation: each dyno has its own files, processes and user ({}-{})",
+            uids.start(),
+            uids.end(),
+        );
+        let view = ArcSwap::from_pointee(View::of(config));
+        let state_dir = config.state_dir.clone();
+        let uids = Uids::new(uids.clone());
+        Self { parts: Some(Arc::new(Parts { state_dir, upper, uids, view })) }
+    }
+
+    /// Dynos are not kept apart.
+    pub(crate) fn none() -> Self {
+        Self { parts: None }
+    }
+
+    /// Has dynos that start from now on see what a new configuration says.
+    pub(crate) fn apply(&self, config: &Config) {
+        if let Some(parts) = &self.parts {
+            parts.view.store(Arc::new(View::of(config)));
+        }
+    }
+
+    /// What a start needs: `dir` is the dyno's own directory, `app_dir` the app's, `hostname` what the dyno
+    /// takes for its host's name, and it may have so many processes. `None`: dynos are not kept apart.
+    pub(crate) fn lend(
+        &self,
+        dir: &Path,
+        app_dir: &Path,
+        hostname: &str,
+        processes: u64,
+    ) -> Result<Option<Isolated>, NoUid> {
+        let Some(parts) = &self.parts else { return Ok(None) };
+        let uid = parts.uids.lend().ok_or(NoUid)?;
+        let view = parts.view.load();
+        let number = uid.number();
+        let sandbox = Sandbox {
+            dir: dir.to_owned(),
+            app_dir: app_dir.to_owned(),
+            upper: parts.upper_beside(app_dir),
+            uid: number,
+            gid: number,
+            hostname: hostname.to_owned(),
+            expose: view.expose.clone(),
+            hide: view.hide.clone(),
+            tmp_bytes: limits::TMP_BYTES,
+            shm_bytes: limits::SHM_BYTES,
+        };
+        let soft = crate::init::descriptors_before_raise().unwrap_or(limits::DYNO_OPEN_FILES);
+        let confinement = Confinement {
+            uid: number,
+            gid: number,
+            processes,
+            open_files: (soft.min(limits::DYNO_OPEN_FILES), limits::DYNO_OPEN_FILES),
+        };
+        Ok(Some(Isolated { sandbox, confinement, uid }))
+    }
+
+    /// Takes the user of a dyno that an earlier daemon started. `None`: somebody else has it.
+    pub(crate) fn adopt(&self, sandbox: &Sandbox) -> Option<LentUid> {
+        match &self.parts {
+            Some(parts) => parts.uids.take(sandbox.uid),
+            // No dyno of this daemon is lent any, so it is in nobody's way.
+            None => Uids::new(sandbox.uid..=sandbox.uid).take(sandbox.uid),
+        }
+    }
+
+    /// What a dyno inherits of the daemon's environment by this name, given what the daemon has.
+    pub(crate) fn inherited(&self, name: &str, value: Option<OsString>) -> Option<OsString> {
+        match (&self.parts, name) {
+            (Some(_), "HOME") => Some("/app".into()),
+            (Some(_), "USER") => Some("dyno".into()),
+            // It names a place of the host's.
+            (Some(_), "TMPDIR") => None,
+            _ => value,
+        }
+    }
+}
+
+impl Parts {
+    /// An overlay must not have its upper directory in its lower one.
+    fn upper_beside(&self, app_dir: &Path) -> Upper {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        if real(&self.state_dir).starts_with(real(app_dir)) {
+            Upper::Memory(limits::UPPER_BYTES)
+        } else {
+            self.upper
+        }
+    }
+}
+
+/// Where what dynos write to /app can be kept: rather on the disk, where it is no dyno's memory.
+fn try_uppers(state_dir: &Path) -> Result<Upper, String> {
+    let Err(disk) = try_sandbox(state_dir, Upper::Disk) else { return Ok(Upper::Disk) };
+    let memory = Upper::Memory(limits::UPPER_BYTES);
+    match try_sandbox(state_dir, memory) {
+        Ok(_) => {
+            tracing::warn!("what dynos write to /app is kept in memory, since on the disk: {disk}");
+            Ok(memory)
+        }
+        // The first error is that of the host; the second is the same, or follows from it.
+        Err(_) => Err(disk.to_string()),
+    }
+}
+
+impl View {
+    fn of(config: &Config) -> Self {
+        let apps = config.apps.values().filter_map(|app| match &app.source {
+            AppSource::Managed(managed) => Some(managed.dir.clone()),
+            AppSource::External(_) | AppSource::Blank => None,
+        });
+        let file = config.file.clone();
+        let mut hide = vec![config.state_dir.clone(), around(&file).to_owned(), file];
+        hide.extend(apps);
+        Self { expose: config.dynos.expose.clone(), hide }
+    }
+}
+
+/// The configuration has secrets, and there are more of them beside it; but what is beside it where it is right
+/// in a system directory is the system's.
+fn around(config_file: &Path) -> &Path {
+    match config_file.parent() {
+        Some(dir) if dir.components().count() > 2 => dir,
+        _ => config_file,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_beside_the_configuration_is_hidden_unless_it_is_the_systems() {
+        let check = |file: &str, expected: &str| {
+            assert_eq!(around(Path::new(file)), Path::new(expected), "{file}");
+        };
+        check("/etc/dynomesh/dynomesh.toml", "/etc/dynomesh");
+        check("/etc/dynomesh.toml", "/etc/dynomesh.toml");
+        check("/opt/dynomesh/config/dynomesh.toml", "/opt/dynomesh/config");
+        check("/dynomesh.toml", "/dynomesh.toml");
+    }
+
+    fn isolated(uids: std::ops::RangeInclusive<u32>) -> Isolation {
+        let view = View { expose: vec!["/root/.pyenv".into()], hide: vec!["/opt/state".into()] };
+        let view = ArcSwap::from_pointee(view);
+        let uids = Uids::new(uids);
+        let parts = Parts { state_dir: "/srv/state".into(), upper: Upper::Disk, uids, view };
+        Isolation { parts: Some(Arc::new(parts)) }
+    }
+
+    fn lend(isolation: &Isolation) -> Result<Option<Isolated>, NoUid> {
+        isolation.lend(Path::new("/state/dynos/1"), Path::new("/srv/shop"), "host", 256)
+    }
+
+    #[test]
+    fn an_app_around_the_state_directory_has_its_changes_in_memory() {
+        let isolation = isolated(70_000..=70_001);
+        let upper = |app_dir: &str| {
+            let dir = Path::new("/srv/state/dynos/1");
+            isolation.lend(dir, Path::new(app_dir), "host", 256).unwrap().unwrap().sandbox.upper
+        };
+        assert_eq!(upper("/srv/shop"), Upper::Disk);
+        assert_eq!(upper("/srv"), Upper::Memory(limits::UPPER_BYTES));
+    }
+
+    #[test]
+    fn each_start_has_a_user_of_its_own() {
+        let isolation = isolated(70_000..=70_001);
+        let one = lend(&isolation).unwrap().unwrap();
+        let other = lend(&isolation).unwrap().unwrap();
+        assert_eq!(
+            (one.sandbox.uid, one.confinement.uid, one.confinement.gid),
+            (70_000, 70_000, 70_000)
+        );
+        assert_eq!(other.sandbox.uid, 70_001);
+        assert_eq!(lend(&isolation).err(), Some(NoUid));
+        drop(one);
+        assert_eq!(lend(&isolation).unwrap().unwrap().uid.number(), 70_000);
+    }
+
+    #[test]
+    fn the_user_of_an_adopted_dyno_is_lent_to_nobody() {
+        let isolation = isolated(70_000..=70_000);
+        let sandbox = lend(&isolation).unwrap().unwrap().sandbox;
+        let adopted = isolation.adopt(&sandbox);
+        assert!(adopted.is_some() && isolation.adopt(&sandbox).is_none());
+        assert_eq!(lend(&isolation).err(), Some(NoUid));
+        assert!(Isolation::none().adopt(&sandbox).is_some());
+    }
+
+    #[test]
+    fn the_home_of_an_isolated_dyno_is_the_app() {
+        let of = |isolation: &Isolation, name| isolation.inherited(name, Some("host".into()));
+        let isolation = isolated(70_000..=70_000);
+        assert_eq!(of(&isolation, "HOME"), Some("/app".into()));
+        assert_eq!(of(&isolation, "USER"), Some("dyno".into()));
+        assert_eq!(of(&isolation, "TMPDIR"), None);
+        assert_eq!(of(&isolation, "PATH"), Some("host".into()));
+        let none = Isolation::none();
+        assert!(["HOME", "USER", "TMPDIR"].iter().all(|name| of(&none, name).is_some()));
+        assert!(lend(&none).unwrap().is_none());
+    }
+}
