@@ -34,6 +34,8 @@ pub(crate) struct Setup {
 pub(crate) struct Mesh {
     setup: Setup,
     child: Child,
+    /// What it left is another one's now.
+    has_heir: bool,
     log: Arc<Log>,
     http: SocketAddr,
     https: Option<SocketAddr>,
@@ -207,7 +209,7 @@ impl Setup {
             false => Some(announced("listening on https://").await),
         };
         let admin = announced("metrics and health on http://").await;
-        Mesh { setup: self, child, log, http, https, admin }
+        Mesh { setup: self, child, has_heir: false, log, http, https, admin }
     }
 
     /// Runs a command that ends by itself.
@@ -399,16 +401,18 @@ impl Mesh {
 
     /// Starts a daemon that has ended, on the same configuration.
     pub(crate) async fn start_again(mut self) -> Self {
-        let setup = std::mem::replace(&mut self.setup, Setup::new());
-        // What is left of it is the next one's.
-        self.log = Arc::default();
-        setup.start().await
+        self.left_to_the_next().start().await
     }
 
     /// Kills the daemon as nothing announces it, and leaves its dynos to whoever starts it again.
     pub(crate) async fn killed(mut self) -> Setup {
         self.signal(Signal::KILL);
         self.ended().await;
+        self.left_to_the_next()
+    }
+
+    fn left_to_the_next(&mut self) -> Setup {
+        self.has_heir = true;
         std::mem::replace(&mut self.setup, Setup::new())
     }
 
@@ -468,7 +472,7 @@ impl Drop for Mesh {
         for pid in processes_below(self.dir()) {
             let _ = kill_process(pid, Signal::KILL);
         }
-        if let Some(name) = self.control_groups() {
+        if let Some(name) = self.control_groups().filter(|_| !self.has_heir) {
             remove_control_groups(&name);
         }
     }
@@ -480,6 +484,11 @@ fn remove_control_groups(name: &str) {
     for parent in control_groups(name) {
         for _ in 0..200 {
             for group in fs::read_dir(&parent).into_iter().flatten().flatten() {
+                // With cgroup v1 who is killed while frozen dies when the frost ends.
+                let frost = group.path().join("freezer.state");
+                if frost.exists() {
+                    let _ = fs::write(frost, "THAWED");
+                }
                 let _ = fs::remove_dir(group.path());
             }
             if fs::remove_dir(&parent).is_ok() || !parent.exists() {
