@@ -1,7 +1,11 @@
 //! What a dyno takes of memory: told of, killed, replaced.
 
-use super::*;
+use crate::model::Exit;
 use crate::supervisor::cgroup::{Memory, Usage};
+use crate::supervisor::dyno::tests::{Stage, check, secs};
+use crate::supervisor::place::{Event, State};
+use crate::supervisor::scripted::Script;
+use crate::table::Standing;
 
 fn memory(megabytes: u64) -> Usage {
     let memory = Memory { rss: megabytes << 20, quota: 512 << 20, ..Memory::default() };
