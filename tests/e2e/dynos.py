@@ -42,11 +42,14 @@ class Leftovers:
 
     def __init__(self, mesh):
         self.mesh = mesh
+        # Other daemons may have groups, too: ours are beside those of a dyno that we have.
+        one = next((mesh.dir / "state/dynos").iterdir()).name
+        self.parents = {group.parent for group in Path("/sys/fs/cgroup").rglob(one)}
 
     def count(self):
         return {
             "zombies": len(zombies()),
-            "control groups": sum(1 for _ in Path("/sys/fs/cgroup").rglob("dynomesh*/*/cgroup.procs")),
+            "control groups": sum(len(list(parent.glob("*/cgroup.procs"))) for parent in self.parents),
             "mounts": len(Path("/proc/self/mountinfo").read_text().splitlines()),
             "directories": len(list((self.mesh.dir / "state/dynos").glob("*"))),
             "descriptors": len(os.listdir(f"/proc/{self.mesh.process.pid}/fd")),
