@@ -14,6 +14,7 @@ mod program; // what is started
 mod spawn; // the only place that makes processes
 mod link; // the conversation with an init
 mod survivors; // dynos that an earlier daemon has left
+mod remove; // the directories of dynos that are gone
 mod reap; // children that have ended
 mod cgroup; // what holds dynos to their size
 mod watch; // what they take: R14, R15, runtime metrics
