@@ -85,6 +85,11 @@ impl SandboxError {
         self.part
     }
 
+    /// The number of the kernel's answer.
+    pub(in crate::init::sandbox) fn errno(&self) -> Option<i32> {
+        self.source.raw_os_error()
+    }
+
     /// The step, and what came of it.
     pub(in crate::init) fn into_parts(self) -> (String, io::Error) {
         (self.step, self.source)
