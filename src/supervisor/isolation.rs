@@ -26,6 +26,8 @@ struct Parts {
     /// Where the state directory's file system lets it be.
     upper: Upper,
     uids: Uids,
+    /// Where this daemon's own binary was when it started.
+    binary: PathBuf,
     /// What a reload may change.
     view: ArcSwap<View>,
 }
@@ -72,7 +74,7 @@ impl Isolation {
     ///
     /// # Errors
     /// It is required and cannot be; or whether it can is unknown, since something else went wrong.
-    pub(crate) fn decide(config: &Config) -> Result<Self, IsolationError> {
+    pub(crate) fn decide(config: &Config, binary: &Path) -> Result<Self, IsolationError> {
         const WITHOUT: &str = "dynos are processes of dynomesh's own user and see all that it sees";
         if config.dynos.isolation == IsolationWanted::None {
             tracing::info!("isolation: none, as [dynos] isolation says: {WITHOUT}");
@@ -110,7 +112,15 @@ impl Isolation {
         let view = ArcSwap::from_pointee(View::of(config));
         let state_dir = config.state_dir.clone();
         let uids = Uids::new(uids.clone());
-        Ok(Self { parts: Some(Arc::new(Parts { state_dir, upper, uids, view })) })
+        Ok(Self {
+            parts: Some(Arc::new(Parts {
+                state_dir,
+                upper,
+                uids,
+                binary: binary.to_owned(),
+                view,
+            })),
+        })
     }
 
     /// Dynos are not kept apart.
@@ -147,6 +157,7 @@ impl Isolation {
             hostname: hostname.to_owned(),
             expose: view.expose.clone(),
             hide: view.hide.clone(),
+            binary: Some(parts.binary.clone()),
             tmp_bytes: limits::TMP_BYTES,
             shm_bytes: limits::SHM_BYTES,
         };
@@ -263,7 +274,8 @@ mod tests {
         let view = View { expose: vec!["/root/.pyenv".into()], hide: vec!["/opt/state".into()] };
         let view = ArcSwap::from_pointee(view);
         let uids = Uids::new(uids);
-        let parts = Parts { state_dir: "/srv/state".into(), upper: Upper::Disk, uids, view };
+        let (state_dir, binary) = ("/srv/state".into(), "/srv/dynomesh".into());
+        let parts = Parts { state_dir, upper: Upper::Disk, uids, binary, view };
         Isolation { parts: Some(Arc::new(parts)) }
     }
 

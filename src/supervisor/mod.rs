@@ -137,7 +137,7 @@ impl Supervisor {
         let binary = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("dynomesh"));
         // First: what comes next is named after the state directory, and whoever has it might be using it.
         let claim = survivors::claim(&config.state_dir).await?;
-        let isolation = Isolation::decide(config)?;
+        let isolation = Isolation::decide(config, &binary)?;
         let launcher = Launcher::new(
             &config.state_dir,
             binary,

@@ -26,6 +26,10 @@ pub struct Sandbox {
     pub expose: Vec<PathBuf>,
     /// Files and directories that are hidden where a directory of the host that is shown has them.
     pub hide: Vec<PathBuf>,
+    /// The binary of dynomesh as the daemon was started: the dyno's environment names it. By now another may be
+    /// in its place, or none.
+    #[serde(default)]
+    pub binary: Option<PathBuf>,
     /// How much fits into /tmp, in bytes. It is memory.
     pub tmp_bytes: u64,
     /// How much fits into /dev/shm, in bytes. It is memory.

@@ -181,6 +181,7 @@ fn inside(dir: PathBuf, upper: &OsString) -> Result<Trial, TrialError> {
         hostname: "trial".into(),
         expose: Vec::new(),
         hide: Vec::new(),
+        binary: std::env::current_exe().ok(),
         tmp_bytes: 1 << 20,
         shm_bytes: 1 << 20,
     };
