@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     fn refused(part: Part) -> TrialError {
-        TrialError { part, reason: "step: no".into() }
+        TrialError { part, reason: "step: no".into(), errno: None }
     }
 
     fn works(findings: &[Finding]) -> Vec<(&str, Option<bool>)> {

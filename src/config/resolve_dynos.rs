@@ -13,7 +13,11 @@ use crate::config::{defaults, limits};
 
 /// Makes `[dynos]` as used.
 pub(crate) fn resolve_dynos(findings: &mut Findings<'_>, written: &written::Dynos) -> DynosConfig {
-    let choices = [("auto", IsolationWanted::Auto), ("none", IsolationWanted::None)];
+    let choices = [
+        ("auto", IsolationWanted::Auto),
+        ("required", IsolationWanted::Required),
+        ("none", IsolationWanted::None),
+    ];
     let isolation = &written.isolation;
     let exposed = written.expose.as_ref().map_or(&[][..], |it| it.get_ref());
     DynosConfig {
@@ -102,12 +106,18 @@ mod tests {
         let fixture = Fixture::new(config, &[]);
         let said = fixture.relative(&fixture.load().unwrap_err().to_string());
         let expected = [
-            "dynomesh.toml:2: dynos.isolation: expected \"auto\" or \"none\", not \"some\"",
+            "dynomesh.toml:2: dynos.isolation: expected \"auto\" or \"required\" or \"none\", not \"some\"",
             "dynomesh.toml:3: dynos.uids: expected a range like \"200000-265535\", the smaller first, from 65536 to 4294967293, not \"1-2\"",
             "dynomesh.toml:4: dynos.expose: expected a part of the host: / would be all of it",
             "dynomesh.toml:4: dynos.expose: there is no gone",
         ];
         assert_eq!(said.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn isolation_can_be_required() {
+        let dynos = Fixture::new("[dynos]\nisolation = \"required\"\n", &[]).loaded().dynos;
+        assert_eq!(dynos.isolation, IsolationWanted::Required);
     }
 
     #[test]

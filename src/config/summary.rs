@@ -133,6 +133,7 @@ impl Summary {
             state_dir: config.state_dir.display().to_string(),
             isolation: match config.dynos.isolation {
                 IsolationWanted::Auto => "auto".into(),
+                IsolationWanted::Required => "required".into(),
                 IsolationWanted::None => "none".into(),
             },
             uids: uids(&config.dynos.uids),

@@ -108,6 +108,8 @@ pub struct DynosConfig {
 pub enum IsolationWanted {
     /// Where the daemon is root and the host can.
     Auto,
+    /// Where they cannot be, the daemon does not start.
+    Required,
     /// They are processes of the daemon's own user like any others.
     None,
 }

@@ -28,7 +28,7 @@ use crate::daemon::{access_log, affinity_key, descriptors, inherited};
 use crate::router::{self, BindError, Router};
 use crate::shutdown::Shutdown;
 use crate::store::Store;
-use crate::supervisor::{Supervisor, SurvivorsError};
+use crate::supervisor::{PrepareError, Supervisor};
 use crate::telemetry::{self, AppLog, Lines, Target};
 
 /// Commands that may wait for a reload at one time.
@@ -59,9 +59,9 @@ pub enum ServeError {
     /// The access log.
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
-    /// The dynos of an earlier daemon.
+    /// The dynos of an earlier daemon, or what keeps dynos apart.
     #[error(transparent)]
-    Dynos(#[from] SurvivorsError),
+    Dynos(#[from] PrepareError),
     /// The socket of the service manager.
     #[error("use $NOTIFY_SOCKET: {0}")]
     Notify(io::Error),

@@ -28,6 +28,7 @@ pub(in crate::init) fn run(parent: i32) -> ExitCode {
 }
 
 fn prepare(parent: i32) -> Result<Order, Failure> {
+    descriptors::close_on_exec().during("part with the daemon's descriptors")?;
     // To its end, which comes when the init has put us into the dyno's control groups.
     let mut bytes = Vec::new();
     io::stdin().read_to_end(&mut bytes).during("read the order")?;

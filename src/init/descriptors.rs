@@ -1,7 +1,9 @@
-//! The soft limit on open files: raised for the daemon, given back to its dynos.
+//! What dynos have of the daemon's descriptors: none, and the soft limit on them that it had at first.
 //!
 //! Programs that call select(2) break on descriptors beyond 1024, and some close every possible descriptor
 //! at their start, so a dyno must not inherit what the daemon needs for its connections.
+
+#![expect(unsafe_code, reason = "no crate wraps close_range(2) safely")]
 
 use std::io;
 use std::sync::OnceLock;
@@ -30,4 +32,37 @@ pub(crate) fn lower(soft: u64) -> io::Result<()> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let current = Some(maximum.map_or(soft, |hard| soft.min(hard)));
     Ok(setrlimit(Resource::Nofile, Rlimit { current, maximum })?)
+}
+
+/// Has every descriptor but the standard three closed by the next exec: whoever started the daemon may have left
+/// some open that were meant for nobody else. Kernels before 5.11 cannot, and then they stay.
+pub(crate) fn close_on_exec() -> io::Result<()> {
+    const FIRST: libc::c_uint = 3;
+    // SAFETY: it has no pointers, and closes nothing: a descriptor that somebody owns is as valid as before.
+    let result = unsafe {
+        libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    match io::Error::last_os_error() {
+        _ if result == 0 => Ok(()),
+        error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => Ok(()),
+        error => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+
+    use super::*;
+
+    #[test]
+    fn what_was_left_open_ends_with_the_next_exec() {
+        let file = File::open("/dev/null").unwrap();
+        fcntl_setfd(&file, FdFlags::empty()).unwrap();
+        close_on_exec().unwrap();
+        assert_eq!(fcntl_getfd(&file).unwrap(), FdFlags::CLOEXEC);
+        assert_eq!(fcntl_getfd(rustix::stdio::stderr()).unwrap(), FdFlags::empty());
+    }
 }

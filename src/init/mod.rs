@@ -17,7 +17,7 @@ mod command; // the third step, which becomes the app's command
 mod descendants; // how a signal reaches everyone in a dyno
 mod ring; // what is printed while no daemon is there
 mod failure; // what keeps a dyno from being made
-mod descriptors; // the limit on open files: raised for the daemon, given back to dynos
+mod descriptors; // of the daemon: the limit is given back to dynos, the rest closed to them
 mod sandbox; // what keeps a dyno apart from the rest of the machine
 
 use std::os::fd::AsFd;

@@ -1,7 +1,8 @@
 //! Whether dynos are kept apart on this host, and what each start is given for it.
 //!
-//! Decided once, when the daemon starts, by trying. What is missing is said there, and is no reason not to
-//! start: then dynos are process groups of the daemon's own user.
+//! Decided once, when the daemon starts, by trying. That the host cannot is said there, and is no reason not to
+//! start unless isolation is required: then dynos are process groups of the daemon's own user. What went wrong
+//! for any other reason is one: dynos of root would have the machine because its disk was full.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::config::{AppSource, Config, IsolationWanted, limits};
-use crate::init::{Confinement, Sandbox, Upper, try_sandbox};
+use crate::init::{Confinement, Sandbox, TrialError, Upper, try_sandbox};
 use crate::supervisor::uids::{LentUid, Uids};
 
 /// Whether and how dynos are kept apart. Cheap to clone.
@@ -25,6 +26,8 @@ struct Parts {
     /// Where the state directory's file system lets it be.
     upper: Upper,
     uids: Uids,
+    /// Where this daemon's own binary was when it started.
+    binary: PathBuf,
     /// What a reload may change.
     view: ArcSwap<View>,
 }
@@ -51,25 +54,53 @@ pub(crate) struct Isolated {
 #[error("no user is left to run it as ([dynos] uids)")]
 pub(crate) struct NoUid;
 
+/// Dynos cannot be kept apart, and are not to run otherwise.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IsolationError {
+    /// `[dynos] isolation` wants it, and this cannot be.
+    #[error(
+        "isolate dynos: {0}; [dynos] isolation = \"required\" (`dynomesh doctor` says more; \"none\" does without)"
+    )]
+    Required(String),
+    /// It may be that the host can.
+    #[error(
+        "try whether this host can isolate dynos: {0}; [dynos] isolation = \"none\" runs them without, as root"
+    )]
+    Failed(String),
+}
+
 impl Isolation {
     /// Decides, and says so. Takes some tens of milliseconds where the daemon is root.
-    pub(crate) fn decide(config: &Config) -> Self {
+    ///
+    /// # Errors
+    /// It is required and cannot be; or whether it can is unknown, since something else went wrong.
+    pub(crate) fn decide(config: &Config, binary: &Path) -> Result<Self, IsolationError> {
         const WITHOUT: &str = "dynos are processes of dynomesh's own user and see all that it sees";
         if config.dynos.isolation == IsolationWanted::None {
             tracing::info!("isolation: none, as [dynos] isolation says: {WITHOUT}");
-            return Self::none();
+            return Ok(Self::none());
         }
+        let is_required = config.dynos.isolation == IsolationWanted::Required;
         if !rustix::process::geteuid().is_root() {
+            if is_required {
+                return Err(IsolationError::Required("dynomesh is not root".into()));
+            }
             tracing::info!("isolation: none, since dynomesh is not root: {WITHOUT}");
-            return Self::none();
+            return Ok(Self::none());
         }
         let upper = match try_uppers(&config.state_dir) {
             Ok(upper) => upper,
+            Err(error) if !error.is_of_the_host() => {
+                return Err(IsolationError::Failed(error.to_string()));
+            }
+            Err(reason) if is_required => {
+                return Err(IsolationError::Required(reason.to_string()));
+            }
             Err(reason) => {
                 tracing::warn!(
                     "isolation: none, since this host cannot ({reason}; `dynomesh doctor` says more): {WITHOUT}"
                 );
-                return Self::none();
+                return Ok(Self::none());
             }
         };
         let uids = &config.dynos.uids;
@@ -81,7 +112,15 @@ impl Isolation {
         let view = ArcSwap::from_pointee(View::of(config));
         let state_dir = config.state_dir.clone();
         let uids = Uids::new(uids.clone());
-        Self { parts: Some(Arc::new(Parts { state_dir, upper, uids, view })) }
+        Ok(Self {
+            parts: Some(Arc::new(Parts {
+                state_dir,
+                upper,
+                uids,
+                binary: binary.to_owned(),
+                view,
+            })),
+        })
     }
 
     /// Dynos are not kept apart.
@@ -118,6 +157,7 @@ impl Isolation {
             hostname: hostname.to_owned(),
             expose: view.expose.clone(),
             hide: view.hide.clone(),
+            binary: Some(parts.binary.clone()),
             tmp_bytes: limits::TMP_BYTES,
             shm_bytes: limits::SHM_BYTES,
         };
@@ -165,7 +205,7 @@ impl Parts {
 }
 
 /// Where what dynos write to /app can be kept: rather on the disk, where it is no dyno's memory.
-fn try_uppers(state_dir: &Path) -> Result<Upper, String> {
+fn try_uppers(state_dir: &Path) -> Result<Upper, TrialError> {
     let Err(disk) = try_sandbox(state_dir, Upper::Disk) else { return Ok(Upper::Disk) };
     let memory = Upper::Memory(limits::UPPER_BYTES);
     match try_sandbox(state_dir, memory) {
@@ -173,9 +213,14 @@ fn try_uppers(state_dir: &Path) -> Result<Upper, String> {
             tracing::warn!("what dynos write to /app is kept in memory, since on the disk: {disk}");
             Ok(memory)
         }
-        // The first error is that of the host; the second is the same, or follows from it.
-        Err(_) => Err(disk.to_string()),
+        Err(memory) => Err(telling(disk, memory)),
     }
+}
+
+/// Which of two errors is said: one that is not of the host, if there is; otherwise the first, since the second
+/// is the same, or follows from it.
+fn telling(first: TrialError, second: TrialError) -> TrialError {
+    if first.is_of_the_host() && !second.is_of_the_host() { second } else { first }
 }
 
 impl View {
@@ -203,6 +248,7 @@ fn around(config_file: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::init::Part;
 
     #[test]
     fn what_is_beside_the_configuration_is_hidden_unless_it_is_the_systems() {
@@ -215,11 +261,21 @@ mod tests {
         check("/dynomesh.toml", "/dynomesh.toml");
     }
 
+    #[test]
+    fn one_error_that_is_not_of_the_host_is_enough_to_refuse() {
+        let error = |errno| TrialError { part: Part::Root, reason: "mount".into(), errno };
+        let (host, other) = (error(Some(1)), error(Some(28)));
+        assert_eq!(telling(host.clone(), other.clone()), other);
+        assert_eq!(telling(other.clone(), host.clone()), other);
+        assert_eq!(telling(host.clone(), error(Some(22))), host);
+    }
+
     fn isolated(uids: std::ops::RangeInclusive<u32>) -> Isolation {
         let view = View { expose: vec!["/root/.pyenv".into()], hide: vec!["/opt/state".into()] };
         let view = ArcSwap::from_pointee(view);
         let uids = Uids::new(uids);
-        let parts = Parts { state_dir: "/srv/state".into(), upper: Upper::Disk, uids, view };
+        let (state_dir, binary) = ("/srv/state".into(), "/srv/dynomesh".into());
+        let parts = Parts { state_dir, upper: Upper::Disk, uids, binary, view };
         Isolation { parts: Some(Arc::new(parts)) }
     }
 

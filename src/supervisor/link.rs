@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -20,6 +20,7 @@ use crate::shutdown::Shutdown;
 use crate::supervisor::cgroup::Group;
 use crate::supervisor::output::{self, Kept, Output};
 use crate::supervisor::program::{Ends, ProcessId, Streams};
+use crate::supervisor::remove::remove;
 use crate::supervisor::uids::LentUid;
 use crate::telemetry::AppLog;
 
@@ -280,14 +281,6 @@ fn watch_fd(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 fn number(pidfd: &OwnedFd) -> Option<u32> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
     info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
-}
-
-/// Removes the directory of a dyno that is gone.
-pub(crate) fn remove(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

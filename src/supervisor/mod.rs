@@ -14,6 +14,7 @@ mod program; // what is started
 mod spawn; // the only place that makes processes
 mod link; // the conversation with an init
 mod survivors; // dynos that an earlier daemon has left
+mod remove; // the directories of dynos that are gone
 mod reap; // children that have ended
 mod cgroup; // what holds dynos to their size
 mod watch; // what they take: R14, R15, runtime metrics
@@ -61,6 +62,7 @@ use status::Board;
 use survivors::{Claim, Survivor};
 
 pub use figures::DynoUsage;
+pub use isolation::IsolationError;
 pub use manager::Which;
 pub use one_off::Session;
 pub use program::{Ends, Streams};
@@ -93,6 +95,17 @@ pub struct Prepared {
     shutdown: Shutdown,
 }
 
+/// What keeps a dyno manager from being.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The dynos of an earlier daemon.
+    #[error(transparent)]
+    Survivors(#[from] SurvivorsError),
+    /// Dynos cannot be kept apart.
+    #[error(transparent)]
+    Isolation(#[from] IsolationError),
+}
+
 impl Prepared {
     /// Takes over the dynos that an earlier daemon has left, then starts what is missing.
     /// What these used up to the Unix millisecond `booked_until` is booked.
@@ -114,17 +127,17 @@ impl Supervisor {
     /// runtime; from here on, nobody else in this process may wait for a child.
     ///
     /// # Errors
-    /// The state directory cannot be used, or another daemon runs its dynos.
+    /// The state directory cannot be used, or another daemon runs its dynos; or dynos cannot be isolated and must.
     pub async fn prepare(
         config: &Arc<Config>,
         log: AppLog,
         shutdown: Shutdown,
-    ) -> Result<(Prepared, Arc<Publisher>), SurvivorsError> {
+    ) -> Result<(Prepared, Arc<Publisher>), PrepareError> {
         // Where the system does not say, `DYNOMESH` and the shell's search path are as good a guess as any.
         let binary = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("dynomesh"));
         // First: what comes next is named after the state directory, and whoever has it might be using it.
         let claim = survivors::claim(&config.state_dir).await?;
-        let isolation = Isolation::decide(config);
+        let isolation = Isolation::decide(config, &binary)?;
         let launcher = Launcher::new(
             &config.state_dir,
             binary,

@@ -32,9 +32,10 @@ use crate::shutdown::Shutdown;
 use crate::supervisor::cgroup::{Cgroups, Group, Usage};
 use crate::supervisor::health::{self, Unwell};
 use crate::supervisor::isolation::{Isolated, Isolation, NoUid};
-use crate::supervisor::link::{self, About, Link};
+use crate::supervisor::link::{About, Link};
 use crate::supervisor::probe;
 use crate::supervisor::program::{Ends, ProcessId, Program, Start, Streams};
+use crate::supervisor::remove::remove;
 use crate::telemetry::AppLog;
 
 /// Starts processes. The operating system's in the daemon, scripted ones in tests.
@@ -234,7 +235,7 @@ impl Spawn for Launcher {
         });
         if started.is_err() {
             // What cannot be removed now is removed by the next daemon.
-            let _ = link::remove(&dir);
+            let _ = remove(&dir);
         }
         started
     }

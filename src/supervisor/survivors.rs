@@ -18,8 +18,9 @@ use crate::init::{self, Hello, ORDER_FILE, Order, Request};
 use crate::model::{AppName, DynoName, ProcessType};
 use crate::private_file;
 use crate::supervisor::cgroup::{self, Group};
-use crate::supervisor::link::{self, About};
+use crate::supervisor::link::About;
 use crate::supervisor::program::Streams;
+use crate::supervisor::remove::remove;
 use crate::supervisor::spawn::{Launcher, LauncherParts, OsProcess, Process};
 
 /// A dyno that was there before this daemon.
@@ -181,7 +182,7 @@ fn living(dynos_dir: &Path) -> Vec<PathBuf> {
     let dirs = entries.flatten().map(|entry| entry.path());
     dirs.filter(|dir| {
         let lives = lives(dir);
-        if !lives && let Err(error) = link::remove(dir) {
+        if !lives && let Err(error) = remove(dir) {
             tracing::warn!("remove {}: {error}", dir.display());
         }
         lives

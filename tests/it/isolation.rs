@@ -282,14 +282,16 @@ async fn a_dyno_is_nobody_and_stays_so() {
         "hostname x",
     ];
     let status = "grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs|^Seccomp:|Groups' /proc/self/status | tr -s '\\t ' ' '";
-    let text =
-        format!("{}{status}\ntest $(id -u) = $(id -g) && id -un; ulimit -Hc", tries(&commands));
+    let text = format!(
+        "{}{status}\ntest $(id -u) = $(id -g) && id -un; grep core /proc/self/limits | tr -s ' '",
+        tries(&commands)
+    );
     let (_mesh, printed) = printed(Setup::new().isolated(&[]), &text).await;
     let none = "0000000000000000";
     let capabilities = ["Inh", "Prm", "Eff", "Bnd", "Amb"].map(|set| format!("Cap{set}: {none}"));
     let mut expected = vec!["Groups: "];
     expected.extend(capabilities.iter().map(String::as_str));
-    expected.extend(["NoNewPrivs: 1", "Seccomp: 2", "dyno", "0"]);
+    expected.extend(["NoNewPrivs: 1", "Seccomp: 2", "dyno", "Max core file size 1 1 bytes "]);
     says(&printed, &expected);
 }
 

@@ -3,9 +3,10 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::fstat;
 use rustix::process::chdir;
 
 use crate::init::sandbox::plan::{Sandbox, SandboxError, Step, Upper};
@@ -73,9 +74,10 @@ fn mount_lower(root: &Root, sandbox: &Sandbox) -> Result<(), SandboxError> {
     let app_dir = &sandbox.app_dir;
     let step = |deed: &str| format!("{deed} {}", app_dir.display());
     let copy = kernel::copy_mount(app_dir, false).step(|| step("copy the mount at"))?;
-    let owner = fs::metadata(app_dir).step(|| step("look at"))?;
-    let users = owners::swapped(owner.uid(), sandbox.uid);
-    let groups = owners::swapped(owner.gid(), sandbox.gid);
+    // Of what was opened: by its name it may be another directory by now.
+    let owner = fstat(&copy).step(|| step("look at"))?;
+    let users = owners::swapped(owner.st_uid, sandbox.uid);
+    let groups = owners::swapped(owner.st_gid, sandbox.gid);
     match owners::map(copy.as_fd(), &root.at(Path::new("/proc")), &users, &groups) {
         Ok(()) => {}
         // Then the dyno reads what everybody may read, and writes what is new.

@@ -28,7 +28,9 @@ fn give_up(confinement: &Confinement) -> Result<(), SandboxError> {
     let Confinement { uid, gid, processes, open_files } = *confinement;
     limit(Resource::Nproc, processes, processes).step(|| "limit processes".into())?;
     limit(Resource::Nofile, open_files.0, open_files.1).step(|| "limit open files".into())?;
-    limit(Resource::Core, 0, 0).step(|| "limit core dumps".into())?;
+    // Not 0: where a program takes core dumps (core_pattern begins with |), the kernel passes over every limit
+    // but this one, which it gives to such a program itself (fs/coredump.c). A file has no room in it either.
+    limit(Resource::Core, 1, 1).step(|| "limit core dumps".into())?;
 
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     for descriptor in [stdin(), stdout(), stderr()] {

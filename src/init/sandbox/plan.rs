@@ -26,6 +26,10 @@ pub struct Sandbox {
     pub expose: Vec<PathBuf>,
     /// Files and directories that are hidden where a directory of the host that is shown has them.
     pub hide: Vec<PathBuf>,
+    /// The binary of dynomesh as the daemon was started: the dyno's environment names it. By now another may be
+    /// in its place, or none.
+    #[serde(default)]
+    pub binary: Option<PathBuf>,
     /// How much fits into /tmp, in bytes. It is memory.
     pub tmp_bytes: u64,
     /// How much fits into /dev/shm, in bytes. It is memory.
@@ -83,6 +87,11 @@ impl SandboxError {
     /// Which part a host refuses that this is an error of.
     pub fn part(&self) -> Part {
         self.part
+    }
+
+    /// The number of the kernel's answer.
+    pub(in crate::init::sandbox) fn errno(&self) -> Option<i32> {
+        self.source.raw_os_error()
     }
 
     /// The step, and what came of it.

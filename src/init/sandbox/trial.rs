@@ -42,17 +42,33 @@ pub struct TrialError {
     pub part: Part,
     /// The step, with its path, and the kernel's answer.
     pub reason: String,
+    /// The number of that answer, where a step of the sandbox got one.
+    #[serde(default)]
+    pub errno: Option<i32>,
 }
 
 impl TrialError {
     fn new(part: Part, reason: impl ToString) -> Self {
-        Self { part, reason: reason.to_string() }
+        Self { part, reason: reason.to_string(), errno: None }
+    }
+
+    /// Whether the kernel said that it cannot, or may not, do this here. All else, such as a full disk, went
+    /// wrong this time, and says nothing of the host.
+    pub fn is_of_the_host(&self) -> bool {
+        use rustix::io::Errno;
+        let kinds = [Errno::PERM, Errno::ACCESS, Errno::NOSYS, Errno::INVAL, Errno::NODEV];
+        self.errno.is_some_and(|errno| kinds.iter().any(|kind| kind.raw_os_error() == errno))
+    }
+
+    fn with(self, error: &io::Error) -> Self {
+        Self { errno: error.raw_os_error(), ..self }
     }
 }
 
 impl From<SandboxError> for TrialError {
     fn from(error: SandboxError) -> Self {
-        Self::new(error.part(), error)
+        let errno = error.errno();
+        Self { errno, ..Self::new(error.part(), error) }
     }
 }
 
@@ -130,7 +146,7 @@ pub fn run_trial(args: impl Iterator<Item = OsString>) -> io::Result<()> {
             Ok(answer) => answer,
             Err(error) => {
                 let reason = format!("leave the host's namespaces: {error}");
-                print(&Err(TrialError::new(Part::Namespaces, reason)))?
+                print(&Err(TrialError::new(Part::Namespaces, reason).with(&error)))?
             }
         }
     } else {
@@ -165,6 +181,7 @@ fn inside(dir: PathBuf, upper: &OsString) -> Result<Trial, TrialError> {
         hostname: "trial".into(),
         expose: Vec::new(),
         hide: Vec::new(),
+        binary: std::env::current_exe().ok(),
         tmp_bytes: 1 << 20,
         shm_bytes: 1 << 20,
     };
@@ -173,13 +190,36 @@ fn inside(dir: PathBuf, upper: &OsString) -> Result<Trial, TrialError> {
         return Err(TrialError::new(Part::Namespaces, reason));
     }
     leave(UnshareFlags::NEWCGROUP).map_err(|error| {
-        TrialError::new(Part::Namespaces, format!("leave control groups: {error}"))
+        TrialError::new(Part::Namespaces, format!("leave control groups: {error}")).with(&error)
     })?;
     enter(&sandbox)?;
     let confinement = Confinement { uid: UID, gid: UID, processes: 16, open_files: (256, 256) };
     confine(&confinement)?;
-    let in_app = |error| TrialError::new(Part::App, format!("use /app: {error}"));
+    let in_app =
+        |error: io::Error| TrialError::new(Part::App, format!("use /app: {error}")).with(&error);
     fs::write("/app/new", "").map_err(in_app)?;
     let file = fs::metadata("/app/file").map_err(in_app)?;
     Ok(Trial { owners_mapped: file.uid() == UID })
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn only_some_answers_of_the_kernel_are_of_the_host() {
+        let check = |errno: Errno, expected: bool| {
+            let error = TrialError::new(Part::Root, "mount").with(&errno.into());
+            assert_eq!(error.is_of_the_host(), expected, "{errno}");
+        };
+        for errno in [Errno::PERM, Errno::ACCESS, Errno::NOSYS, Errno::INVAL, Errno::NODEV] {
+            check(errno, true);
+        }
+        for errno in [Errno::NOSPC, Errno::IO, Errno::MFILE, Errno::NOMEM, Errno::AGAIN] {
+            check(errno, false);
+        }
+        assert!(!TrialError::new(Part::Root, "no answer within 5 s").is_of_the_host());
+    }
 }
