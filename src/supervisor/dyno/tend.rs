@@ -108,16 +108,18 @@ impl Tending {
         slow_start: Option<Duration>,
     ) -> Self {
         let since = Instant::now();
-        if let (Some(record), Some(_)) = (record, slow_start) {
+        // Nobody sends requests to a worker: it has no share that could grow.
+        let warming = record.zip(slow_start).map(|(record, over)| {
             record.set_share(limits::SHARE_FIRST);
-        }
+            Warming { full_at: since + over, next_step: since }
+        });
         Self {
             since,
             lifetime: lifetime(place),
             pulse: Pulse::default(),
             failures: 0,
             is_passed_over: false,
-            warming: slow_start.map(|over| Warming { full_at: since + over, next_step: since }),
+            warming,
             frost: Frost::new(since),
         }
     }

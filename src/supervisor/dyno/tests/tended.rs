@@ -244,6 +244,17 @@ async fn the_share_of_a_fresh_dyno_grows() {
     stage.end().await;
 }
 
+/// Where it were looked after without a pause, the clock here would stand still.
+#[tokio::test(start_paused = true)]
+async fn a_worker_has_no_share_that_could_grow() {
+    let stage = Stage::new("worker", &[Script::listens(0)]);
+    stage.order(|orders| orders.slow_start = Some(secs(20)));
+    stage.at(10).await;
+    stage.stop();
+    let said = stage.end().await;
+    assert_eq!(said[1], "State changed from starting to up");
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_a_slow_start_a_dyno_has_its_share_at_once() {
     let stage = Stage::new("web", &[Script::listens(1)]);
