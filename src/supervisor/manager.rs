@@ -43,7 +43,8 @@ pub(crate) enum Command {
     },
     /// Restart these dynos of a formation. `false`: there are none.
     Restart(AppName, Which, oneshot::Sender<bool>),
-    /// Stop this dyno; one of a formation is replaced. `false`: there is none of the name.
+    /// Stop this dyno; one of a formation is replaced, a worker once it has ended. `false`: there is none of the
+    /// name.
     StopDyno(AppName, String, oneshot::Sender<bool>),
     /// Stop every dyno, then end.
     Stop,
@@ -350,6 +351,10 @@ impl<S: Spawn> Manager<S> {
         }
         let Some(formed) = self.apps.get_mut(app) else { return false };
         let name = formed.dynos.keys().find(|name| name.to_string() == dyno).cloned();
+        // Two workers of one name might do one job twice.
+        if name.as_ref().is_some_and(|name| !name.process_type.is_web()) {
+            return self.restart(app, &Which::One(dyno.to_owned()));
+        }
         let Some((name, living)) = name.and_then(|name| formed.dynos.remove_entry(&name)) else {
             return false;
         };

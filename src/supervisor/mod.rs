@@ -227,7 +227,8 @@ impl Supervisor {
         answer.await.unwrap_or(false)
     }
 
-    /// Stops a dyno by its name; one of a formation is replaced at once. `false`: there is none.
+    /// Stops a dyno by its name; one of a formation is replaced: a web dyno at once, any other once it has ended.
+    /// `false`: there is none.
     pub async fn stop_dyno(&self, app: &AppName, dyno: &str) -> bool {
         let (stopped, answer) = oneshot::channel();
         self.command(Command::StopDyno(app.clone(), dyno.to_owned(), stopped));

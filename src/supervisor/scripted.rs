@@ -31,6 +31,8 @@ pub(crate) struct Script {
     pub(crate) fails: bool,
     /// From when until when it is not well.
     pub(crate) unwell: Option<(Duration, Duration)>,
+    /// Whether it says nothing at all then.
+    pub(crate) hangs: bool,
     /// What it takes so long after its start.
     pub(crate) takes: Option<fn(u64) -> Usage>,
 }
@@ -44,6 +46,7 @@ impl Script {
             heeds_sigterm: Some(Duration::ZERO),
             fails: false,
             unwell: None,
+            hangs: false,
             takes: None,
         }
     }
@@ -62,6 +65,10 @@ impl Script {
 
     pub(crate) fn unwell(self, from: u64, until: u64) -> Self {
         Self { unwell: Some((Duration::from_secs(from), Duration::from_secs(until))), ..self }
+    }
+
+    pub(crate) fn hangs(self, from: u64, until: u64) -> Self {
+        Self { hangs: true, ..self.unwell(from, until) }
     }
 
     /// By seconds after its start.
@@ -220,10 +227,14 @@ impl Process for Scripted {
         }
     }
 
-    async fn well(&self, _: &HealthCheck) -> Result<(), Unwell> {
+    async fn well(&self, health: &HealthCheck) -> Result<(), Unwell> {
         assert!(!self.is_frozen.load(Ordering::Relaxed), "who is frozen answers nobody");
         match self.script.unwell {
             Some((from, until)) if (from..until).contains(&self.born.elapsed()) => {
+                if self.script.hangs {
+                    time::sleep(health.timeout).await;
+                    return Err(Unwell::TimedOut);
+                }
                 Err(Unwell::Status(StatusCode::SERVICE_UNAVAILABLE))
             }
             _ => Ok(()),

@@ -93,14 +93,16 @@ fn any_step() -> impl Strategy<Value = Step> {
         prop::option::weighted(0.8, 0u64..40),
         prop::bool::weighted(0.1),
         prop::option::weighted(0.5, (0u64..100, 0u64..100)),
+        prop::bool::ANY,
     );
-    let script = script.prop_map(|(listens, exits, heeds_sigterm, fails, unwell)| Script {
+    let script = script.prop_map(|(listens, exits, heeds_sigterm, fails, unwell, hangs)| Script {
         listens: listens.map(Duration::from_secs),
         exits: exits.map(|(after, status)| (Duration::from_secs(after), Exit::Status(status))),
         heeds_sigterm: heeds_sigterm.map(Duration::from_secs),
         fails,
         unwell: unwell
             .map(|(from, lasts)| (Duration::from_secs(from), Duration::from_secs(from + lasts))),
+        hangs,
         takes: None,
     });
     prop_oneof![

@@ -112,6 +112,10 @@ impl Board {
             }
             Event::Started { pid, record } => {
                 if let Some(listed) = dynos.get_mut(&id) {
+                    // Who is up and hears of a start has been replaced.
+                    if listed.state == Some(State::Up) {
+                        listed.since = now();
+                    }
                     (listed.pid, listed.record, listed.usage) = (pid.clone(), record.clone(), None);
                 }
             }
@@ -204,4 +208,26 @@ fn external_status(app: &AppName, dyno: &Dyno) -> DynoStatus {
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ProcessType;
+
+    #[test]
+    fn who_is_replaced_is_as_old_as_its_new_process() {
+        let board = Board::default();
+        let web = DynoName { process_type: ProcessType::web(), number: 1 };
+        board.list(1, AppName::parse("shop").unwrap(), web, None);
+        board.was_there(1, 5_000);
+        let started = Event::Started { pid: ProcessId::default(), record: None };
+        let since = || board.status(vec![]).remove(0).since;
+        board.note(1, &started);
+        board.note(1, &Event::Entered(State::Up));
+        assert_eq!(since(), 5);
+        board.note(1, &started);
+        board.note(1, &Event::Entered(State::Up));
+        assert!(since() > 5);
+    }
 }

@@ -379,6 +379,22 @@ async fn a_crashed_dyno_is_counted_and_comes_back() {
     formation.supervisor.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_is_stopped_by_its_name_never_runs_twice() {
+    let slow = Script { heeds_sigterm: Some(Duration::from_secs(5)), ..Script::listens(0) };
+    let formation = Formation::start(&[slow], &[("shop", managed(&[("worker", 1)]))]);
+    passes(1).await;
+    assert!(formation.supervisor.stop_dyno(&app_name("shop"), "worker.1").await);
+    for _ in 0..4 {
+        passes(1).await;
+        assert_eq!((formation.started(), formation.scripts.living()), (1, 1));
+    }
+    passes(2).await;
+    assert_eq!((formation.started(), formation.scripts.living()), (2, 1));
+    assert_eq!(formation.states(), ["shop worker.1 up"]);
+    formation.supervisor.stop().await;
+}
+
 /// Waiting helps as long as one of the dynos boots: the app is crashed only when all of them cool off.
 #[tokio::test(start_paused = true)]
 async fn an_app_is_crashed_while_all_of_its_dynos_cool_off() {

@@ -17,6 +17,13 @@ use crate::table::Dyno as Record;
 
 impl<S: Spawn> Dyno<S> {
     pub(super) fn boot(&mut self) -> Step<S::Process> {
+        // What was ordered while an earlier process ended has not been heard yet.
+        let call = Call::of(&self.place.orders.borrow(), self.ran);
+        match call {
+            Some(Call::Stop) => return self.cease(),
+            Some(Call::Sleep) => return self.fall_asleep(None),
+            Some(Call::Restart) | None => {}
+        }
         self.enter(State::Starting);
         match self.start() {
             Ok(running) => Step::ComeUp(running),

@@ -43,11 +43,7 @@ impl<S: Spawn> Dyno<S> {
             tokio::select! {
                 () = time::sleep(wait) => {}
                 call = called(&mut self.place, self.ran) => match call {
-                    Call::Stop => {
-                        self.leave();
-                        self.enter(State::Stopping);
-                        return Step::End;
-                    }
+                    Call::Stop => return self.cease(),
                     Call::Sleep => return self.fall_asleep(None),
                     Call::Restart => self.cool_off.reset(),
                 },
@@ -75,6 +71,13 @@ impl<S: Spawn> Dyno<S> {
         running.terminate(&self.place).await;
         self.cool_off.reset();
         Step::Boot
+    }
+
+    /// The same, where there is no process.
+    pub(super) fn cease(&mut self) -> Step<S::Process> {
+        self.leave();
+        self.enter(State::Stopping);
+        Step::End
     }
 
     pub(super) fn leave(&self) {

@@ -31,9 +31,7 @@ impl<S: Spawn> Dyno<S> {
             self.place.say("Unidling");
             return Step::Boot;
         }
-        self.leave();
-        self.enter(State::Stopping);
-        Step::End
+        self.cease()
     }
 
     /// Returns once it is to wake, or `false`, to stop. Whoever gives the orders is gone: stop.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::supervisor::dyno::freeze::Frost;
 use crate::supervisor::dyno::{Call, Dyno};
 use crate::supervisor::health::Unwell;
 use crate::supervisor::metrics;
-use crate::supervisor::place::Place;
+use crate::supervisor::place::{Orders, Place};
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn};
 use crate::supervisor::turns::{Turn, Turns};
@@ -76,20 +77,10 @@ struct Pulse {
 }
 
 impl Pulse {
-    /// Asks the process how it is when it is time to. Dropped before, it asks again.
-    async fn check(
-        &mut self,
-        process: &impl Process,
-        health: Option<&HealthCheck>,
-        jitter: fn() -> f64,
-    ) -> Result<(), Unwell> {
-        let Some(health) = health else { return pending().await };
+    /// When to ask next, which stands until the check has an outcome.
+    fn next_check(&mut self, health: &HealthCheck, jitter: fn() -> f64) -> Instant {
         let wait = || health.interval.mul_f64(0.9 + 0.2 * jitter());
-        let at = *self.next_check.get_or_insert_with(|| Instant::now() + wait());
-        time::sleep_until(at).await;
-        let outcome = process.well(health).await;
-        self.next_check = Some(Instant::now() + wait());
-        outcome
+        *self.next_check.get_or_insert_with(|| Instant::now() + wait())
     }
 }
 
@@ -108,16 +99,18 @@ impl Tending {
         slow_start: Option<Duration>,
     ) -> Self {
         let since = Instant::now();
-        if let (Some(record), Some(_)) = (record, slow_start) {
+        // Nobody sends requests to a worker: it has no share that could grow.
+        let warming = record.zip(slow_start).map(|(record, over)| {
             record.set_share(limits::SHARE_FIRST);
-        }
+            Warming { full_at: since + over, next_step: since }
+        });
         Self {
             since,
             lifetime: lifetime(place),
             pulse: Pulse::default(),
             failures: 0,
             is_passed_over: false,
-            warming: slow_start.map(|over| Warming { full_at: since + over, next_step: since }),
+            warming,
             frost: Frost::new(since),
         }
     }
@@ -182,40 +175,61 @@ impl<S: Spawn> Dyno<S> {
                 Some(Call::Sleep) => return Next::Sleep,
                 Some(Call::Restart) | None => {}
             }
-            let asked = running.record.is_some() && !tending.frost.is_frozen();
-            let health = orders.upkeep.health.as_ref().filter(|_| asked);
-            if health.is_none() {
-                self.put_back(running, tending);
+            if let Some(next) = self.tend_as_ordered(running, tending, &orders, call).await {
+                return next;
             }
-            // Who is passed over is asked how it is, and has to answer.
-            let freeze_after = orders.upkeep.freeze_after.filter(|_| !tending.is_passed_over);
-            let reason = tending.reason(call.as_ref(), health, &running.watch);
-            let old_at =
-                orders.upkeep.cycle.map(|time| tending.since + time.mul_f64(tending.lifetime));
-            let (turns, jitter, warming) =
-                (self.place.turns.clone(), self.place.jitter, tending.warming);
+        }
+    }
+
+    /// The same, until what is to be done is another: `None`. A check that takes longer than the frost and the
+    /// share wait for is not begun anew for them.
+    async fn tend_as_ordered(
+        &mut self,
+        running: &Running<S::Process>,
+        tending: &mut Tending,
+        orders: &Orders,
+        call: Option<Call>,
+    ) -> Option<Next> {
+        let (record, is_frozen) = (running.record.as_deref(), tending.frost.is_frozen());
+        let health = orders.upkeep.health.as_ref().filter(|_| record.is_some() && !is_frozen);
+        if health.is_none() {
+            self.put_back(running, tending);
+        }
+        // Who is passed over is asked how it is, and has to answer.
+        let freeze_after = orders.upkeep.freeze_after.filter(|_| !tending.is_passed_over);
+        let reason = tending.reason(call.as_ref(), health, &running.watch);
+        let old_at = orders.upkeep.cycle.map(|time| tending.since + time.mul_f64(tending.lifetime));
+        let jitter = self.place.jitter;
+        let next_check = health.map(|health| (health, tending.pulse.next_check(health, jitter)));
+        let mut check = pin!(check(&*running.process, next_check));
+        let turns = self.place.turns.clone();
+        loop {
             tokio::select! {
                 biased;
-                exit = running.process.exited() => return Next::Exited(exit),
-                changed = self.place.orders.changed() => if changed.is_err() {
-                    return Next::Stop;
-                },
+                exit = running.process.exited() => return Some(Next::Exited(exit)),
+                changed = self.place.orders.changed() => {
+                    return changed.is_err().then_some(Next::Stop);
+                }
                 // Whoever loses has no turn yet, and waits again.
                 (why, turn) = to_be_replaced(&turns, reason, old_at) => {
-                    return Next::Replace(why, turn);
+                    return Some(Next::Replace(why, turn));
                 }
-                () = running.watch.due(), if !running.watch.is_due() => {}
-                () = tending.frost.until_due(running.record.as_deref(), freeze_after) => {
+                () = running.watch.due(), if !running.watch.is_due() => return None,
+                () = tending.frost.until_due(record, freeze_after) => {
                     self.freeze_or_thaw(running, &mut tending.frost, freeze_after);
+                    if tending.frost.is_frozen() != is_frozen {
+                        return None;
+                    }
                 }
-                () = until_warmer(warming) => {
-                    tending.warm_up(running.record.as_deref(), orders.slow_start);
+                () = until_warmer(tending.warming) => tending.warm_up(record, orders.slow_start),
+                (health, outcome) = &mut check => {
+                    tending.pulse.next_check = None;
+                    match outcome {
+                        Ok(()) => self.put_back(running, tending),
+                        Err(unwell) => self.note_failure(running, tending, health, &unwell),
+                    }
+                    return None;
                 }
-                outcome = tending.pulse.check(&*running.process, health, jitter) => match (outcome, health) {
-                    (Ok(()), _) => self.put_back(running, tending),
-                    (Err(unwell), Some(health)) => self.note_failure(running, tending, health, &unwell),
-                    (Err(_), None) => {}
-                },
             }
         }
     }
@@ -252,6 +266,16 @@ impl<S: Spawn> Dyno<S> {
             self.place.say("No dyno of the app is healthy: requests are sent to all that are up");
         }
     }
+}
+
+/// Asks the process how it is, at that time. Dropped before, nothing is known of it.
+async fn check<'h>(
+    process: &impl Process,
+    next: Option<(&'h HealthCheck, Instant)>,
+) -> (&'h HealthCheck, Result<(), Unwell>) {
+    let Some((health, at)) = next else { return pending().await };
+    time::sleep_until(at).await;
+    (health, process.well(health).await)
 }
 
 /// Returns when it is time to look after the share of a fresh dyno again.

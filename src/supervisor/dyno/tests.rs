@@ -597,6 +597,24 @@ async fn a_worker_stops_before_it_starts_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_or_a_sleep_while_a_worker_restarts_starts_nothing() {
+    for asleep in [false, true] {
+        let slow = Script { heeds_sigterm: Some(secs(5)), ..Script::listens(0) };
+        let stage = Stage::new("worker", &[slow]);
+        stage.at(1).await;
+        stage.restart(2);
+        stage.at(3).await;
+        stage.order(|orders| (orders.stop, orders.asleep) = (!asleep, asleep));
+        stage.at(20).await;
+        assert_eq!(stage.scripts.living(), 0);
+        stage.stop();
+        let (began, scripts) = (stage.began, stage.scripts.clone());
+        stage.end().await;
+        assert_eq!((scripts.starts.lock().unwrap().len(), began.elapsed().as_secs()), (1, 20));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_adopted_process_goes_on_in_its_state() {
     let stage = Stage::adopting(&[Script::listens(0), Script::listens(5)], true);
     stage.at(0).await;

@@ -161,6 +161,27 @@ async fn a_dyno_that_is_unwell_for_long_is_replaced() {
     );
 }
 
+/// The frost is looked after every three seconds here, the share every four; a check takes five.
+#[tokio::test(start_paused = true)]
+async fn a_dyno_that_hangs_is_noticed_whatever_else_is_done_for_it() {
+    let changes: [fn(&mut Orders); 2] = [
+        |orders| Arc::make_mut(&mut orders.upkeep).freeze_after = Some(secs(60)),
+        |orders| orders.slow_start = Some(secs(80)),
+    ];
+    for change in changes {
+        let stage = Stage::new("web", &[Script::listens(0).hangs(1, 1000)]);
+        stage.order(health);
+        stage.order(change);
+        stage.at(1).await;
+        let _lease = stage.lease();
+        stage.at(50).await;
+        stage.shutdown.now();
+        stage.stop();
+        let said = stage.end().await;
+        assert_eq!(said[2], "Unhealthy: GET /up was not answered in time, 3 times in a row");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dyno_that_is_well_again_says_so_and_so_does_one_that_nobody_asks_any_more() {
     for forgotten in [false, true] {
@@ -242,6 +263,17 @@ async fn the_share_of_a_fresh_dyno_grows() {
     assert_eq!(shares[4], 1000);
     stage.stop();
     stage.end().await;
+}
+
+/// Where it were looked after without a pause, the clock here would stand still.
+#[tokio::test(start_paused = true)]
+async fn a_worker_has_no_share_that_could_grow() {
+    let stage = Stage::new("worker", &[Script::listens(0)]);
+    stage.order(|orders| orders.slow_start = Some(secs(20)));
+    stage.at(10).await;
+    stage.stop();
+    let said = stage.end().await;
+    assert_eq!(said[1], "State changed from starting to up");
 }
 
 #[tokio::test(start_paused = true)]
