@@ -349,6 +349,9 @@ pub const HANGUP_EVERY: Duration = Duration::from_secs(5);
 pub const SIGNALS_WAITING: usize = 16;
 /// How often the wall clock is asked whether a job is due: their times are whole minutes.
 pub const JOBS_LOOK: Duration = Duration::from_secs(1);
+/// How far back a wall clock may be set without a job's times beginning anew: as long a job may not run, as the
+/// price of not running twice.
+pub const CLOCK_SET_BACK: Duration = Duration::from_secs(3600);
 /// Missed runs of a job that are counted; whoever reads of more does not need the number.
 pub const MISSED_RUNS_COUNTED: usize = 1000;
 
