@@ -298,6 +298,9 @@ pub const OUTPUT_SETTLE: Duration = Duration::from_millis(25);
 /// How long output is still read once the process is gone. Whoever left the process group and kept standard
 /// output open is not listened to for longer.
 pub const OUTPUT_AFTER_EXIT: Duration = Duration::from_secs(2);
+/// Bytes of output that the client of an attached one-off still gets once its process is gone: what the largest
+/// pipe holds that a process may have without privileges (pipe(7)). More can only come from whoever outlives it.
+pub const OUTPUT_AFTER_EXIT_BYTES: usize = 1024 * 1024;
 /// Bytes of output that a dyno's init keeps while no daemon is there: some thousand lines. What is more is lost,
 /// the oldest lines first, and counted (L12).
 pub const OUTPUT_RING: usize = 256 * 1024;
@@ -346,6 +349,9 @@ pub const HANGUP_EVERY: Duration = Duration::from_secs(5);
 pub const SIGNALS_WAITING: usize = 16;
 /// How often the wall clock is asked whether a job is due: their times are whole minutes.
 pub const JOBS_LOOK: Duration = Duration::from_secs(1);
+/// How far back a wall clock may be set without a job's times beginning anew: as long a job may not run, as the
+/// price of not running twice.
+pub const CLOCK_SET_BACK: Duration = Duration::from_secs(3600);
 /// Missed runs of a job that are counted; whoever reads of more does not need the number.
 pub const MISSED_RUNS_COUNTED: usize = 1000;
 

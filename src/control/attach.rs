@@ -68,36 +68,34 @@ struct Output {
 impl<S: AsyncRead + AsyncWrite + Unpin> Relay<S> {
     async fn run(mut self, mut exit: oneshot::Receiver<Exit>) -> io::Result<()> {
         let mut status = None;
-        let mut output_ends_by = None;
+        let mut rest = Rest::Endless;
         loop {
-            // Whatever is dropped here has read nothing and written nothing.
+            // Whatever is dropped here has read nothing and written nothing. Who leaves is heard before what is
+            // printed, and the output ends by its time only where there is nothing to read: a client that reads
+            // slowly gets it all.
             tokio::select! {
-                frame = self.client.receive() => {
-                    self.heed(frame?).await?;
-                    continue;
+                biased;
+                exited = &mut exit, if status.is_none() => {
+                    status = Some(exited.map_or(1, Exit::shell_status));
+                    rest.bound();
                 }
+                frame = self.client.receive() => self.heed(frame?).await?,
                 written = self.input.write(), if self.input.owes() => {
                     self.input.note_written(written);
                     if !self.input.owes() {
                         self.client.send(Frame::Taken).await?;
                     }
-                    continue;
                 }
-                read = self.output.read(), if output_ends_by != Some(None) => match read {
+                read = self.output.read(), if !rest.is_over() => match read {
                     Some(bytes) => {
+                        rest.note_read(bytes.len());
                         self.client.send(Frame::Output(bytes)).await?;
-                        continue;
                     }
-                    None => output_ends_by = Some(None),
+                    None => rest = Rest::Over,
                 },
-                exited = &mut exit, if status.is_none() => {
-                    status = Some(exited.map_or(1, Exit::shell_status));
-                    output_ends_by = output_ends_by
-                        .or(Some(Some(Instant::now() + limits::OUTPUT_AFTER_EXIT)));
-                }
-                () = until(output_ends_by) => output_ends_by = Some(None),
+                () = rest.timed_out() => rest = Rest::Over,
             }
-            if let (Some(status), Some(None)) = (status, output_ends_by) {
+            if let (Some(status), Rest::Over) = (status, &rest) {
                 self.client.send(Frame::Exit(status)).await?;
                 return self.client.to.shutdown().await;
             }
@@ -128,11 +126,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Relay<S> {
     }
 }
 
-/// Returns at the moment that the output is not waited for any longer; never while there is none.
-async fn until(output_ends_by: Option<Option<Instant>>) {
-    match output_ends_by {
-        Some(Some(moment)) => sleep_until(moment).await,
-        _ => std::future::pending().await,
+/// What there is still to come of the output.
+enum Rest {
+    /// The process may print as much as it likes.
+    Endless,
+    /// It has exited, and what it printed is there to be read. The bounds are for whoever left its group and
+    /// holds the output open.
+    Bounded { until: Instant, bytes: usize },
+    /// Nobody waits for more.
+    Over,
+}
+
+impl Rest {
+    fn bound(&mut self) {
+        if let Self::Endless = self {
+            let until = Instant::now() + limits::OUTPUT_AFTER_EXIT;
+            *self = Self::Bounded { until, bytes: limits::OUTPUT_AFTER_EXIT_BYTES };
+        }
+    }
+
+    fn note_read(&mut self, length: usize) {
+        if let Self::Bounded { bytes, .. } = self {
+            *bytes = bytes.saturating_sub(length);
+            if *bytes == 0 {
+                *self = Self::Over;
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self, Self::Over)
+    }
+
+    /// Returns when its time is over; never while it has none.
+    async fn timed_out(&self) {
+        match self {
+            Self::Bounded { until, .. } => sleep_until(*until).await,
+            Self::Endless | Self::Over => std::future::pending().await,
+        }
     }
 }
 
@@ -223,5 +254,69 @@ impl Output {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         // Pipes have none.
         let _ = tcsetwinsize(self.from.get_ref(), size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{PipeReader, PipeWriter, Write};
+    use std::time::Duration;
+
+    use rustix::pipe::fcntl_setpipe_size;
+    use tokio::io::DuplexStream;
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+    use crate::shutdown::Shutdown;
+
+    /// A client's end of a one-off whose process has exited, and what it leaves in its output.
+    fn exited(printed: usize, shutdown: &Shutdown) -> (DuplexStream, PipeWriter, PipeReader) {
+        let (output, mut printer) = io::pipe().unwrap();
+        let (reader, input) = io::pipe().unwrap();
+        fcntl_setpipe_size(&printer, 1024 * 1024).unwrap();
+        printer.write_all(&vec![b'x'; printed]).unwrap();
+        let (told, exit) = oneshot::channel();
+        told.send(Exit::Status(0)).unwrap();
+        let (signals, _) = mpsc::channel(1);
+        let ends = Ends::Pipes { input: input.into(), output: output.into() };
+        let (client, stream) = tokio::io::duplex(4096);
+        shutdown.spawn(relay(stream, Session { ends, exit, signals }));
+        (client, printer, reader)
+    }
+
+    /// How many bytes of output come before the exit.
+    async fn received(mut client: DuplexStream) -> usize {
+        let (mut bytes, mut frames) = (Vec::new(), Frames::default());
+        let all = client.read_to_end(&mut bytes);
+        timeout(Duration::from_secs(30), all).await.unwrap().unwrap();
+        frames.push(&bytes);
+        let mut length = 0;
+        loop {
+            match frames.next_frame().unwrap().expect("an exit at the end") {
+                Frame::Output(bytes) => length += bytes.len(),
+                frame => {
+                    assert_eq!(frame, Frame::Exit(0));
+                    return length;
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_slowly_gets_the_end_of_the_output() {
+        const PRINTED: usize = 400 * 1024;
+        // The writer is kept: somebody who has left the group holds the output open.
+        let (client, _printer, _reader) = exited(PRINTED, &Shutdown::default());
+        sleep(limits::OUTPUT_AFTER_EXIT + Duration::from_millis(500)).await;
+        assert_eq!(received(client).await, PRINTED);
+    }
+
+    #[tokio::test]
+    async fn who_goes_on_printing_after_the_exit_is_cut_off() {
+        let (client, mut printer, _reader) = exited(0, &Shutdown::default());
+        // It ends when nobody reads it any more.
+        std::thread::spawn(move || while printer.write_all(&[b'x'; 4096]).is_ok() {});
+        let received = received(client).await;
+        assert!(received < limits::OUTPUT_AFTER_EXIT_BYTES + PAYLOAD_MAX, "{received}");
     }
 }

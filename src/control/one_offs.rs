@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::control::attach::relay;
 use crate::control::dynos::{find_app, titled};
 use crate::control::problem::Problem;
-use crate::control::{AppObject, DynoObject, Running, clock};
+use crate::control::{AppObject, DynoObject, Phase, Running, clock};
 use crate::model::{Civil, ProcessType, Size, Sizes};
 use crate::supervisor::{Begun, RunError, RunOrder, Streams};
 
@@ -48,6 +48,9 @@ pub(in crate::control) async fn create(
     Json(create): Json<DynoCreate>,
 ) -> Result<Response, Problem> {
     let (app, _) = find_app(&running, &app)?;
+    if running.phase() == Phase::Stopping {
+        return Err(refused(RunError::Stopping));
+    }
     let size = size(&running.config.load().sizes, create.size.as_deref())?;
     check(&create)?;
     let process_type = ProcessType::parse("run").expect("run is a well-formed name");

@@ -1,11 +1,10 @@
 //! What of the running daemon the answers are made from.
 
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::certs::Acme;
 use crate::config::Config;
@@ -47,16 +46,16 @@ pub struct Running {
 /// What the daemon notes about itself while it runs.
 #[derive(Default)]
 pub struct Notes {
-    phase: AtomicU8,
+    phase: watch::Sender<Phase>,
     stalled: Mutex<Vec<(usize, f64)>>,
 }
 
 /// Where the daemon is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
     /// Nothing is accepted yet.
-    Starting = 0,
+    #[default]
+    Starting,
     /// Requests are accepted.
     Serving,
     /// What is in flight finishes.
@@ -66,16 +65,19 @@ pub enum Phase {
 impl Running {
     /// Where the daemon is in its life.
     pub fn phase(&self) -> Phase {
-        match self.notes.phase.load(Ordering::Relaxed) {
-            phase if phase == Phase::Starting as u8 => Phase::Starting,
-            phase if phase == Phase::Serving as u8 => Phase::Serving,
-            _ => Phase::Stopping,
-        }
+        *self.notes.phase.borrow()
     }
 
     /// Enters the next phase.
     pub fn enter(&self, phase: Phase) {
-        self.notes.phase.store(phase as u8, Ordering::Relaxed);
+        self.notes.phase.send_replace(phase);
+    }
+
+    /// Returns once the daemon stops.
+    pub async fn stopping(&self) {
+        let mut phase = self.notes.phase.subscribe();
+        // It cannot fail: the sender is borrowed for as long.
+        let _ = phase.wait_for(|phase| *phase == Phase::Stopping).await;
     }
 
     /// The workers that do not answer, with the seconds since they last did.

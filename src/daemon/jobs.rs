@@ -5,11 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::control::Running;
 use crate::scheduler::{self, Parts};
-use crate::shutdown::Shutdown;
 use crate::telemetry::AppLog;
 
-/// Starts jobs until the shutdown begins.
-pub(in crate::daemon) async fn keep_jobs(running: Arc<Running>, log: AppLog, shutdown: Shutdown) {
+/// Starts jobs until the daemon stops. What becomes due while requests finish is the next daemon's to miss: it would
+/// be killed in a moment.
+pub(in crate::daemon) async fn keep_jobs(running: Arc<Running>, log: AppLog) {
     let parts = Parts {
         config: || running.config.load_full(),
         now: || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -20,6 +20,6 @@ pub(in crate::daemon) async fn keep_jobs(running: Arc<Running>, log: AppLog, shu
     tokio::select! {
         () = scheduler::keep(parts) => {}
         // A run that is just being begun lives or not; either way its dyno is the manager's.
-        () = shutdown.begun() => {}
+        () = running.stopping() => {}
     }
 }

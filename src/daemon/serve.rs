@@ -199,7 +199,7 @@ async fn build(
     doors.serve(&running, control);
     control.spawn(watch(running.clone(), control.clone()));
     control.spawn(keep_books(running.clone(), control.clone()));
-    control.spawn(keep_jobs(running.clone(), app_log, control.clone()));
+    control.spawn(keep_jobs(running.clone(), app_log));
     let reloader = Reloader::new(path.to_owned(), running.clone(), access_log, notifier.clone());
     control.spawn(reloader.run(hangups, requests, control.clone()));
     Ok(running)

@@ -1,12 +1,13 @@
 //! The loop that starts what is due.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::config::{AppSource, Config, limits};
+use crate::config::{AppSource, Config, JobConfig, limits};
 use crate::model::{AppName, ProcessType};
-use crate::scheduler::timetable::{Due, Missed, Timetable, jobs, missed};
+use crate::scheduler::timetable::{Due, JobKey, Missed, Timetable, jobs, missed};
 use crate::store::Store;
 use crate::supervisor::{RunOrder, Streams, Supervisor, written_out};
 use crate::telemetry::AppLog;
@@ -35,21 +36,24 @@ where
     let mut clock = interval(limits::JOBS_LOOK);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     parts.say_missed().await;
-    let mut timetable = Timetable::default();
+    let (mut timetable, mut started) = (Timetable::default(), Started::default());
     loop {
         clock.tick().await;
         for due in timetable.due(&(parts.config)(), (parts.now)()) {
-            parts.start(due).await;
+            parts.see_to(due, &mut started).await;
         }
     }
 }
+
+/// The dyno that this daemon started last for each job.
+type Started = BTreeMap<JobKey, String>;
 
 impl<C, N> Parts<'_, C, N>
 where
     C: Fn() -> Arc<Config>,
     N: Fn() -> u64,
 {
-    /// Says what was due since the last daemon's last runs.
+    /// Says what was due since the last daemon saw to it.
     async fn say_missed(&self) {
         let runs = match self.store.job_runs().await {
             Ok(runs) => runs,
@@ -74,14 +78,23 @@ where
         self.say(app, format!("Missed {more}{times} {runs} of `{job}`: {why}"));
     }
 
-    async fn start(&self, due: Due) {
+    /// Starts a job, or says why not. Either way it was not missed, which the next daemon must know.
+    async fn see_to(&self, due: Due, started: &mut Started) {
         let Due { app, job, at, missed } = due;
         self.say_times_missed(&app, &job.name, missed, "the machine slept, or its clock was set");
+        let name = job.name.clone();
+        self.start(&app, job, started).await;
+        if let Err(error) = self.store.job_seen_to(app.as_str(), &name, at).await {
+            tracing::error!("a run of the job {name:?} is not remembered: {error}");
+        }
+    }
+
+    async fn start(&self, app: &AppName, job: JobConfig, started: &mut Started) {
         let process_type = ProcessType::parse("scheduler").expect("scheduler is well-formed");
         if !job.overlap
-            && let Some(dyno) = self.still_runs(&app, &process_type, &job.command)
+            && let Some(dyno) = self.still_runs(app, &job, &process_type, started)
         {
-            return self.say(&app, format!("Skipped `{}`: {dyno} still runs it", job.name));
+            return self.say(app, format!("Skipped `{}`: {dyno} still runs it", job.name));
         }
         let order = RunOrder {
             app: app.clone(),
@@ -91,34 +104,39 @@ where
             size: job.size,
             streams: Streams::Log,
         };
-        if let Err(error) = self.supervisor.run(order).await {
-            return self.say(&app, format!("Failed to start `{}`: {error}", job.name));
-        }
-        if let Err(error) = self.store.job_ran(app.as_str(), &job.name, at).await {
-            tracing::error!("a run of the job {:?} is not remembered: {error}", job.name);
+        match self.supervisor.run(order).await {
+            Ok(begun) => drop(started.insert((app.clone(), job.name), begun.dyno.to_string())),
+            Err(error) => self.say(app, format!("Failed to start `{}`: {error}", job.name)),
         }
     }
 
-    /// The dyno that runs this command still, be it one that an earlier daemon started.
+    /// The dyno that runs this job still. What an earlier daemon has started is known by its command alone; where
+    /// two jobs have the same one, it counts for both.
     fn still_runs(
         &self,
         app: &AppName,
+        job: &JobConfig,
         process_type: &ProcessType,
-        command: &str,
+        started: &mut Started,
     ) -> Option<String> {
         let config = (self.config)();
         let commands = match &config.apps.get(app)?.source {
             AppSource::Managed(managed) => &managed.commands,
             AppSource::External(_) | AppSource::Blank => return None,
         };
-        let command = written_out(command, commands)?;
+        let command = written_out(&job.command, commands)?;
         let of_type = format!("{process_type}.");
-        let dynos = self.supervisor.status();
-        let running = dynos.into_iter().find(|dyno| {
-            dyno.app == app.as_str()
-                && dyno.dyno.starts_with(&of_type)
-                && dyno.command.as_ref() == Some(&command)
-        });
+        let mut dynos = self.supervisor.status();
+        dynos.retain(|dyno| dyno.app == app.as_str() && dyno.dyno.starts_with(&of_type));
+        // The name of one that has ended may be another one's by now.
+        started.retain(|(of, _), name| of != app || dynos.iter().any(|dyno| dyno.dyno == *name));
+        if let Some(name) = started.get(&(app.clone(), job.name.clone())) {
+            return Some(name.clone());
+        }
+        let is_known = |name: &String| started.iter().any(|((of, _), it)| of == app && it == name);
+        let running = dynos
+            .into_iter()
+            .find(|dyno| dyno.command.as_ref() == Some(&command) && !is_known(&dyno.dyno));
         running.map(|dyno| dyno.dyno)
     }
 

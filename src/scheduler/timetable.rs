@@ -12,6 +12,8 @@ pub(in crate::scheduler) type JobKey = (AppName, String);
 #[derive(Default)]
 pub(in crate::scheduler) struct Timetable {
     next: BTreeMap<JobKey, Entry>,
+    /// The latest Unix second that it has seen.
+    latest: u64,
 }
 
 struct Entry {
@@ -41,9 +43,15 @@ pub(in crate::scheduler) struct Missed {
 
 impl Timetable {
     /// The jobs of this configuration that are due at this Unix second. A job that is new, or has another schedule
-    /// now, is due from now on.
+    /// now, is due from now on; so is every job where the clock was set far back.
     pub(in crate::scheduler) fn due(&mut self, config: &Config, now: u64) -> Vec<Due> {
         let mut before = std::mem::take(&mut self.next);
+        if now + limits::CLOCK_SET_BACK.as_secs() < self.latest {
+            // Until the old times came again nothing would run. What has run runs twice instead.
+            before.clear();
+            self.latest = now;
+        }
+        self.latest = self.latest.max(now);
         let mut due = Vec::new();
         for (app, job) in jobs(config) {
             let key = (app.clone(), job.name.clone());
@@ -163,6 +171,20 @@ mod tests {
         assert_eq!(timetable.due(&config, MIDNIGHT + 300), []);
         assert_eq!(timetable.due(&config, MIDNIGHT + 700), []);
         assert_eq!(told(&timetable.due(&config, MIDNIGHT + 1_200)), [("job", 1_200, 0)]);
+    }
+
+    #[test]
+    fn a_clock_that_was_far_ahead_stops_no_job_for_as_long() {
+        let config = config(&[("job", every(10)), ("day", every(1440))]);
+        let (mut timetable, year) = (Timetable::default(), 365 * 86_400);
+        timetable.due(&config, MIDNIGHT + year);
+        assert_eq!(timetable.due(&config, MIDNIGHT), []);
+        assert_eq!(told(&timetable.due(&config, MIDNIGHT + 600)), [("job", 600, 0)]);
+        // A little back is no reason for a second run of what runs once a day.
+        let next = MIDNIGHT + 86_400;
+        assert_eq!(timetable.due(&config, next + 10).len(), 2);
+        assert_eq!(timetable.due(&config, next - 10), []);
+        assert_eq!(timetable.due(&config, next + 20), []);
     }
 
     #[test]

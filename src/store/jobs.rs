@@ -1,4 +1,4 @@
-//! When each job ran last.
+//! Up to when each job was seen to.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use crate::store::Store;
 use crate::store::handle::AskError;
 
 impl Store {
-    /// Remembers that a job was started for this Unix second.
-    pub async fn job_ran(&self, app: &str, job: &str, at: u64) -> Result<(), AskError> {
+    /// Remembers that a job was started for this Unix second, or not started for a reason that was said.
+    pub async fn job_seen_to(&self, app: &str, job: &str, at: u64) -> Result<(), AskError> {
         let (app, job) = (app.to_owned(), job.to_owned());
         self.ask(move |connection| {
             connection.execute(
@@ -19,7 +19,7 @@ impl Store {
         .await
     }
 
-    /// The Unix second for which each job was started last, by app and job.
+    /// The Unix second for which each job was seen to last, by app and job.
     pub async fn job_runs(&self) -> Result<BTreeMap<(String, String), u64>, AskError> {
         self.ask(|connection| {
             let mut rows = connection.prepare("SELECT app, job, last FROM job_runs")?;
@@ -38,8 +38,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         assert_eq!(store.job_runs().await.unwrap(), BTreeMap::new());
-        store.job_ran("shop", "mail", 60).await.unwrap();
-        store.job_ran("shop", "mail", 120).await.unwrap();
+        store.job_seen_to("shop", "mail", 60).await.unwrap();
+        store.job_seen_to("shop", "mail", 120).await.unwrap();
         drop(store);
         let runs = Store::open(dir.path()).unwrap().job_runs().await.unwrap();
         assert_eq!(runs, BTreeMap::from([(("shop".into(), "mail".into()), 120)]));

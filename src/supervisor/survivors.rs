@@ -123,9 +123,9 @@ impl Launcher {
         let name = order.as_ref().and_then(|order| {
             Some((AppName::parse(&order.identity.app).ok()?, parse(&order.identity.dyno)?))
         });
-        let (Some(order), Some((app, dyno))) = (order, name) else {
-            // Whoever it is, that much is understood in every version.
-            let _ = init::send(&socket, &Request::signal(Signal::TERM).print(), &[]);
+        let (Some(order), Some((app, dyno))) = (order.clone(), name) else {
+            let group = order.and_then(|order| Group::adopt(order.cgroups));
+            self.dismiss_unknown(socket, group);
             return Err(Strange::Order);
         };
         let about = About {
@@ -140,24 +140,48 @@ impl Launcher {
         };
         let process = self.process(socket, &order.identity, about).map_err(Strange::Silent)?;
         let hello = time::timeout(limits::HELLO_WAIT, process.link().hello()).await;
-        match hello.ok().flatten() {
-            Some(Hello { version: init::VERSION, up_since, stopping }) => {
+        match hello {
+            Ok(Some(Hello { version: init::VERSION, up_since, stopping })) => {
                 Ok(Survivor { process, app, dyno, order, up_since, is_stopping: stopping })
             }
-            Some(Hello { version, .. }) => {
+            Ok(Some(Hello { version, .. })) => {
                 self.dismiss(process);
                 Err(Strange::Version(version))
             }
-            None => Err(Strange::Silent(io::ErrorKind::TimedOut.into())),
+            Ok(None) => Err(Strange::Gone),
+            // Nobody could ever stop it, and its successor may want what it has.
+            Err(_) => {
+                process.kill();
+                Err(Strange::Mute)
+            }
         }
     }
 
     /// Stops a dyno of which only that much is known.
     fn dismiss(&self, process: OsProcess) {
+        // It may be frozen, and would hear nothing.
+        process.thaw();
         process.terminate();
         self.parts().shutdown.spawn(async move {
             // When this ends, what is left of it is killed.
-            let _ = time::timeout(limits::STRANGER_EXIT, process.group_gone()).await;
+            if time::timeout(limits::STRANGER_EXIT, process.group_gone()).await.is_err() {
+                process.kill();
+            }
+        });
+    }
+
+    /// Stops a dyno of which not even that is known. Whoever it is, its init understands signals in every version.
+    fn dismiss_unknown(&self, init: OwnedFd, group: Option<Group>) {
+        let thaw = move || group.as_ref().is_some_and(|group| group.thaw().is_ok());
+        thaw();
+        for signal in [Signal::CONT, Signal::TERM] {
+            let _ = init::send(&init, &Request::signal(signal).print(), &[]);
+        }
+        self.parts().shutdown.spawn(async move {
+            // One that has ended is told nothing any more; what it says meanwhile is nobody's business.
+            time::sleep(limits::STRANGER_EXIT).await;
+            thaw();
+            let _ = init::send(&init, &Request::signal(Signal::KILL).print(), &[]);
         });
     }
 }
@@ -167,6 +191,10 @@ impl Launcher {
 enum Strange {
     #[error("its init does not answer: {0}. It is left alone")]
     Silent(io::Error),
+    #[error("its init says nothing. It is killed")]
+    Mute,
+    #[error("it has ended meanwhile")]
+    Gone,
     #[error("its order cannot be read. It is told to end")]
     Order,
     #[error(
@@ -262,7 +290,20 @@ mod tests {
 
     /// An init of another version: what it says first, and what it is asked, is the same in all of them.
     #[tokio::test]
-    async fn a_dyno_of_another_version_is_told_to_end() {
+    async fn a_dyno_of_another_version_goes_on_and_is_told_to_end() {
+        let order = r#"{"identity":{"id":"i","app":"shop","dyno":"web.1","release":1,"program":"p",
+            "started":0},"command":"c","dir":"/","environment":{}}"#;
+        // It may be frozen, and would hear nothing.
+        assert_eq!(told(order).await, [Signal::CONT, Signal::TERM].map(Request::signal));
+    }
+
+    #[tokio::test]
+    async fn a_dyno_of_which_nothing_is_known_goes_on_and_is_told_to_end() {
+        assert_eq!(told("{}").await, [Signal::CONT, Signal::TERM].map(Request::signal));
+    }
+
+    /// What the init of a dyno with this order is told, one of another version.
+    async fn told(order: &str) -> Vec<Request> {
         use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
         const OTHER_VERSION: u8 = init::VERSION + 1;
         let dir = tempfile::tempdir().unwrap();
@@ -270,8 +311,6 @@ mod tests {
         let claim = claim(dir.path()).await.unwrap();
         let dyno = dir.path().join("dynos/strange");
         fs::create_dir(&dyno).unwrap();
-        let order = r#"{"identity":{"id":"i","app":"shop","dyno":"web.1","release":1,"program":"p",
-            "started":0},"command":"c","dir":"/","environment":{}}"#;
         fs::write(dyno.join(ORDER_FILE), order).unwrap();
         let order = File::open(dyno.join(ORDER_FILE)).unwrap();
         flock(&order, FlockOperation::NonBlockingLockExclusive).unwrap();
@@ -281,10 +320,11 @@ mod tests {
         let strange = spawn_blocking(move || {
             let daemon = rustix::net::accept(&listener).unwrap();
             init::send(&daemon, &[1, OTHER_VERSION, 1, 2, 3], &[]).unwrap();
-            Request::parse(&init::receive(&daemon).unwrap().bytes)
+            let told = || Request::parse(&init::receive(&daemon).unwrap().bytes).unwrap();
+            vec![told(), told()]
         });
         assert!(launcher.survivors(&claim).await.is_empty());
-        assert_eq!(strange.await.unwrap(), Ok(Request::signal(Signal::TERM)));
+        strange.await.unwrap()
     }
 
     #[test]

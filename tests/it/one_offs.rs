@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::process::{Child, Command};
 
-use crate::support::{Line, Mesh, Ran, Setup, becomes_true, within};
+use crate::support::{Line, Mesh, Ran, Setup, becomes_true, request, within};
 
 const PROCFILE: &str = "web: TESTAPP\nconsole: echo console\n";
 
@@ -143,6 +143,23 @@ async fn a_detached_one_outlives_the_daemon() {
     assert!(ps.out.contains(&format!("{dyno} (Basic): up ")), "{ps:?}");
     assert_eq!(mesh.command(&["ps:stop", &dyno]).await.code, Some(0));
     mesh.says(&source, "State changed from up to complete").await;
+}
+
+/// A daemon that stops has been told to start nothing more, also while the last requests finish.
+#[tokio::test]
+async fn nothing_is_begun_while_the_daemon_stops() {
+    let mut mesh = shop().await;
+    mesh.says("heroku[web.1]", "State changed from starting to up").await;
+    let mut client = mesh.client().await;
+    assert_eq!(client.get("/").await.status, 200);
+    client.send(request("GET", "/sleep?ms=5000", "", "")).await;
+    mesh.signal(Signal::TERM);
+    becomes_true("a command to be refused", async || {
+        mesh.command(&["run:detached", "true"]).await.err.contains("dynomesh is stopping")
+    })
+    .await;
+    assert_eq!(client.answer().await.text(), "slept");
+    assert!(mesh.ended().await.success());
 }
 
 // ---- attached ---------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::{Config, ManagedApp, SupervisorTimeouts, limits};
-use crate::model::{AppName, AppPolicy, DynoAddr, DynoName, Sizes};
+use crate::init::Order;
+use crate::model::{AppName, AppPolicy, DynoAddr, DynoName, Size, SizeName, Sizes};
 use crate::supervisor::dyno::{Adopted, Dyno};
 use crate::supervisor::manager::{Formed, Living, Manager, Means, managed};
 use crate::supervisor::place::{Event, Orders, Place, State, WatchOrders};
@@ -33,9 +34,11 @@ impl<S: Spawn> Manager<S> {
             match managed(config, &name) {
                 Some((app, policy)) => {
                     let survivors = self.adopt_app(&name, app, policy, survivors, &config.sizes);
-                    survivors.into_iter().for_each(|it| self.dismiss(it, Some(app)));
+                    survivors.into_iter().for_each(|it| self.dismiss(it, Some(app), &config.sizes));
                 }
-                None => survivors.into_iter().for_each(|survivor| self.dismiss(survivor, None)),
+                None => {
+                    survivors.into_iter().for_each(|it| self.dismiss(it, None, &config.sizes));
+                }
             }
         }
     }
@@ -131,10 +134,9 @@ impl<S: Spawn> Manager<S> {
     }
 
     /// A dyno that is not wanted: its app, its place or its name is not there for it. No request reaches it.
-    fn dismiss(&mut self, survivor: Survivor<S::Process>, app: Option<&ManagedApp>) {
+    fn dismiss(&mut self, survivor: Survivor<S::Process>, app: Option<&ManagedApp>, sizes: &Sizes) {
         let Survivor { app: name, dyno, order, .. } = &survivor;
-        let size = Sizes::heroku().find(Sizes::DEFAULT).cloned();
-        let size = size.expect("the size that holds by default is among Heroku's");
+        let size = size_of(order, sizes);
         let program = Program {
             release: order.identity.release,
             command: order.command.clone(),
@@ -158,6 +160,7 @@ impl<S: Spawn> Manager<S> {
         self.leaving.insert(living.id, living.orders);
         let started = time_of(order.identity.started);
         place.say(format_args!("Adopted to be stopped, started at {started}"));
+        self.note_adopted(place.id, &survivor);
         let running = self.running(survivor, &place, timeouts.boot);
         // It may be frozen, and would hear nothing.
         running.process.thaw();
@@ -189,6 +192,21 @@ fn release<P>(formed: &Formed, survivors: &[Survivor<P>]) -> u64 {
         orders.is_some_and(|orders| digest_of(&orders.program) == survivor.order.identity.program)
     });
     if unchanged { newest } else { newest + 1 }
+}
+
+/// What a dyno that is not wanted is paid for as: what it was started as, also if there is no such size any more.
+fn size_of(order: &Order, sizes: &Sizes) -> Arc<Size> {
+    let name = order.identity.size.as_deref();
+    if let Some(size) = name.and_then(|name| sizes.find(name)) {
+        return size.clone();
+    }
+    let heroku = Sizes::heroku();
+    let default = heroku.find(Sizes::DEFAULT);
+    let default = default.expect("the size that holds by default is among Heroku's");
+    match name.and_then(|name| SizeName::parse(name).ok()) {
+        Some(name) => Arc::new(Size { name, ..Size::clone(default) }),
+        None => default.clone(),
+    }
 }
 
 fn wanted(app: &ManagedApp, dyno: &DynoName) -> bool {

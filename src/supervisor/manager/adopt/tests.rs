@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::config::AppSource;
-use crate::init::{Identity, Order};
+use crate::init::Identity;
 use crate::model::{Exit, ProcessType};
 use crate::supervisor::program::Streams;
 use crate::supervisor::scripted::{Script, Scripted, Scripts};
@@ -190,6 +190,25 @@ async fn the_dynos_of_an_app_that_is_gone_are_stopped() {
     passes(1).await;
     assert_eq!(formation.states(), [""; 0]);
     formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dismissed_dyno_used_is_booked_to_its_own_size() {
+    for (size, apps) in [("eco", shop(0).to_vec()), ("eco", Vec::new()), ("gone-4x", Vec::new())] {
+        let scripts = Scripts::new(&[Script::listens(1)]);
+        let mut left = survivor(web(1), &scripts);
+        left.order.identity.size = Some(size.into());
+        let formation = Formation::start_after(vec![left], scripts, &apps);
+        passes(1).await;
+        let (usage, _) = formation.supervisor.take_usage();
+        let mut seconds = BTreeMap::new();
+        for ((_, payer), millis) in usage {
+            *seconds.entry(payer.size.to_string()).or_default() += millis / 1000;
+        }
+        let used = seconds.remove(size).unwrap_or(0_u64);
+        assert!((100..110).contains(&used) && seconds.is_empty(), "{size}: {used}, {seconds:?}");
+        formation.supervisor.stop().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
