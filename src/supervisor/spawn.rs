@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{HealthCheck, limits};
 use crate::init::{self, Identity, ORDER_FILE, Order, OrderError, Request, Terminal};
-use crate::model::Exit;
+use crate::model::{AppName, DynoName, Exit};
 use crate::private_file;
 use crate::shutdown::Shutdown;
 use crate::supervisor::cgroup::{Cgroups, Group, Usage};
@@ -35,6 +35,7 @@ use crate::supervisor::isolation::{Isolated, Isolation, NoUid};
 use crate::supervisor::link::{self, About, Link};
 use crate::supervisor::probe;
 use crate::supervisor::program::{Ends, ProcessId, Program, Start, Streams};
+use crate::supervisor::uids::LentUid;
 use crate::telemetry::AppLog;
 
 /// Starts processes. The operating system's in the daemon, scripted ones in tests.
@@ -59,7 +60,8 @@ pub(crate) trait Process: Send + Sync + 'static {
     fn usage(&self) -> Option<Usage>;
     /// How many of them run or wait for a CPU at this moment.
     fn runnable(&self) -> u32;
-    /// Returns once the leader's port accepts connections; never where it was lent none.
+    /// Returns once the leader's port accepts connections; never where it was lent none. Where somebody else
+    /// accepts them, says so and kills the process: then it never returns either.
     fn listening(&self) -> impl Future<Output = ()> + Send;
     /// Asks the leader at its port whether it is well; where it was lent none, it is.
     fn well(&self, check: &HealthCheck) -> impl Future<Output = Result<(), Unwell>> + Send;
@@ -156,9 +158,15 @@ impl Launcher {
     ) -> io::Result<OsProcess> {
         let LauncherParts { links, shutdown, .. } = &*self.inner;
         let (id, port, group) = (identity.id.clone(), identity.port, about.group.clone());
+        let owner = Owner {
+            app: about.app.clone(),
+            dyno: about.dyno.clone(),
+            user: about.uid.as_ref().map(LentUid::number),
+            log: about.log.clone(),
+        };
         let (link, listener) = Link::open(socket, about)?;
         shutdown.spawn(links.track_future(listener));
-        Ok(OsProcess { link, id, port, group })
+        Ok(OsProcess { link, id, port, group, owner })
     }
 
     fn order(
@@ -334,6 +342,16 @@ pub(crate) struct OsProcess {
     id: String,
     port: Option<u16>,
     group: Option<Arc<Group>>,
+    owner: Owner,
+}
+
+/// Whose process it is.
+struct Owner {
+    app: AppName,
+    dyno: DynoName,
+    /// The user that it runs as, where it has one of its own.
+    user: Option<u32>,
+    log: AppLog,
 }
 
 impl OsProcess {
@@ -369,10 +387,18 @@ impl Process for OsProcess {
     }
 
     async fn listening(&self) {
-        match self.port {
-            Some(port) => probe::accepts(port).await,
-            None => std::future::pending().await,
+        let Owner { app, dyno, user, log } = &self.owner;
+        if let Some(port) = self.port {
+            match probe::accepts(port, *user).await {
+                Ok(()) => return,
+                Err(stranger) => {
+                    log.platform(app, dyno, &stranger);
+                    log.platform(app, dyno, &"Stopping process with SIGKILL");
+                    self.kill();
+                }
+            }
         }
+        std::future::pending().await
     }
 
     async fn well(&self, check: &HealthCheck) -> Result<(), Unwell> {
@@ -433,7 +459,7 @@ impl Process for OsProcess {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{AppName, DynoName, ProcessType};
+    use crate::model::ProcessType;
     use crate::supervisor::tests::basic;
 
     fn start(command: &str, dir: PathBuf, port: Option<u16>) -> Start {
