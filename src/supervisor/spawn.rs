@@ -21,6 +21,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aws_lc_rs::digest;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
+use tokio::task::spawn_blocking;
 use tokio::time;
 use tokio_util::task::TaskTracker;
 
@@ -56,10 +57,12 @@ pub(crate) trait Process: Send + Sync + 'static {
     fn pid(&self) -> ProcessId;
     /// Tells it from all others that there ever were: `HEROKU_DYNO_ID`, a UUID.
     fn id(&self) -> &str;
+    /// Whether anybody counts what it takes.
+    fn is_counted(&self) -> bool;
     /// What the process and all that it started take; absent where nobody counts it.
-    fn usage(&self) -> Option<Usage>;
+    fn usage(&self) -> impl Future<Output = Option<Usage>> + Send;
     /// How many of them run or wait for a CPU at this moment.
-    fn runnable(&self) -> u32;
+    fn runnable(&self) -> impl Future<Output = u32> + Send;
     /// Returns once the leader's port accepts connections; never where it was lent none. Where somebody else
     /// accepts them, says so and kills the process: then it never returns either.
     fn listening(&self) -> impl Future<Output = ()> + Send;
@@ -232,6 +235,7 @@ impl Spawn for Launcher {
             streams: start.streams,
             dir: dir.clone(),
             group,
+            namespaces: order.namespaces,
             uid: isolated.map(|isolated| isolated.uid),
             log: log.clone(),
             shutdown: shutdown.clone(),
@@ -378,12 +382,19 @@ impl Process for OsProcess {
         &self.id
     }
 
-    fn usage(&self) -> Option<Usage> {
-        self.group.as_ref().map(|group| group.usage())
+    fn is_counted(&self) -> bool {
+        self.group.is_some()
     }
 
-    fn runnable(&self) -> u32 {
-        self.group.as_ref().map_or(0, |group| group.runnable())
+    async fn usage(&self) -> Option<Usage> {
+        let group = self.group.clone()?;
+        spawn_blocking(move || group.usage()).await.ok()
+    }
+
+    async fn runnable(&self) -> u32 {
+        let Some(group) = self.group.clone() else { return 0 };
+        // A file for each of a thousand threads is too much for one turn of the control runtime.
+        spawn_blocking(move || group.runnable()).await.unwrap_or(0)
     }
 
     async fn listening(&self) {
@@ -452,7 +463,7 @@ impl Process for OsProcess {
     fn kill(&self) {
         // A process in a frozen group does not even die (cgroup v1).
         self.unfreeze();
-        self.signal(Signal::KILL);
+        self.link.kill();
     }
 }
 
