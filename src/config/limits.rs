@@ -271,6 +271,9 @@ pub const PURGE_WAIT: Duration = Duration::from_millis(100);
 /// How long a process may take to be gone after SIGKILL, before it is left to the kernel: one that is stuck
 /// in a system call must not hold up the end of everything else.
 pub const KILL_WAIT: Duration = Duration::from_secs(5);
+/// How long an init may take to have its dyno killed before it is killed itself, and with it everyone in its
+/// namespaces. Shorter than [`KILL_WAIT`], so that whoever waits for that long sees the end of it.
+pub const INIT_KILL_WAIT: Duration = Duration::from_secs(2);
 /// How soon a daemon that starts looks again whether those have ended whom it found in control groups and killed,
 /// doubling to [`SWEEP_LOOK_MAX`].
 pub const SWEEP_LOOK_FIRST: Duration = Duration::from_millis(5);

@@ -33,6 +33,9 @@ use crate::telemetry::{self, AppLog, Lines, Target};
 
 /// Commands that may wait for a reload at one time.
 const RELOADS_WAITING: usize = 16;
+/// Turns of tasks before the control runtime looks for timers and for what has become readable. A start of a dyno
+/// takes a turn of milliseconds: by tokio's own number, 61, sixty of them would come before a signal or a probe.
+const TURNS_PER_LOOK: u32 = 1;
 /// How long the answers of the control plane may take to finish at the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How long the last lines may take to be written.
@@ -84,7 +87,10 @@ pub fn serve(path: &Path) -> Result<(), ServeError> {
     for warning in &config.notes.warnings {
         tracing::warn!("{warning}");
     }
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .event_interval(TURNS_PER_LOOK)
+        .build()?;
     let start =
         Start { path, inherited, config, loaded, log: log.clone(), access_log: access_log.clone() };
     let ended = runtime.block_on(live(start));

@@ -6,12 +6,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use crate::config::limits;
 use crate::init::{self, Hello, Lost, Report, Request};
@@ -38,6 +38,8 @@ pub(crate) struct About {
     pub(crate) dir: PathBuf,
     /// The same of its control group, where it is in one.
     pub(crate) group: Option<Arc<Group>>,
+    /// Whether the init is PID 1 of a namespace, so that everyone of the dyno dies with it.
+    pub(crate) namespaces: bool,
     /// The user that it runs as, where it has one of its own: lent until the directory is removed.
     pub(crate) uid: Option<LentUid>,
     pub(crate) log: AppLog,
@@ -53,6 +55,8 @@ pub(crate) struct Link {
 struct Shared {
     socket: AsyncFd<OwnedFd>,
     pid: ProcessId,
+    /// Everyone is to be killed.
+    killed: Notify,
     output: OnceLock<Output>,
     ends: Mutex<Option<Ends>>,
 }
@@ -77,6 +81,7 @@ impl Link {
         let shared = Arc::new(Shared {
             socket,
             pid: ProcessId::default(),
+            killed: Notify::new(),
             output: OnceLock::new(),
             ends: Mutex::new(None),
         });
@@ -85,6 +90,7 @@ impl Link {
             about,
             teller,
             init: None,
+            is_left: false,
             kept: Vec::new(),
             piped: None,
         };
@@ -94,6 +100,12 @@ impl Link {
     /// Says this to the init. One that is gone needs no telling.
     pub(crate) fn say(&self, request: Request) {
         let _ = init::send(self.shared.socket.get_ref(), &request.print(), &[]);
+    }
+
+    /// Has everyone of the dyno killed: by the init, and where that does not do it, together with it.
+    pub(crate) fn kill(&self) {
+        self.say(Request::signal(Signal::KILL));
+        self.shared.killed.notify_one();
     }
 
     /// The number of the command's process, once it is known.
@@ -144,7 +156,7 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         if self.heard.borrow().exit.is_none() {
-            self.say(Request::signal(Signal::KILL));
+            self.kill();
         }
     }
 }
@@ -153,7 +165,10 @@ struct Listener {
     shared: Arc<Shared>,
     about: About,
     teller: watch::Sender<Heard>,
+    /// A pidfd, once it has said hello.
     init: Option<OwnedFd>,
+    /// The init has not ended when it was time to.
+    is_left: bool,
     kept: Vec<u8>,
     /// The pipe of its output, where a client is to have it.
     piped: Option<OwnedFd>,
@@ -161,10 +176,23 @@ struct Listener {
 
 impl Listener {
     async fn listen(mut self) {
+        let shared = self.shared.clone();
+        let mut patience = None;
         while !self.teller.borrow().gone {
-            let received =
-                self.shared.socket.async_io(Interest::READABLE, |socket| init::receive(socket));
-            match received.await {
+            let received = tokio::select! {
+                biased;
+                received = shared.socket.async_io(Interest::READABLE, |it| init::receive(it)) => received,
+                () = shared.killed.notified(), if patience.is_none() => {
+                    patience = Some(Instant::now() + limits::INIT_KILL_WAIT);
+                    continue;
+                }
+                () = until(patience) => {
+                    patience = None;
+                    self.kill_init();
+                    continue;
+                }
+            };
+            match received {
                 Ok(datagram) if !datagram.bytes.is_empty() => {
                     match Report::parse(&datagram.bytes) {
                         Ok(report) => self.hear(report, datagram.descriptors),
@@ -178,6 +206,14 @@ impl Listener {
             }
         }
         self.until_init_is_gone().await;
+        if self.is_left {
+            // It may still run: its directory is how the next daemon finds it, and nobody else may be its user.
+            tracing::warn!("{}: its init does not end; it is left to the kernel", self.about.dyno);
+            if let Some(uid) = self.about.uid.take() {
+                uid.keep();
+            }
+            return;
+        }
         if let Some(Err(error)) = self.about.group.as_ref().map(|group| group.remove()) {
             tracing::warn!("{}: its control group is not removed: {error}", self.about.dyno);
         }
@@ -245,12 +281,14 @@ impl Listener {
 
     /// The init is gone before it said that everyone else is.
     async fn mourn(&mut self) {
+        let had_exited = self.teller.borrow().exit.is_some();
         self.tell(|heard| heard.exit = heard.exit.or(Some(KILLED)));
         self.until_init_is_gone().await;
         // In a namespace nobody is left now. Elsewhere the command's process has died with its init, and its
-        // group can be reached; whoever left that group is not found again.
+        // group can be reached; whoever left that group is not found again. A command that ended before was
+        // reaped, and its number may be somebody else's by now.
         let group = self.shared.pid.get().and_then(|number| Pid::from_raw(number.try_into().ok()?));
-        if let Some(group) = group {
+        if let (Some(group), false, false) = (group, had_exited, self.about.namespaces) {
             let _ = kill_process_group(group, Signal::KILL);
         }
         self.tell(|heard| heard.gone = true);
@@ -260,12 +298,27 @@ impl Listener {
         let Some(init) = self.init.take() else { return };
         if let Ok(init) = watch_fd(init) {
             // A pidfd is readable when its process has ended. One that the kernel cannot end is not waited for.
-            let _ = time::timeout(limits::KILL_WAIT, init.readable()).await;
+            self.is_left = time::timeout(limits::KILL_WAIT, init.readable()).await.is_err();
+        }
+    }
+
+    /// Ends an init that has not killed its dyno: one that is stopped, or stuck. Without namespaces the others
+    /// would go on without it, and nobody would find them.
+    fn kill_init(&self) {
+        if let (Some(init), true) = (&self.init, self.about.namespaces) {
+            let _ = pidfd_send_signal(init, Signal::KILL);
         }
     }
 
     fn tell(&self, change: impl FnOnce(&mut Heard)) {
         self.teller.send_modify(change);
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -292,6 +345,7 @@ mod tests {
 
     use super::*;
     use crate::model::ProcessType;
+    use crate::supervisor::uids::Uids;
     use crate::telemetry::{Lines, Target};
 
     /// A link whose init is played by the test.
@@ -301,6 +355,7 @@ mod tests {
         dir: tempfile::TempDir,
         log: AppLog,
         shutdown: Shutdown,
+        uids: Uids,
     }
 
     impl Stage {
@@ -311,19 +366,21 @@ mod tests {
                 AppLog::new(Lines::start(Target::file(&dir.path().join("log")).unwrap()).unwrap());
             let shutdown = Shutdown::default();
             let (ours, init) = init::pair().unwrap();
+            let uids = Uids::new(70_000..=70_000);
             let about = About {
                 app: AppName::parse("shop").unwrap(),
                 dyno: DynoName { process_type: ProcessType::web(), number: 1 },
                 streams,
                 dir: dir.path().join("dyno"),
                 group: None,
-                uid: None,
+                namespaces: true,
+                uid: uids.lend(),
                 log: log.clone(),
                 shutdown: shutdown.clone(),
             };
             let (link, listener) = Link::open(ours, about).unwrap();
             shutdown.spawn(listener);
-            Self { link, init, dir, log, shutdown }
+            Self { link, init, dir, log, shutdown, uids }
         }
 
         fn says(&self, report: Report, descriptors: &[&OwnedFd]) {
@@ -341,6 +398,7 @@ mod tests {
             soon(self.shutdown.finished()).await;
             self.log.flush();
             assert!(!self.dir.path().join("dyno").exists(), "it is removed with its dyno");
+            assert!(self.uids.lend().is_some(), "its user is free again");
             let text = fs::read_to_string(self.dir.path().join("log")).unwrap();
             text.lines().map(|line| line.split_once(" shop ").unwrap().1.to_owned()).collect()
         }
@@ -401,6 +459,41 @@ mod tests {
         soon(link.gone()).await;
         assert!(soon(link.hello()).await.is_none());
         assert!(soon(link.ends()).await.is_none());
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a process that plays the init")]
+    fn sleeper() -> (std::process::Child, OwnedFd) {
+        let child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+        (child, pidfd)
+    }
+
+    /// It reads nothing, as one that is stopped.
+    #[tokio::test]
+    async fn an_init_that_kills_nobody_is_killed_itself() {
+        let stage = Stage::new(Streams::Log);
+        let (mut child, pidfd) = sleeper();
+        stage.says(hello(), &[&pidfd]);
+        soon(stage.link.hello()).await.unwrap();
+        stage.link.kill();
+        soon(watch_fd(pidfd).unwrap().readable()).await.unwrap().retain_ready();
+        let status = child.wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+    }
+
+    #[tokio::test]
+    async fn the_user_and_the_directory_of_an_init_that_does_not_end_stay_taken() {
+        let Stage { link, init, dir, shutdown, uids, .. } = Stage::new(Streams::Log);
+        let (mut child, pidfd) = sleeper();
+        init::send(&init, &hello().print(), &[pidfd.as_fd()]).unwrap();
+        soon(link.hello()).await.unwrap();
+        drop(init);
+        soon(link.gone()).await;
+        soon(shutdown.finished()).await;
+        assert!(dir.path().join("dyno").exists());
+        assert!(uids.lend().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[tokio::test]

@@ -21,6 +21,7 @@ mod watch; // what they take: R14, R15, runtime metrics
 mod load; // averages of their load
 mod figures; // the same, as it is shown
 mod probe; // when a web dyno is ready
+mod listener; // who listens on a port
 mod health; // whether it is well
 mod turns; // how many are replaced at a time
 mod sleep; // when an app falls asleep, and when it wakes

@@ -158,7 +158,7 @@ impl<P: Process> Running<P> {
 
     async fn say_exit(&self, place: &Place, exit: Exit) {
         self.process.output_settled().await;
-        self.watch.conclude(&*self.process, place);
+        self.watch.conclude(&*self.process, place).await;
         place.say(format_args!("Process exited with status {}", exit.shell_status()));
     }
 

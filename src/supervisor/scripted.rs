@@ -212,11 +212,15 @@ impl Process for Scripted {
         "0-1"
     }
 
-    fn usage(&self) -> Option<Usage> {
+    fn is_counted(&self) -> bool {
+        self.script.takes.is_some()
+    }
+
+    async fn usage(&self) -> Option<Usage> {
         self.script.takes.map(|takes| takes(self.born.elapsed().as_secs()))
     }
 
-    fn runnable(&self) -> u32 {
+    async fn runnable(&self) -> u32 {
         1
     }
 

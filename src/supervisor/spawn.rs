@@ -21,12 +21,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aws_lc_rs::digest;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
+use tokio::task::spawn_blocking;
 use tokio::time;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{HealthCheck, limits};
 use crate::init::{self, Identity, ORDER_FILE, Order, OrderError, Request, Terminal};
-use crate::model::Exit;
+use crate::model::{AppName, DynoName, Exit};
 use crate::private_file;
 use crate::shutdown::Shutdown;
 use crate::supervisor::cgroup::{Cgroups, Group, Usage};
@@ -36,6 +37,7 @@ use crate::supervisor::link::{About, Link};
 use crate::supervisor::probe;
 use crate::supervisor::program::{Ends, ProcessId, Program, Start, Streams};
 use crate::supervisor::remove::remove;
+use crate::supervisor::uids::LentUid;
 use crate::telemetry::AppLog;
 
 /// Starts processes. The operating system's in the daemon, scripted ones in tests.
@@ -56,11 +58,14 @@ pub(crate) trait Process: Send + Sync + 'static {
     fn pid(&self) -> ProcessId;
     /// Tells it from all others that there ever were: `HEROKU_DYNO_ID`, a UUID.
     fn id(&self) -> &str;
+    /// Whether anybody counts what it takes.
+    fn is_counted(&self) -> bool;
     /// What the process and all that it started take; absent where nobody counts it.
-    fn usage(&self) -> Option<Usage>;
+    fn usage(&self) -> impl Future<Output = Option<Usage>> + Send;
     /// How many of them run or wait for a CPU at this moment.
-    fn runnable(&self) -> u32;
-    /// Returns once the leader's port accepts connections; never where it was lent none.
+    fn runnable(&self) -> impl Future<Output = u32> + Send;
+    /// Returns once the leader's port accepts connections; never where it was lent none. Where somebody else
+    /// accepts them, says so and kills the process: then it never returns either.
     fn listening(&self) -> impl Future<Output = ()> + Send;
     /// Asks the leader at its port whether it is well; where it was lent none, it is.
     fn well(&self, check: &HealthCheck) -> impl Future<Output = Result<(), Unwell>> + Send;
@@ -157,9 +162,15 @@ impl Launcher {
     ) -> io::Result<OsProcess> {
         let LauncherParts { links, shutdown, .. } = &*self.inner;
         let (id, port, group) = (identity.id.clone(), identity.port, about.group.clone());
+        let owner = Owner {
+            app: about.app.clone(),
+            dyno: about.dyno.clone(),
+            user: about.uid.as_ref().map(LentUid::number),
+            log: about.log.clone(),
+        };
         let (link, listener) = Link::open(socket, about)?;
         shutdown.spawn(links.track_future(listener));
-        Ok(OsProcess { link, id, port, group })
+        Ok(OsProcess { link, id, port, group, owner })
     }
 
     fn order(
@@ -225,6 +236,7 @@ impl Spawn for Launcher {
             streams: start.streams,
             dir: dir.clone(),
             group,
+            namespaces: order.namespaces,
             uid: isolated.map(|isolated| isolated.uid),
             log: log.clone(),
             shutdown: shutdown.clone(),
@@ -335,6 +347,16 @@ pub(crate) struct OsProcess {
     id: String,
     port: Option<u16>,
     group: Option<Arc<Group>>,
+    owner: Owner,
+}
+
+/// Whose process it is.
+struct Owner {
+    app: AppName,
+    dyno: DynoName,
+    /// The user that it runs as, where it has one of its own.
+    user: Option<u32>,
+    log: AppLog,
 }
 
 impl OsProcess {
@@ -361,19 +383,34 @@ impl Process for OsProcess {
         &self.id
     }
 
-    fn usage(&self) -> Option<Usage> {
-        self.group.as_ref().map(|group| group.usage())
+    fn is_counted(&self) -> bool {
+        self.group.is_some()
     }
 
-    fn runnable(&self) -> u32 {
-        self.group.as_ref().map_or(0, |group| group.runnable())
+    async fn usage(&self) -> Option<Usage> {
+        let group = self.group.clone()?;
+        spawn_blocking(move || group.usage()).await.ok()
+    }
+
+    async fn runnable(&self) -> u32 {
+        let Some(group) = self.group.clone() else { return 0 };
+        // A file for each of a thousand threads is too much for one turn of the control runtime.
+        spawn_blocking(move || group.runnable()).await.unwrap_or(0)
     }
 
     async fn listening(&self) {
-        match self.port {
-            Some(port) => probe::accepts(port).await,
-            None => std::future::pending().await,
+        let Owner { app, dyno, user, log } = &self.owner;
+        if let Some(port) = self.port {
+            match probe::accepts(port, *user).await {
+                Ok(()) => return,
+                Err(stranger) => {
+                    log.platform(app, dyno, &stranger);
+                    log.platform(app, dyno, &"Stopping process with SIGKILL");
+                    self.kill();
+                }
+            }
         }
+        std::future::pending().await
     }
 
     async fn well(&self, check: &HealthCheck) -> Result<(), Unwell> {
@@ -427,14 +464,14 @@ impl Process for OsProcess {
     fn kill(&self) {
         // A process in a frozen group does not even die (cgroup v1).
         self.unfreeze();
-        self.signal(Signal::KILL);
+        self.link.kill();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{AppName, DynoName, ProcessType};
+    use crate::model::ProcessType;
     use crate::supervisor::tests::basic;
 
     fn start(command: &str, dir: PathBuf, port: Option<u16>) -> Start {

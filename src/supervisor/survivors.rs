@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::Signal;
 use tokio::task::spawn_blocking;
 use tokio::time::{self, Instant};
@@ -91,6 +92,7 @@ impl Launcher {
                 match launcher.ask(&dir).await {
                     Ok(survivor) => Some(survivor),
                     Err(error) => {
+                        launcher.keep_user(&dir);
                         tracing::warn!("the dyno of {}: {error}", dir.display());
                         None
                     }
@@ -119,7 +121,7 @@ impl Launcher {
 
     async fn ask(&self, dir: &Path) -> Result<Survivor<OsProcess>, Strange> {
         let socket = connect(dir).await.map_err(Strange::Silent)?;
-        let order = fs::read(dir.join(ORDER_FILE)).ok().and_then(|it| Order::parse(&it).ok());
+        let order = read_order(dir);
         let name = order.as_ref().and_then(|order| {
             Some((AppName::parse(&order.identity.app).ok()?, parse(&order.identity.dyno)?))
         });
@@ -134,6 +136,7 @@ impl Launcher {
             streams: Streams::Log,
             dir: dir.to_owned(),
             group: Group::adopt(order.cgroups.clone()).map(Arc::new),
+            namespaces: order.namespaces,
             uid: order.sandbox.as_ref().and_then(|it| self.parts().isolation.adopt(it)),
             log: self.parts().log.clone(),
             shutdown: self.parts().shutdown.clone(),
@@ -154,6 +157,14 @@ impl Launcher {
                 process.kill();
                 Err(Strange::Mute)
             }
+        }
+    }
+
+    /// Nobody may be the user of a dyno that is left to itself. One that is told to end has its user until then.
+    fn keep_user(&self, dir: &Path) {
+        let sandbox = read_order(dir).and_then(|order| order.sandbox);
+        if let Some(uid) = sandbox.and_then(|it| self.parts().isolation.adopt(&it)) {
+            uid.keep();
         }
     }
 
@@ -208,20 +219,40 @@ enum Strange {
 fn living(dynos_dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dynos_dir) else { return Vec::new() };
     let dirs = entries.flatten().map(|entry| entry.path());
-    dirs.filter(|dir| {
-        let lives = lives(dir);
-        if !lives && let Err(error) = remove(dir) {
-            tracing::warn!("remove {}: {error}", dir.display());
+    dirs.filter(|dir| match lives(dir) {
+        Ok(true) => true,
+        Ok(false) => {
+            if let Err(error) = remove(dir) {
+                tracing::warn!("remove {}: {error}", dir.display());
+            }
+            false
         }
-        lives
+        Err(error) => {
+            let dir = dir.display();
+            tracing::warn!(
+                "the dyno of {dir}: whether it lives is not known: {error}. It is left alone"
+            );
+            false
+        }
     })
     .collect()
 }
 
 /// Whether somebody has the order locked. A directory without one never had an init.
-fn lives(dir: &Path) -> bool {
-    let Ok(order) = File::open(dir.join(ORDER_FILE)) else { return false };
-    flock(&order, FlockOperation::NonBlockingLockExclusive).is_err()
+fn lives(dir: &Path) -> io::Result<bool> {
+    let order = match File::open(dir.join(ORDER_FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        order => order?,
+    };
+    match flock(&order, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn read_order(dir: &Path) -> Option<Order> {
+    Order::parse(&fs::read(dir.join(ORDER_FILE)).ok()?).ok()
 }
 
 /// An init that has just been started listens in a moment.
@@ -286,6 +317,17 @@ mod tests {
         drop(order);
         assert!(launcher.survivors(&claimed).await.is_empty());
         assert!(!held.exists());
+    }
+
+    #[tokio::test]
+    async fn a_dyno_whose_order_cannot_be_opened_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let dynos = dir.path().join("dynos");
+        fs::create_dir_all(dynos.join("unknown")).unwrap();
+        // Not even root can open a link to itself.
+        std::os::unix::fs::symlink(ORDER_FILE, dynos.join("unknown").join(ORDER_FILE)).unwrap();
+        assert_eq!(living(&dynos), [] as [PathBuf; 0]);
+        assert!(dynos.join("unknown").exists());
     }
 
     /// An init of another version: what it says first, and what it is asked, is the same in all of them.

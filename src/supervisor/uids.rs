@@ -67,6 +67,11 @@ impl LentUid {
     pub(crate) fn number(&self) -> u32 {
         self.uid
     }
+
+    /// Never gives it back: its dyno may live on, and nobody knows until when.
+    pub(crate) fn keep(self) {
+        std::mem::forget(self);
+    }
 }
 
 impl Drop for LentUid {

@@ -38,7 +38,7 @@ impl Watch {
     /// Begins to look at a process of the dyno of this place.
     pub(crate) fn start<P: Process>(process: &Arc<P>, place: &Place) -> Self {
         let noted = Arc::new(watch::Sender::default());
-        let looking = process.usage().map(|_| {
+        let looking = process.is_counted().then(|| {
             let look = look(Arc::downgrade(process), place.clone(), noted.clone());
             place.shutdown.spawn(look).abort_handle()
         });
@@ -62,8 +62,9 @@ impl Watch {
     }
 
     /// After the process's end: says what the kernel killed it for, if it was that and nobody has said it.
-    pub(crate) fn conclude(&self, process: &impl Process, place: &Place) {
-        let Some(Usage { memory: Some(memory), oom_kills, .. }) = process.usage() else { return };
+    pub(crate) async fn conclude(&self, process: &impl Process, place: &Place) {
+        let usage = process.usage().await;
+        let Some(Usage { memory: Some(memory), oom_kills, .. }) = usage else { return };
         if oom_kills > 0 && !self.noted.borrow().is_vast {
             metrics::oom_kills(&place.app, &place.dyno.process_type, oom_kills);
             // It had all that it may have, when it wanted more.
@@ -90,8 +91,8 @@ async fn look<P: Process>(process: Weak<P>, place: Place, noted: Arc<watch::Send
     loop {
         ticks.tick().await;
         let Some(process) = process.upgrade() else { return };
-        let Some(usage) = process.usage() else { continue };
-        load.sample(process.runnable(), last.elapsed());
+        let Some(usage) = process.usage().await else { continue };
+        load.sample(process.runnable().await, last.elapsed());
         last = Instant::now();
         tell(&*process, &place, &usage, load);
         let Some(memory) = &usage.memory else { continue };

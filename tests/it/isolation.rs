@@ -467,6 +467,32 @@ async fn the_doctor_tells_what_this_host_can() {
     assert!(printed.contains("docker run --privileged"), "{printed}");
 }
 
+/// A port that is lent is held by nobody until its dyno listens.
+#[tokio::test]
+async fn whoever_takes_the_port_of_an_isolated_dyno_gets_none_of_its_requests() {
+    if cannot_isolate() {
+        return;
+    }
+    let setup = Setup::new();
+    let dir = setup.dir().to_owned();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+    let go = dir.join("go");
+    let wait = format!("while ! test -e {}; do sleep 0.05; done", go.display());
+    let procfile = format!("web: echo port $PORT; {wait}; exec TESTAPP\n");
+    let setup = setup.isolated(&[&testapp(), &dir]).procfile("shop", &procfile, COOL);
+    let mesh = setup.start().await;
+    let port = mesh.says("app[web.1]", "port ").await.message;
+    let number = port.rsplit(' ').next().unwrap().parse::<u16>().unwrap();
+    let _stranger = std::net::TcpListener::bind(("127.0.0.1", number)).unwrap();
+    let expected = format!("Somebody else (user 0) listens on its port {number}");
+    mesh.says("heroku[web.1]", &expected).await;
+    mesh.says("heroku[web.1]", "State changed from starting to crashed").await;
+    fs::write(go, "").unwrap();
+    assert_eq!(mesh.get("/").await.text(), "web.1");
+    let ports = mesh.lines().into_iter().filter(|line| line.message.starts_with("port "));
+    assert!(ports.last().unwrap().message != port, "another port");
+}
+
 #[tokio::test]
 async fn isolated_dynos_outlive_a_killed_daemon_and_keep_their_users() {
     if cannot_isolate() {
