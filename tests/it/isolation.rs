@@ -489,8 +489,8 @@ async fn whoever_takes_the_port_of_an_isolated_dyno_gets_none_of_its_requests() 
     mesh.says("heroku[web.1]", "State changed from starting to crashed").await;
     fs::write(go, "").unwrap();
     assert_eq!(mesh.get("/").await.text(), "web.1");
-    let ports = mesh.lines().into_iter().filter(|line| line.message.starts_with("port "));
-    assert!(ports.last().unwrap().message != port, "another port");
+    let mut ports = mesh.lines().into_iter().filter(|line| line.message.starts_with("port "));
+    assert!(ports.next_back().unwrap().message != port, "another port");
 }
 
 #[tokio::test]
