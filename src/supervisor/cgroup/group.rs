@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -19,8 +19,9 @@ use crate::supervisor::cgroup::{v1, v2};
 pub(crate) struct Group {
     layout: Layout,
     places: Vec<ControlGroup>,
-    /// What its processes took, once they and it are gone.
-    at_the_end: OnceLock<Usage>,
+    /// What its processes took, once they and it are gone. Locked while its files are read or removed: half a
+    /// group shows nothing of what happened in it.
+    at_the_end: Mutex<Option<Usage>>,
 }
 
 /// How the kernel shows a group.
@@ -38,7 +39,7 @@ impl Group {
         limits: &SizeLimits,
     ) -> io::Result<Self> {
         // What was made is removed again by the drop, wherever it goes wrong.
-        let group = Self { layout, places, at_the_end: OnceLock::new() };
+        let group = Self { layout, places, at_the_end: Mutex::default() };
         for dir in group.dirs() {
             fs::create_dir(dir)?;
         }
@@ -56,7 +57,7 @@ impl Group {
             true => Layout::V2(v2::Dir::at(first.clone())),
             false => Layout::V1(v1::Dirs::among(places.iter().map(|it| &*it.dir))),
         };
-        Some(Self { layout, places, at_the_end: OnceLock::new() })
+        Some(Self { layout, places, at_the_end: Mutex::default() })
     }
 
     /// Its directories, one per hierarchy: who is to be in the group writes itself to `cgroup.procs` of each.
@@ -88,7 +89,8 @@ impl Group {
 
     /// Removes it. Fails where somebody is in it still. What its processes took is still known.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        let usage = self.usage();
+        let mut at_the_end = self.at_the_end();
+        let usage = at_the_end.unwrap_or_else(|| self.read_usage());
         let mut result = Ok(());
         for dir in self.dirs() {
             match fs::remove_dir(dir) {
@@ -98,20 +100,27 @@ impl Group {
             }
         }
         if result.is_ok() {
-            self.at_the_end.get_or_init(|| usage);
+            *at_the_end = Some(usage);
         }
         result
     }
 
     /// What its processes take now.
     pub(crate) fn usage(&self) -> Usage {
-        if let Some(usage) = self.at_the_end.get() {
-            return *usage;
-        }
+        let at_the_end = self.at_the_end();
+        at_the_end.unwrap_or_else(|| self.read_usage())
+    }
+
+    fn read_usage(&self) -> Usage {
         match &self.layout {
             Layout::V1(dirs) => dirs.usage(),
             Layout::V2(dir) => dir.usage(),
         }
+    }
+
+    fn at_the_end(&self) -> MutexGuard<'_, Option<Usage>> {
+        // Nothing panics while this lock is held, so poison says nothing.
+        self.at_the_end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many of its processes and threads run or wait for a CPU at this moment.
