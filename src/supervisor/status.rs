@@ -112,8 +112,9 @@ impl Board {
             }
             Event::Started { pid, record } => {
                 if let Some(listed) = dynos.get_mut(&id) {
-                    // Who is up and hears of a start has been replaced.
-                    if listed.state == Some(State::Up) {
+                    // Who is up and has another process has been replaced; one that is adopted has none yet.
+                    let before = listed.pid.get();
+                    if listed.state == Some(State::Up) && before.is_some() && before != pid.get() {
                         listed.since = now();
                     }
                     (listed.pid, listed.record, listed.usage) = (pid.clone(), record.clone(), None);
@@ -221,12 +222,17 @@ mod tests {
         let web = DynoName { process_type: ProcessType::web(), number: 1 };
         board.list(1, AppName::parse("shop").unwrap(), web, None);
         board.was_there(1, 5_000);
-        let started = Event::Started { pid: ProcessId::default(), record: None };
+        let started = |number| {
+            let pid = ProcessId::default();
+            pid.set(number);
+            Event::Started { pid, record: None }
+        };
         let since = || board.status(vec![]).remove(0).since;
-        board.note(1, &started);
         board.note(1, &Event::Entered(State::Up));
+        board.note(1, &started(7));
+        board.note(1, &started(7));
         assert_eq!(since(), 5);
-        board.note(1, &started);
+        board.note(1, &started(8));
         board.note(1, &Event::Entered(State::Up));
         assert!(since() > 5);
     }
