@@ -474,12 +474,13 @@ async fn whoever_takes_the_port_of_an_isolated_dyno_gets_none_of_its_requests() 
         return;
     }
     let setup = Setup::new();
-    let dir = setup.dir().to_owned();
-    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
-    let go = dir.join("go");
-    let wait = format!("while ! test -e {}; do sleep 0.05; done", go.display());
-    let procfile = format!("web: echo port $PORT; {wait}; exec TESTAPP\n");
-    let setup = setup.isolated(&[&testapp(), &dir]).procfile("shop", &procfile, COOL);
+    // Bound, so nobody else gets it; who connects is refused until somebody listens.
+    let gate = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    gate.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let gate_port = gate.local_addr().unwrap().as_socket().unwrap().port();
+    let wait = format!("until (: < /dev/tcp/127.0.0.1/{gate_port}); do sleep 0.05; done");
+    let procfile = format!("web: echo port $PORT; {wait} 2>/dev/null; exec TESTAPP\n");
+    let setup = setup.isolated(&[&testapp()]).procfile("shop", &procfile, COOL);
     let mesh = setup.start().await;
     let port = mesh.says("app[web.1]", "port ").await.message;
     let number = port.rsplit(' ').next().unwrap().parse::<u16>().unwrap();
@@ -487,7 +488,7 @@ async fn whoever_takes_the_port_of_an_isolated_dyno_gets_none_of_its_requests() 
     let expected = format!("Somebody else (user 0) listens on its port {number}");
     mesh.says("heroku[web.1]", &expected).await;
     mesh.says("heroku[web.1]", "State changed from starting to crashed").await;
-    fs::write(go, "").unwrap();
+    gate.listen(16).unwrap();
     assert_eq!(mesh.get("/").await.text(), "web.1");
     let mut ports = mesh.lines().into_iter().filter(|line| line.message.starts_with("port "));
     assert!(ports.next_back().unwrap().message != port, "another port");
