@@ -6,6 +6,7 @@
 // 0
 pub mod model; // the words of the field as types: app, domain, formation, dyno. No I/O, no clock
 mod private_file; // files that only their owner reads
+mod wall_clock; // the time since 1970
 pub mod shutdown; // how everything ends: gracefully, then now
 
 // 1

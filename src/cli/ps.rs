@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::bail;
 use http::Method;
@@ -11,6 +10,7 @@ use http::Method;
 use crate::cli::app::{App, Daemon, name};
 use crate::control::DynoObject;
 use crate::model::Civil;
+use crate::wall_clock;
 
 /// Print the dynos of an app
 #[derive(clap::Args)]
@@ -41,7 +41,7 @@ impl Ps {
         match self.json {
             true => println!("{}", serde_json::to_string_pretty(&dynos)?),
             false if dynos.is_empty() => println!("No dynos on ⬢ {app}"),
-            false => print!("{}", listed(&dynos, now())),
+            false => print!("{}", listed(&dynos, wall_clock::unix())),
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -99,10 +99,6 @@ impl Stop {
         eprintln!("Stopping dyno {dyno} on ⬢ {app}... done");
         Ok(ExitCode::SUCCESS)
     }
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// As Heroku's CLI prints them: one-off dynos first, then those of each type under its command.

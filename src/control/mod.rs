@@ -12,7 +12,6 @@ mod usage; // what dynos used
 mod one_offs; // dynos for one command: begun, stopped, attached to
 mod attach; // the two ways between a client and its process
 mod frames; // what goes over them
-mod clock; // the present
 mod readiness; // whether requests would be served
 mod metrics; // the page that Prometheus reads
 mod exposition; // Prometheus' text format

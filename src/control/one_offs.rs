@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::control::attach::relay;
 use crate::control::dynos::{find_app, titled};
 use crate::control::problem::Problem;
-use crate::control::{AppObject, DynoObject, Phase, Running, clock};
+use crate::control::{AppObject, DynoObject, Phase, Running};
 use crate::model::{Civil, ProcessType, Size, Sizes};
 use crate::supervisor::{Begun, RunError, RunOrder, Streams};
+use crate::wall_clock;
 
 /// What the connection of an attached client becomes.
 pub const PROTOCOL: &str = "dynomesh-attach";
@@ -67,7 +68,7 @@ pub(in crate::control) async fn create(
         command,
         size: titled(size.as_str()),
         state: "starting".into(),
-        updated_at: Civil::of(clock::unix()).rfc3339(),
+        updated_at: Civil::of(wall_clock::unix()).rfc3339(),
         attach_url: (streams != Streams::Log).then_some(path),
     };
     Ok((StatusCode::CREATED, Json(created)).into_response())

@@ -8,11 +8,12 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+use crate::control::Running;
 use crate::control::problem::Problem;
-use crate::control::{Running, clock};
 use crate::model::{Month, Payer, Sizes, Usage};
 use crate::store::Store;
 use crate::supervisor::Supervisor;
+use crate::wall_clock;
 
 /// What the dynos of one app, process type and size used in a month so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,7 +60,7 @@ pub(in crate::control) async fn of_app(
 
 async fn answer(running: &Running, asked_for: impl Fn(&Payer) -> bool) -> Response {
     book(&running.supervisor, &running.store).await;
-    match running.store.usage(Month::of(clock::unix())).await {
+    match running.store.usage(Month::of(wall_clock::unix())).await {
         Ok(mut usage) => {
             usage.retain(|(_, payer), _| asked_for(payer));
             Json(rows(&usage, &running.config.load().sizes)).into_response()

@@ -2,7 +2,6 @@
 //! are told when their hours of the month are used up.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -10,6 +9,7 @@ use crate::config::limits;
 use crate::control::{self, Running};
 use crate::model::{EcoHours, Month};
 use crate::shutdown::Shutdown;
+use crate::wall_clock;
 
 /// Books until the shutdown begins; the end of the daemon books the rest.
 pub(in crate::daemon) async fn keep_books(running: Arc<Running>, shutdown: Shutdown) {
@@ -29,9 +29,8 @@ pub(in crate::daemon) async fn keep_books(running: Arc<Running>, shutdown: Shutd
 
 /// How the eco dynos' hours stand; a change is said and acted upon.
 async fn look_at_eco_hours(running: &Running, before: EcoHours) -> EcoHours {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     // Why it cannot be read, the booking has said.
-    let Ok(usage) = running.store.usage(Month::of(now)).await else { return before };
+    let Ok(usage) = running.store.usage(Month::of(wall_clock::unix())).await else { return before };
     let hours = EcoHours::of(&usage, limits::ECO_HOURS, limits::ECO_HOURS_LOW);
     if hours == before {
         return hours;

@@ -10,7 +10,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::fstat;
@@ -35,6 +34,7 @@ use crate::init::ring::Ring;
 use crate::init::sandbox;
 use crate::init::socket;
 use crate::model::Exit;
+use crate::wall_clock::unix_millis;
 
 /// How often a kill goes round again where it cannot meet everyone at one moment.
 const KILL_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
@@ -279,7 +279,7 @@ impl Init {
         let mut buffer = [0; OUTPUT_MAX];
         match self.output.read(&mut buffer) {
             Ok(0) => self.silent = true,
-            Ok(read) => self.ring.push(&buffer[..read], now()),
+            Ok(read) => self.ring.push(&buffer[..read], unix_millis()),
             // Nothing there after all.
             Err(_) => {}
         }
@@ -495,9 +495,4 @@ fn drain(mut caught: &UnixStream) {
 fn exit(status: WaitStatus) -> Option<Exit> {
     let by_itself = status.exit_status().map(Exit::Status);
     by_itself.or_else(|| status.terminating_signal().map(Exit::Signal))
-}
-
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.ok().and_then(|since| since.as_millis().try_into().ok()).unwrap_or(0)
 }

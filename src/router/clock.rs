@@ -2,9 +2,10 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::config::limits::TICK;
+use crate::wall_clock;
 
 const TICK_MICROS: u64 = TICK.as_micros() as u64;
 
@@ -61,8 +62,7 @@ impl Moment {
 
     /// Follows steps of the wall clock. Called on each tick, and before the first request.
     pub(crate) fn follow_the_wall() {
-        let wall =
-            SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
+        let wall = wall_clock::since_epoch().as_micros() as u64;
         WALL_OFFSET.store(wall.saturating_sub(Self::now().0), Ordering::Relaxed);
     }
 }

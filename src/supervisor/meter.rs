@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::model::{Month, Payer, SizeName, Usage};
 use crate::supervisor::place::{Event, State};
+use crate::wall_clock::unix_millis;
 
 /// Counts what dynos use until somebody takes it to book it. Cheap to clone.
 #[derive(Clone, Default)]
@@ -139,11 +140,6 @@ fn by_month(begin: u64, end: u64) -> Vec<(Month, u64)> {
         from = to;
     }
     spans
-}
-
-fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

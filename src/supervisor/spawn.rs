@@ -16,7 +16,6 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest;
 use rustix::fs::{FlockOperation, flock};
@@ -39,6 +38,7 @@ use crate::supervisor::program::{Ends, ProcessId, Program, Start, Streams};
 use crate::supervisor::remove::remove;
 use crate::supervisor::uids::LentUid;
 use crate::telemetry::AppLog;
+use crate::wall_clock::unix_millis;
 
 /// Starts processes. The operating system's in the daemon, scripted ones in tests.
 pub(crate) trait Spawn: Clone + Send + Sync + 'static {
@@ -293,12 +293,6 @@ pub(crate) fn digest_of(program: &Program) -> String {
     let text = format!("{:?}", (command, dir, &size.name, &size.limits, config_vars));
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The present in milliseconds since 1970.
-pub(crate) fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 fn environment(

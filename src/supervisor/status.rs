@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -13,6 +12,7 @@ use crate::supervisor::metrics;
 use crate::supervisor::place::{Event, State};
 use crate::supervisor::program::ProcessId;
 use crate::table::Dyno;
+use crate::wall_clock;
 
 /// What the supervisor knows of one dyno, for people and for `/debug/dynos`.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -79,7 +79,7 @@ impl Board {
             dyno,
             one_off,
             state: None,
-            since: now(),
+            since: wall_clock::unix(),
             before: None,
             pid: ProcessId::default(),
             record: None,
@@ -115,7 +115,7 @@ impl Board {
                     // Who is up and has another process has been replaced; one that is adopted has none yet.
                     let before = listed.pid.get();
                     if listed.state == Some(State::Up) && before.is_some() && before != pid.get() {
-                        listed.since = now();
+                        listed.since = wall_clock::unix();
                     }
                     (listed.pid, listed.record, listed.usage) = (pid.clone(), record.clone(), None);
                 }
@@ -157,7 +157,7 @@ impl Listed {
             self.count(-1.0);
             self.state = Some(state);
             self.count(1.0);
-            self.since = self.before.take().unwrap_or_else(now);
+            self.since = self.before.take().unwrap_or_else(wall_clock::unix);
         }
         self.state = Some(state);
     }
@@ -205,10 +205,6 @@ fn external_status(app: &AppName, dyno: &Dyno) -> DynoStatus {
         restarts: 0,
         usage: None,
     }
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Time as the first field of a line: `2026-11-21T01:44:50.123456+00:00`.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::model::Civil;
+use crate::wall_clock;
 
 /// Writes timestamps, and remembers the text of the current second.
 #[derive(Default)]
@@ -31,7 +32,7 @@ impl Stamp {
 
     /// Appends the present.
     pub fn write_now(&mut self, out: &mut Vec<u8>) {
-        self.write(out, SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        self.write(out, wall_clock::since_epoch());
     }
 }
 

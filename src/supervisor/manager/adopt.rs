@@ -16,11 +16,12 @@ use crate::supervisor::manager::{Formed, Living, Manager, Means, managed};
 use crate::supervisor::place::{Event, Orders, Place, State, WatchOrders};
 use crate::supervisor::program::Program;
 use crate::supervisor::running::Running;
-use crate::supervisor::spawn::{Process, Spawn, digest_of, unix_millis};
+use crate::supervisor::spawn::{Process, Spawn, digest_of};
 use crate::supervisor::survivors::Survivor;
 use crate::supervisor::turns::Turns;
 use crate::table::Dyno as Record;
 use crate::telemetry::Stamp;
+use crate::wall_clock::unix_millis;
 
 impl<S: Spawn> Manager<S> {
     /// Takes over what lives. To be called before anything is started: what is missing is started afterwards, and
