@@ -13,7 +13,7 @@ use tokio::time::{self, Instant};
 use crate::config::limits;
 use crate::model::Exit;
 use crate::supervisor::metrics;
-use crate::supervisor::place::{Event, Orders, Place, State};
+use crate::supervisor::place::{Ended, Event, Orders, Place, State};
 use crate::supervisor::program::{Ends, Start, Streams};
 use crate::supervisor::routes::Routes;
 use crate::supervisor::running::Running;
@@ -56,7 +56,7 @@ struct Client {
 impl<S: Spawn> OneOff<S> {
     /// Lives until its process is gone, or was told to go.
     pub(crate) async fn live(mut self) {
-        let _at_the_end = AtTheEnd(self.place.clone());
+        let _at_the_end = Ended(self.place.clone());
         self.place.tell(Event::Entered(State::Starting));
         let visitor = match self.door.take() {
             None => None,
@@ -83,7 +83,7 @@ impl<S: Spawn> OneOff<S> {
 
     /// As [`live`](Self::live), from where an earlier daemon has left it. It has no client.
     pub(crate) async fn go_on(self, running: Running<S::Process>) {
-        let _at_the_end = AtTheEnd(self.place.clone());
+        let _at_the_end = Ended(self.place.clone());
         self.tell_up(&running);
         self.up(running, None).await;
     }
@@ -188,15 +188,6 @@ async fn heed(
 async fn told_to_stop(mut orders: watch::Receiver<Orders>) {
     // An error is that nobody is left.
     let _ = orders.wait_for(|orders| orders.stop).await;
-}
-
-/// Tells the manager that the dyno is no more, also when a panic unwinds.
-struct AtTheEnd(Place);
-
-impl Drop for AtTheEnd {
-    fn drop(&mut self) {
-        self.0.tell(Event::Ended);
-    }
 }
 
 #[cfg(test)]

@@ -132,6 +132,15 @@ impl Place {
     }
 }
 
+/// Tells the manager that the dyno is no more, also when a panic unwinds: a stop must not wait for it.
+pub(crate) struct Ended(pub(crate) Place);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.tell(Event::Ended);
+    }
+}
+
 /// `30`, `0.5`: a duration as Heroku's lines have it, in seconds.
 pub(crate) fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()

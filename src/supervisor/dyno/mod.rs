@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::supervisor::cool_off::CoolOff;
-use crate::supervisor::place::{Event, Orders, Place, State};
+use crate::supervisor::place::{Ended, Event, Orders, Place, State};
 use crate::supervisor::ports::Ports;
 use crate::supervisor::routes::{Entry, Routes};
 use crate::supervisor::running::Running;
@@ -198,14 +198,5 @@ async fn called(place: &mut Place, ran: Ran) -> Call {
         if place.orders.changed().await.is_err() {
             return Call::Stop;
         }
-    }
-}
-
-/// Tells the manager that the dyno is no more, also when a panic unwinds: a stop must not wait for it.
-struct Ended(Place);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        self.0.tell(Event::Ended);
     }
 }

@@ -13,7 +13,7 @@ use crate::init::Order;
 use crate::model::{AppName, AppPolicy, DynoAddr, DynoName, Size, SizeName, Sizes};
 use crate::supervisor::dyno::{Adopted, Dyno};
 use crate::supervisor::manager::{Formed, Living, Manager, Means, managed};
-use crate::supervisor::place::{Event, Orders, Place, State, WatchOrders};
+use crate::supervisor::place::{Ended, Event, Orders, Place, State, WatchOrders};
 use crate::supervisor::program::Program;
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn, digest_of};
@@ -171,15 +171,6 @@ impl<S: Spawn> Manager<S> {
             running.terminate(&place).await;
             drop(ended);
         });
-    }
-}
-
-/// Tells the manager that the dyno is no more, also when a panic unwinds: a stop must not wait for it.
-struct Ended(Place);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        self.0.tell(Event::Ended);
     }
 }
 
