@@ -15,6 +15,13 @@ pub struct DynoName {
 }
 
 impl DynoName {
+    /// Reads what is printed: `web.1`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (process_type, number) = text.split_once('.')?;
+        let process_type = ProcessType::parse(process_type).ok()?;
+        Some(Self { process_type, number: number.parse().ok()? })
+    }
+
     /// The numbers of one-off dynos: four digits, as on Heroku, and none that a formation could have.
     pub const ONE_OFFS: RangeInclusive<u32> = 1001..=9999;
 
@@ -72,6 +79,20 @@ impl Exit {
         match self {
             Self::Status(status) => status,
             Self::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_dynos() {
+        let name = DynoName::parse("worker.12").unwrap();
+        assert_eq!((name.process_type.to_string().as_str(), name.number), ("worker", 12));
+        for bad in ["", "web", "web.", "web.x", ".1"] {
+            assert_eq!(DynoName::parse(bad), None, "{bad}");
         }
     }
 }

@@ -43,11 +43,7 @@ mod tests {
     use crate::model::ProcessType;
 
     fn name(text: &str) -> DynoName {
-        let (process_type, number) = text.split_once('.').unwrap();
-        DynoName {
-            process_type: ProcessType::parse(process_type).unwrap(),
-            number: number.parse().unwrap(),
-        }
+        DynoName::parse(text).unwrap()
     }
 
     fn formation(counts: &[(&str, u32)]) -> Formation {

@@ -16,7 +16,7 @@ use tokio::time::{self, Instant};
 
 use crate::config::limits;
 use crate::init::{self, Hello, ORDER_FILE, Order, Request};
-use crate::model::{AppName, DynoName, ProcessType};
+use crate::model::{AppName, DynoName};
 use crate::private_file;
 use crate::supervisor::cgroup::{self, Group};
 use crate::supervisor::link::About;
@@ -123,7 +123,10 @@ impl Launcher {
         let socket = connect(dir).await.map_err(Strange::Silent)?;
         let order = read_order(dir);
         let name = order.as_ref().and_then(|order| {
-            Some((AppName::parse(&order.identity.app).ok()?, parse(&order.identity.dyno)?))
+            Some((
+                AppName::parse(&order.identity.app).ok()?,
+                DynoName::parse(&order.identity.dyno)?,
+            ))
         });
         let (Some(order), Some((app, dyno))) = (order.clone(), name) else {
             let group = order.and_then(|order| Group::adopt(order.cgroups));
@@ -267,13 +270,6 @@ async fn connect(dir: &Path) -> io::Result<OwnedFd> {
     }
 }
 
-/// `web.1`
-fn parse(dyno: &str) -> Option<DynoName> {
-    let (process_type, number) = dyno.split_once('.')?;
-    let process_type = ProcessType::parse(process_type).ok()?;
-    Some(DynoName { process_type, number: number.parse().ok()? })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -367,14 +363,5 @@ mod tests {
         });
         assert!(launcher.survivors(&claim).await.is_empty());
         strange.await.unwrap()
-    }
-
-    #[test]
-    fn names_of_dynos() {
-        let name = parse("worker.12").unwrap();
-        assert_eq!((name.process_type.to_string().as_str(), name.number), ("worker", 12));
-        for bad in ["", "web", "web.", "web.x", ".1"] {
-            assert_eq!(parse(bad), None, "{bad}");
-        }
     }
 }
