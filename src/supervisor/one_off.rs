@@ -14,7 +14,7 @@ use crate::config::limits;
 use crate::model::Exit;
 use crate::supervisor::metrics;
 use crate::supervisor::place::{Ended, Event, Orders, Place, State};
-use crate::supervisor::program::{Ends, Start, Streams};
+use crate::supervisor::program::{Ends, Streams};
 use crate::supervisor::routes::Routes;
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
@@ -112,17 +112,8 @@ impl<S: Spawn> OneOff<S> {
 
     fn start(&self) -> Result<Running<S::Process>, SpawnError> {
         let program = self.place.orders.borrow().program.clone();
-        self.place.say(format_args!("Starting process with command `{}`", program.command));
-        let start = Start {
-            app: self.place.app.clone(),
-            dyno: self.place.dyno.clone(),
-            program,
-            port: None,
-            streams: self.streams,
-        };
-        let started = Instant::now();
-        let process = self.spawn.spawn(&start)?;
-        Ok(Running::new(process, &self.place, None, started, self.routes.clone()))
+        let routes = self.routes.clone();
+        Running::start(&self.spawn, &self.place, program, None, self.streams, routes)
     }
 
     async fn up(self, running: Running<S::Process>, mut client: Option<Client>) {

@@ -4,17 +4,19 @@
 //! close its lease word, wait (bounded) for what is in flight, have the workers close their idle connections,
 //! SIGTERM, SIGKILL.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use tokio::time::{self, Instant};
 
 use crate::config::{HealthCheck, limits};
-use crate::model::Exit;
+use crate::model::{DynoAddr, Exit};
 use crate::supervisor::metrics;
 use crate::supervisor::place::{Place, seconds};
 use crate::supervisor::ports::LentPort;
+use crate::supervisor::program::{Program, Start, Streams};
 use crate::supervisor::routes::Routes;
-use crate::supervisor::spawn::Process;
+use crate::supervisor::spawn::{Process, Spawn, SpawnError};
 use crate::supervisor::watch::Watch;
 use crate::table::Dyno;
 
@@ -39,17 +41,46 @@ enum Enough {
 }
 
 impl<P: Process> Running<P> {
-    /// A process of the dyno of this place, over which is watched from here on.
+    /// Starts a process of the dyno of this place, and says so. `port`: where a web dyno must listen.
+    pub(crate) fn start(
+        spawn: &impl Spawn<Process = P>,
+        place: &Place,
+        program: Arc<Program>,
+        port: Option<LentPort>,
+        streams: Streams,
+        routes: Arc<Routes>,
+    ) -> Result<Self, SpawnError> {
+        place.say(format_args!("Starting process with command `{}`", program.command));
+        let start = Start {
+            app: place.app.clone(),
+            dyno: place.dyno.clone(),
+            program,
+            port: port.as_ref().map(LentPort::number),
+            streams,
+        };
+        let started = Instant::now();
+        let process = spawn.spawn(&start)?;
+        let web = port.map(|port| (port.number(), Some(port)));
+        Ok(Self::new(process, place, web, started, routes))
+    }
+
+    /// A process of the dyno of this place, over which is watched from here on. `web`: where it listens, and the
+    /// port, where it is among those that are lent.
     pub(crate) fn new(
         process: P,
         place: &Place,
-        web: Option<(Arc<Dyno>, Option<LentPort>)>,
+        web: Option<(u16, Option<LentPort>)>,
         started: Instant,
         routes: Arc<Routes>,
     ) -> Self {
         let process = Arc::new(process);
         let watch = Watch::start(&process, place);
-        let (record, port) = web.unzip();
+        let (record, port) = web
+            .map(|(number, port)| {
+                let addr = DynoAddr::Tcp((Ipv4Addr::LOCALHOST, number).into());
+                (Dyno::new(place.dyno.clone(), addr, true), port)
+            })
+            .unzip();
         Self { process, watch, record, started, routes, _port: port.flatten() }
     }
 

@@ -357,9 +357,7 @@ impl OsProcess {
     pub(in crate::supervisor) fn link(&self) -> &Link {
         &self.link
     }
-}
 
-impl OsProcess {
     fn unfreeze(&self) {
         if let Some(group) = &self.group {
             // It fails where it has no freezer, or is gone: either way nobody is frozen in it.

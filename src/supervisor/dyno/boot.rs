@@ -1,19 +1,16 @@
 //! *Starting*: from the start of a process until it is ready.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use tokio::time::{self, Instant};
+use tokio::time;
 
 use crate::config::HealthCheck;
-use crate::model::DynoAddr;
 use crate::supervisor::dyno::{Call, Dyno, Ran, Step, called};
 use crate::supervisor::metrics;
 use crate::supervisor::place::{State, seconds};
-use crate::supervisor::program::{Start, Streams};
+use crate::supervisor::program::Streams;
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
-use crate::table::Dyno as Record;
 
 impl<S: Spawn> Dyno<S> {
     pub(super) fn boot(&mut self) -> Step<S::Process> {
@@ -75,21 +72,8 @@ impl<S: Spawn> Dyno<S> {
             Some(_) => Some(self.ports.lend().ok_or(SpawnError::NoPort)?),
             None => None,
         };
-        self.place.say(format_args!("Starting process with command `{}`", program.command));
-        let start = Start {
-            app: self.place.app.clone(),
-            dyno: self.place.dyno.clone(),
-            program,
-            port: port.as_ref().map(|port| port.number()),
-            streams: Streams::Log,
-        };
-        let started = Instant::now();
-        let process = self.spawn.spawn(&start)?;
-        let web = port.map(|port| {
-            let addr = DynoAddr::Tcp((Ipv4Addr::LOCALHOST, port.number()).into());
-            (Record::new(self.place.dyno.clone(), addr, true), Some(port))
-        });
-        Ok(Running::new(process, &self.place, web, started, self.routes.clone()))
+        let routes = self.routes.clone();
+        Running::start(&self.spawn, &self.place, program, port, Streams::Log, routes)
     }
 
     pub(super) fn note_boot(&self, running: &Running<S::Process>) {

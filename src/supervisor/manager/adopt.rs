@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::config::{Config, ManagedApp, SupervisorTimeouts, limits};
 use crate::init::Order;
-use crate::model::{AppName, AppPolicy, DynoAddr, DynoName, Size, SizeName, Sizes};
+use crate::model::{AppName, AppPolicy, DynoName, Size, SizeName, Sizes};
 use crate::supervisor::dyno::{Adopted, Dyno};
 use crate::supervisor::manager::{Formed, Living, Manager, Means, managed};
 use crate::supervisor::place::{Ended, Event, Orders, Place, State, WatchOrders};
@@ -19,7 +18,6 @@ use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn, digest_of};
 use crate::supervisor::survivors::Survivor;
 use crate::supervisor::turns::Turns;
-use crate::table::Dyno as Record;
 use crate::telemetry::Stamp;
 use crate::wall_clock::unix_millis;
 
@@ -126,10 +124,7 @@ impl<S: Spawn> Manager<S> {
         let age = age.min(boot.saturating_sub(limits::ADOPTED_BOOT));
         let now = Instant::now();
         let port = order.identity.port.filter(|_| dyno.process_type.is_web());
-        let web = port.map(|port| {
-            let addr = DynoAddr::Tcp((Ipv4Addr::LOCALHOST, port).into());
-            (Record::new(dyno, addr, true), self.means.ports.take(port))
-        });
+        let web = port.map(|port| (port, self.means.ports.take(port)));
         let started = now.checked_sub(age).unwrap_or(now);
         Running::new(process, place, web, started, self.means.routes.clone())
     }
