@@ -25,9 +25,13 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
             problems: vec![ConfigProblem { file, line: None, column: None, key: None, message }],
         }
     };
-    let text = text_file::read(path).map_err(unreadable)?;
-    let written = read::read(path, &text)?;
-    let mut findings = Findings::new(path, &text);
+    parse(path, &text_file::read(path).map_err(unreadable)?)
+}
+
+/// As [`load`], of a text that is at hand. What it names is looked for beside `path`.
+pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    let written = read::read(path, text)?;
+    let mut findings = Findings::new(path, text);
     let mut config = resolve::resolve(&mut findings, path, &written);
     config.notes.warnings = findings.verdict()?;
     Ok(config)

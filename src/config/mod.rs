@@ -34,7 +34,7 @@ mod fixture; // configurations for tests
 mod example; // config/example.toml stays complete and true
 
 pub use diff::{Change, Diff, Mark, diff};
-pub use load::{default_path, load};
+pub use load::{default_path, load, parse};
 pub use problem::{ConfigError, ConfigProblem, Remark};
 pub use summary::{AppSummary, SourceSummary, Summary};
 pub use used::{
