@@ -103,6 +103,87 @@ async fn an_answer_half_sent_at_the_stop_bound_is_cut() {
     mesh.request("/stall").await.has(&["at=error", "code=H24", "status=200", "bytes=4"]);
 }
 
+/// Wherever a request is by then: not yet at a dyno, on its way to one, or behind it.
+#[tokio::test]
+async fn whatever_a_request_is_at_it_is_cut_at_the_stop_bound() {
+    let setup = Setup::new();
+    let (app, full) = (App::start().await, App::start_with(&[("BACKLOG", "0")]).await);
+    let mut mesh = setup
+        .timeouts("stop = \"1s\"\nconnect = \"20s\"")
+        .shop(&[&app])
+        .app("full", &format!("dynos = [\"{}\"]", full.addr()))
+        .procfile("starting", "web: NEVER_BIND=1 TESTAPP\n", "timeouts = { boot = \"20s\" }")
+        .start()
+        .await;
+    full.freeze();
+    let _fillers = full.fill_queue().await;
+    let begin = async |mut client: Client, host: &str, text: &str| {
+        client.send(text.replace("shop.localhost", host)).await;
+        client
+    };
+    let held = request("GET", "/held", "", "");
+    let mut held = begin(mesh.client().await, "starting.localhost", &held).await;
+    let connecting = request("GET", "/connecting", "", "");
+    let mut connecting = begin(mesh.client().await, "full.localhost", &connecting).await;
+    let upload = "POST /sending HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: 9\r\n\r\nhalf";
+    let mut sending = begin(mesh.client().await, "shop.localhost", upload).await;
+    let early = upload.replace("/sending", "/early-part");
+    let mut early = begin(mesh.client().await, "shop.localhost", &early).await;
+    assert_eq!(early.head().await.status, 200);
+    let fields = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    let upgrade = request("GET", "/ws", fields, "");
+    let mut pipe = begin(mesh.client().await, "shop.localhost", &upgrade).await;
+    assert_eq!(pipe.answer().await.status, 101);
+    let taking_nothing = Client::connect_narrow(mesh.http()).await;
+    let big = request("GET", "/fields?name=Padding&line=100000&n=4", "", "");
+    let taking_nothing = begin(taking_nothing, "shop.localhost", &big).await;
+    app.counts(4).await;
+    let in_flight = "dynomesh_in_flight";
+    mesh.metric_becomes("dynomesh_held_requests", &[("app", "starting")], 1.0).await;
+    mesh.metric_becomes(in_flight, &[("app", "full")], 1.0).await;
+    // The pipe and both uploads; the answer that nobody takes has been read.
+    mesh.metric_becomes(in_flight, &[("app", "shop")], 3.0).await;
+
+    mesh.signal(Signal::TERM);
+    pipe.send("still here").await;
+    assert_eq!(pipe.exactly(10).await, b"still here");
+    for client in [&mut held, &mut connecting, &mut sending] {
+        client.answer().await.is_refusal(503, "H24");
+    }
+    assert_eq!(early.rest_and_end().await.0, b"half");
+    let _ = pipe.rest_and_end().await;
+    mesh.ended().await;
+    drop(taking_nothing);
+    for (target, expected) in [
+        ("/held", ["status=503", "dyno=", "service="].as_slice()),
+        ("/connecting", &["status=503", "dyno=web.1", "service="]),
+        ("/sending", &["status=503", "dyno=web.1"]),
+        ("/early-part", &["status=200", "dyno=web.1", "bytes=4"]),
+        ("/fields?name=Padding&line=100000&n=4", &["status=200", "dyno=web.1"]),
+        ("/ws", &["status=101", "dyno=web.1", "bytes=10"]),
+    ] {
+        let line = mesh.request(target).await;
+        line.has(&["at=error", "code=H24", "desc=Forced close"]);
+        line.has(expected);
+        assert_eq!(mesh.requests(target).len(), 1, "{target}");
+    }
+}
+
+/// A stop is no reason to turn away who has come before it.
+#[tokio::test]
+async fn a_held_request_is_served_while_the_daemon_stops() {
+    let mut mesh =
+        Setup::new().procfile("shop", "web: BIND_AFTER_MS=2000 TESTAPP\n", "").start().await;
+    let mut client = mesh.client().await;
+    client.send(request("GET", "/held", "", "")).await;
+    mesh.metric_becomes("dynomesh_held_requests", &[("app", "shop")], 1.0).await;
+    mesh.signal(Signal::TERM);
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.text()), (200, "web.1"));
+    assert!(answer.says_close());
+    assert!(mesh.ended().await.success());
+}
+
 const ENDLESS: &str = "/big?bytes=1000000000000";
 
 /// Enough of them to keep the workers busy: while one has its turn, the others' bytes pile up.
