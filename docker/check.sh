@@ -5,8 +5,9 @@
 #   docker/check.sh target/release/dynomesh
 #
 # Needs root, docker's engine (Debian: docker.io), busybox-static, iproute2 and curl; no image registry. It runs
-# an engine of its own, with its own data, socket and bridge, and leaves nothing behind. promtool, prometheus and
-# docker compose (the plugin, or Debian's docker-compose) are used where they are installed, and named where not.
+# an engine of its own, with its own data, socket and bridge, and leaves nothing behind. systemd-analyze, promtool,
+# prometheus and docker compose (the plugin, or Debian's docker-compose) are used where they are installed, and named
+# where not.
 set -euo pipefail
 
 binary=$(realpath "${1:?usage: docker/check.sh BINARY}")
@@ -82,6 +83,17 @@ find_client() {
         fi
     done
     fail "no docker client that can build with BuildKit (docker.io 20.10, or docker with buildx)"
+}
+
+# The units as they are, but for where the binary is. systemd before 254 says that it ignores one key.
+verify_units() {
+    local said
+    mkdir "$work/units"
+    sed "s|^ExecStart=/usr/local/bin/dynomesh |ExecStart=$binary |" "$here/dynomesh.service" \
+        >"$work/units/dynomesh.service"
+    cp "$here/dynomesh.socket" "$work/units"
+    said=$(systemd-analyze verify --man=no "$work"/units/* 2>&1 | grep -v "Unknown key 'DelegateSubgroup'") || true
+    [[ -z $said ]] || fail "$said"
 }
 
 start_engine() {
@@ -181,7 +193,8 @@ run_composed() {
 
 client=$(find_client)
 
-step "files: prometheus"
+step "files: units, prometheus"
+if have systemd-analyze; then verify_units; else skip systemd-analyze; fi
 if have promtool; then promtool check config "$here/prometheus.yml"; else skip promtool; fi
 
 step "engine: $(dockerd --version)"
