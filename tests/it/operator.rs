@@ -36,7 +36,7 @@ async fn a_stop_lets_requests_finish_and_stops_the_dynos() {
     assert!(mesh.dynos().is_empty());
 }
 
-/// A kept connection that is idle gets one more answer, so that a request on its way is not lost.
+/// A kept connection that is idle gets one more answer for a while, so that a request on its way is not lost.
 #[tokio::test]
 async fn an_idle_connection_has_one_more_request_when_the_daemon_stops() {
     let app = App::start().await;
@@ -50,6 +50,22 @@ async fn an_idle_connection_has_one_more_request_when_the_daemon_stops() {
     .await;
     let answer = idle.get("/").await;
     assert!(answer.status == 200 && answer.says_close(), "{answer:?}");
+    assert!(mesh.ended().await.success());
+}
+
+/// But nobody waits for it until the bound of the stop.
+#[tokio::test]
+async fn a_connection_that_stays_idle_does_not_hold_up_a_stop() {
+    let app = App::start().await;
+    let mut mesh = Setup::new().timeouts("stop = \"10m\"").shop(&[&app]).start().await;
+    let (mut used, mut fresh) = (mesh.client().await, mesh.client().await);
+    assert_eq!(used.get("/").await.status, 200);
+    mesh.metric_becomes("dynomesh_connections", &[], 2.0).await;
+    let start = Instant::now();
+    mesh.signal(Signal::TERM);
+    used.is_closed().await;
+    fresh.is_closed().await;
+    assert!(start.elapsed() > Duration::from_secs(4), "{:?}", start.elapsed());
     assert!(mesh.ended().await.success());
 }
 
@@ -286,6 +302,31 @@ async fn a_stop_during_boot_leaves_nothing_behind() {
     assert!(mesh.dynos().is_empty());
 }
 
+/// What a dyno still holds that is on its way out is finished, like all that is under way.
+#[tokio::test]
+async fn a_stop_while_a_dyno_drains_lets_it_finish() {
+    let mut mesh =
+        Setup::new().procfile("shop", "web: TESTAPP\n", "formation = { web = 1 }").start().await;
+    let released = mesh.path("released");
+    let mut client = mesh.client().await;
+    client.send(request("GET", &format!("/until?file={}", released.display()), "", "")).await;
+    mesh.metric_becomes("dynomesh_in_flight", &[("app", "shop"), ("dyno", "web.1")], 1.0).await;
+    let text = mesh.setup().text().replace("web = 1", "web = 0");
+    mesh.reload_text(&text, "ok").await;
+    mesh.says("heroku[web.1]", "State changed from up to down").await;
+    mesh.signal(Signal::TERM);
+    becomes_true("new connections to be refused", async || {
+        tokio::net::TcpStream::connect(mesh.http()).await.is_err()
+    })
+    .await;
+    assert!(mesh.runs());
+    std::fs::write(released, "").unwrap();
+    assert_eq!(client.answer().await.text(), "released");
+    assert!(mesh.ended().await.success());
+    mesh.says("heroku[web.1]", "Process exited with status 143").await;
+    assert!(mesh.dynos().is_empty());
+}
+
 #[tokio::test]
 async fn a_stop_is_bounded_by_dynos_that_ignore_it() {
     let mut mesh = Setup::new()
@@ -475,6 +516,35 @@ async fn a_request_without_a_descriptor_for_its_dyno_is_h99() {
     // In quarantine it would be out of reach for longer than this may be held.
     assert_eq!(client.get("/after").await.status, 200);
     assert_eq!(app.count().await, 1, "only the second one has reached it");
+}
+
+/// Nothing can be written any more: whoever needs no file is served, and a dyno that does comes up once there is room.
+#[tokio::test]
+async fn a_full_disk_keeps_nobody_from_being_served() {
+    let app = App::start().await;
+    let cool_off = "timeouts = { cool_off = \"200ms\", cool_off_max = \"200ms\" }";
+    let mut mesh = Setup::new()
+        .before("trap '' XFSZ; exec")
+        .shop(&[&app])
+        .procfile("run", "web: TESTAPP\n", cool_off)
+        .start()
+        .await;
+    mesh.says("heroku[web.1]", "State changed from starting to up").await;
+    let room = getrlimit(Resource::Fsize);
+    let none = Rlimit { current: Some(0), ..getrlimit(Resource::Fsize) };
+    prlimit(Some(mesh.pid()), Resource::Fsize, none).unwrap();
+    let crash = request("GET", "/exit-idle", "", "").replace("shop.", "run.");
+    let mut client = mesh.client().await;
+    client.send(crash).await;
+    assert_eq!(client.answer().await.status, 200);
+    drop(client);
+    mesh.says_times("heroku[web.1]", "State changed from starting to crashed", 2).await;
+    mesh.line("why", |line| line.message.contains("File too large").then_some(())).await;
+    assert_eq!(mesh.get("/").await.status, 200);
+    prlimit(Some(mesh.pid()), Resource::Fsize, room).unwrap();
+    mesh.says_times("heroku[web.1]", "State changed from starting to up", 2).await;
+    mesh.signal(Signal::TERM);
+    assert!(mesh.ended().await.success());
 }
 
 /// Sets the daemon's limit on open files; to the first descriptor that is free, if it is not said.
