@@ -35,6 +35,11 @@ impl Source {
         Ok(Self { path: path.to_path_buf(), text })
     }
 
+    /// A text that is at hand. What it names is looked for beside `path`.
+    pub fn of_text(path: &Path, text: String) -> Self {
+        Self { path: path.to_path_buf(), text }
+    }
+
     /// The name of the file, without its directory.
     pub fn file_name(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()

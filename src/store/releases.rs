@@ -53,6 +53,7 @@ pub(in crate::store) fn number(
         |row| row.get(0),
     )?;
     let version = last + 1;
+    let description = if version == 1 { "Initial release" } else { &maker.description };
     let config_vars = key.seal(&place(&app, version), &json(&runs.config_vars));
     transaction.execute(
         "INSERT INTO releases (id, app, version, description, user, status, slug, dir, commands, config_vars,
@@ -62,7 +63,7 @@ pub(in crate::store) fn number(
             new.to_string(),
             app,
             version,
-            maker.description,
+            description,
             maker.user,
             ReleaseStatus::Succeeded.as_str(),
             runs.slug,
