@@ -59,6 +59,18 @@ pub(crate) const SUPERVISOR_TIMEOUTS: SupervisorTimeouts = SupervisorTimeouts {
 
 pub(crate) const UPKEEP: Upkeep = Upkeep { health: None, cycle: None, freeze_after: None };
 
+/// How soon numbers of dynos follow the requests.
+pub(crate) struct Autoscale {
+    pub(crate) up_after: Duration,
+    pub(crate) down_after: Duration,
+}
+
+/// Up: long enough for a p95 to be more than a few slow requests (200 of them at 20 a second), and a fifth of the
+/// shortest time for which most people wait. Down: a pause between two crowds is minutes, a dyno that idles
+/// through it costs less than one that has to boot, and boots of a minute are not worth undoing sooner.
+pub(crate) const AUTOSCALE: Autoscale =
+    Autoscale { up_after: Duration::from_secs(10), down_after: Duration::from_secs(5 * 60) };
+
 /// How a web dyno is asked, where the file says at which path.
 pub(crate) struct Health {
     pub(crate) interval: Duration,

@@ -10,6 +10,7 @@ use crate::config::claims::Claims;
 use crate::config::findings::Findings;
 use crate::config::nearest::nearest;
 use crate::config::procfile::{self, Procfile};
+use crate::config::resolve_autoscale::autoscale;
 use crate::config::resolve_jobs::resolve_jobs;
 use crate::config::resolve_sizes::size_named;
 use crate::config::resolve_upkeep::upkeep;
@@ -255,12 +256,14 @@ impl AppResolver<'_> {
         let config_vars = self.config_vars(findings);
         let commands = self.procfile(findings, dir.span().start, &findings.path(dir.get_ref()));
         let Some(commands) = commands else { return AppSource::Blank };
-        let formation = self.formation(findings, &commands);
+        let mut formation = self.formation(findings, &commands);
+        let autoscale = autoscale(findings, |key| self.key(key), self.written, &mut formation);
         let (size, sizes) = self.sizes(findings, &commands);
         AppSource::Managed(ManagedApp {
             dir: absolute(findings, dir.get_ref()),
             commands,
             formation,
+            autoscale,
             size,
             sizes,
             recycle_on_r14: self.recycle_on_r14(findings),
@@ -281,6 +284,7 @@ impl AppResolver<'_> {
         let start = |it: &Optional<written::DurationText>| it.as_ref().map(|it| it.span().start);
         for (key, at) in [
             ("formation", written.formation.as_ref().map(|it| it.span().start)),
+            ("autoscale", written.autoscale.as_ref().map(|it| it.span().start)),
             ("size", written.size.as_ref().map(|it| it.span().start)),
             ("sizes", written.sizes.as_ref().map(|it| it.span().start)),
             ("recycle_on_r14", start(&written.recycle_on_r14)),
