@@ -257,7 +257,8 @@ impl<'a> World<'a> {
         if to > count {
             self.start(to, self.scene.boot);
         } else {
-            let highest = self.dynos.iter_mut().filter(|it| !it.is_leaving).max_by_key(|it| it.number);
+            let highest =
+                self.dynos.iter_mut().filter(|it| !it.is_leaving).max_by_key(|it| it.number);
             highest.unwrap().is_leaving = true;
         }
     }
@@ -366,7 +367,8 @@ fn each_target(scene: &Scene, check: impl Fn(Target, &Played)) {
 #[test]
 fn a_flash_crowd_is_met_within_minutes_and_forgotten_within_the_hour() {
     const CROWD: f64 = 60.0;
-    let crowd = |time: f64| if (10.0 * MINUTE..30.0 * MINUTE).contains(&time) { CROWD } else { 2.0 };
+    let crowd =
+        |time: f64| if (10.0 * MINUTE..30.0 * MINUTE).contains(&time) { CROWD } else { 2.0 };
     let scene = Scene::of(crowd);
     each_target(&scene, |target, played| {
         let needed = (CROWD / CAPACITY) as u32;

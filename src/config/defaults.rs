@@ -65,9 +65,9 @@ pub(crate) struct Autoscale {
     pub(crate) down_after: Duration,
 }
 
-/// Up: long enough for a p95 to be more than a few slow requests (200 of them at 20 a second), and a fifth of the
-/// shortest time for which most people wait. Down: a pause between two crowds is minutes, a dyno that idles
-/// through it costs less than one that has to boot, and boots of a minute are not worth undoing sooner.
+/// Up: at 20 requests a second a p95 of 10 s is more than ten slow requests, and clients that wait through it have not
+/// left yet. Down: between two crowds there are minutes, and a dyno that idles through them costs less than all who
+/// wait for it to boot again, which may take a minute itself.
 pub(crate) const AUTOSCALE: Autoscale =
     Autoscale { up_after: Duration::from_secs(10), down_after: Duration::from_secs(5 * 60) };
 

@@ -199,8 +199,7 @@ mod tests {
         let fixture = fixture(lines);
         let said = fixture.load().map_or_else(|error| error.to_string(), |_| String::new());
         let said = fixture.relative(&said);
-        let said: Vec<_> =
-            said.lines().map(|it| it.trim_start_matches("dynomesh.toml:")).collect();
+        let said: Vec<_> = said.lines().map(|it| it.trim_start_matches("dynomesh.toml:")).collect();
         assert_eq!(said, expected, "{lines}");
     }
 
@@ -212,7 +211,8 @@ mod tests {
             ("in_flight 20", Target::InFlight(NonZeroU32::new(20).unwrap())),
             ("queue 1m", Target::Queue(secs(60))),
         ] {
-            let shop = shop(&format!("autoscale.web = {{ min = 2, max = 5, target = {target:?} }}"));
+            let shop =
+                shop(&format!("autoscale.web = {{ min = 2, max = 5, target = {target:?} }}"));
             let rules = shop.autoscale[&ProcessType::web()];
             let (up_after, down_after) = (secs(10), secs(300));
             assert_eq!(rules, Autoscale { min: 2, max: 5, target: expected, up_after, down_after });
@@ -232,7 +232,8 @@ mod tests {
             let line = format!("autoscale.web = {{ max = 5, target = {target:?} }}");
             check(&line, &[&format!("3: apps.shop.autoscale.web.target: {expected}")]);
         };
-        for bad in ["p95", "", "p95 500", "p95  500ms", "p99 500ms", "in_flight 0", "in_flight +1"] {
+        for bad in ["p95", "", "p95 500", "p95  500ms", "p99 500ms", "in_flight 0", "in_flight +1"]
+        {
             target(
                 bad,
                 &format!(

@@ -17,8 +17,8 @@ use crate::config::{
 };
 use crate::config::{bytes, defaults, duration};
 use crate::model::{
-    Affinity, AppName, AppPolicy, AppTimeouts, Autoscale, Balance, CpuShare, Endpoint, Expect, ListenerPolicy,
-    ProcessType, Size, SizeLimits, Sizes, TrafficLimits,
+    Affinity, AppName, AppPolicy, AppTimeouts, Autoscale, Balance, CpuShare, Endpoint, Expect,
+    ListenerPolicy, ProcessType, Size, SizeLimits, Sizes, TrafficLimits,
 };
 
 /// What a configuration says, without secrets.

@@ -12,8 +12,8 @@ use std::time::Duration;
 use crate::config::config_var::Redacted;
 use crate::config::{ConfigProblem, defaults};
 use crate::model::{
-    AppName, AppPolicy, Autoscale, Domain, DynoAddr, Endpoint, Formation, ListenAddr, ListenerPolicy,
-    ProcessType, Schedule, Size, Sizes,
+    AppName, AppPolicy, Autoscale, Domain, DynoAddr, Endpoint, Formation, ListenAddr,
+    ListenerPolicy, ProcessType, Schedule, Size, Sizes,
 };
 
 /// Everything `serve` needs to know.

@@ -15,8 +15,8 @@ use crate::config::{AppConfig, AppSource, Config};
 use crate::model::{Affinity, AppName, AppPolicy, DynoAddr, DynoName, ProcessType};
 use crate::shutdown::Shutdown;
 use crate::table::{
-    App, AppId, Dyno, Lineup, Load, Place, Publisher, Ring, Roster, Routes as TableRoutes, Standing,
-    Table, Traffic,
+    App, AppId, Dyno, Lineup, Load, Place, Publisher, Ring, Roster, Routes as TableRoutes,
+    Standing, Table, Traffic,
 };
 
 /// Owns what the table is made from.

@@ -14,6 +14,7 @@ use rustix::net::{recv, send, socket_with};
 #[derive(Default)]
 pub(crate) struct AcceptQueues {
     kernel: Option<OwnedFd>,
+    has_complained: bool,
 }
 
 // linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
@@ -50,6 +51,15 @@ impl AcceptQueues {
         // After an error the socket is dropped, so that no answer is taken for that to another question.
         self.kernel = Some(kernel);
         read(&answer[..length.min(512)])
+    }
+
+    /// Says that the kernel does not tell, the first time.
+    pub(crate) fn complain(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.has_complained, true) {
+            tracing::warn!(
+                "autoscale with a queue target sees no accept queues, only waits in the router: sock_diag: {error}"
+            );
+        }
     }
 }
 

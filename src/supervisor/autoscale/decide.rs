@@ -435,9 +435,7 @@ impl Judged {
     /// The figure of the target as a multiple of it; 0 where too little is known.
     fn excess(&self) -> f64 {
         match self.target {
-            Target::P95(time) => {
-                self.p95.map_or(0.0, |p95| p95.as_secs_f64() / time.as_secs_f64())
-            }
+            Target::P95(time) => self.p95.map_or(0.0, |p95| p95.as_secs_f64() / time.as_secs_f64()),
             Target::InFlight(requests) => {
                 self.heard / f64::from(self.dynos) / f64::from(requests.get())
             }
@@ -469,9 +467,7 @@ impl Judged {
             Target::P95(time) => {
                 self.excess() <= LOW && in_flight <= 1.0 + self.rate * time.as_secs_f64()
             }
-            Target::Queue(_) => {
-                self.excess() <= LOW && (in_flight < 1.0 || self.answered > 0.0)
-            }
+            Target::Queue(_) => self.excess() <= LOW && (in_flight < 1.0 || self.answered > 0.0),
         };
         is_low && look.held == 0 && look.dynos.len() == look.count as usize
     }

@@ -44,8 +44,14 @@ pub(crate) fn observe(observed: &Observed<'_>, queues: &mut AcceptQueues, at: Du
     }
 }
 
-/// Those that wait until the dyno's app accepts them. None, where the kernel does not tell.
+/// Those that wait until the dyno's app accepts them; none, as far as the kernel tells.
 fn queued(dyno: &Dyno, queues: &mut AcceptQueues) -> u32 {
     let DynoAddr::Tcp(addr) = dyno.addr() else { return 0 };
-    queues.waiting(*addr).ok().flatten().unwrap_or(0)
+    match queues.waiting(*addr) {
+        Ok(waiting) => waiting.unwrap_or(0),
+        Err(error) => {
+            queues.complain(&error);
+            0
+        }
+    }
 }

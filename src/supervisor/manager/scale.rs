@@ -132,3 +132,132 @@ impl Formed {
         self.app.sizes.get(process_type).map_or("", |size| size.name.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use crate::config::{AppSource, Config};
+    use crate::model::{Autoscale, ProcessType, Target};
+    use crate::supervisor::scripted::Script;
+    use crate::supervisor::tests::{Formation, config, managed, passes};
+    use crate::table::Lease;
+
+    fn rules(min: u32, max: u32) -> Autoscale {
+        let target = Target::InFlight(NonZeroU32::new(2).unwrap());
+        let secs = Duration::from_secs;
+        Autoscale { min, max, target, up_after: secs(10), down_after: secs(60) }
+    }
+
+    /// A shop that begins with so many web dynos.
+    fn shop(begins_with: u32, rules: Option<Autoscale>) -> [(&'static str, AppSource); 1] {
+        let AppSource::Managed(mut app) = managed(&[("web", begins_with)]) else { unreachable!() };
+        app.autoscale.extend(rules.map(|rules| (ProcessType::web(), rules)));
+        [("shop", AppSource::Managed(app))]
+    }
+
+    fn in_maintenance(begins_with: u32, rules: Autoscale) -> Config {
+        let mut config = config(&shop(begins_with, Some(rules)));
+        config.apps.values_mut().for_each(|app| app.policy.maintenance = true);
+        config
+    }
+
+    /// So many requests, each with the dyno that has the fewest.
+    fn leases(formation: &Formation, requests: usize) -> Vec<Lease> {
+        let lineup = formation.lineup("shop");
+        let fewest = || lineup.dynos.iter().min_by_key(|dyno| dyno.in_flight()).unwrap();
+        (0..requests).map(|_| fewest().lease().unwrap()).collect()
+    }
+
+    fn web(formation: &Formation) -> usize {
+        formation.lineup("shop").dynos.len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_come_one_by_one_and_the_highest_number_goes_first() {
+        let formation = Formation::start(&[Script::listens(5)], &shop(1, Some(rules(1, 3))));
+        passes(6).await;
+        let held = leases(&formation, 9);
+        passes(20).await;
+        assert_eq!(formation.states(), ["shop web.1 up", "shop web.2 up"]);
+        drop(held);
+        let held = leases(&formation, 9);
+        passes(20).await;
+        assert_eq!(web(&formation), 3);
+        passes(100).await;
+        assert_eq!(web(&formation), 3, "there may be no more");
+        drop(held);
+        passes(75).await;
+        assert_eq!(formation.states(), ["shop web.1 up", "shop web.2 up"]);
+        passes(75).await;
+        assert_eq!(formation.states(), ["shop web.1 up"]);
+        passes(500).await;
+        assert_eq!(web(&formation), 1, "there may be no fewer");
+        assert_eq!(formation.started(), 3);
+        formation.supervisor.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_finishes_what_it_holds() {
+        let formation = Formation::start(&[Script::listens(0)], &shop(2, Some(rules(1, 3))));
+        passes(1).await;
+        let lease = formation.lineup("shop").dynos[1].lease().unwrap();
+        passes(75).await;
+        assert_eq!(web(&formation), 1);
+        assert_eq!(formation.states(), ["shop web.1 up", "shop web.2 down"]);
+        assert_eq!(formation.scripts.living(), 2);
+        drop(lease);
+        passes(1).await;
+        assert_eq!(formation.states(), ["shop web.1 up"]);
+        formation.supervisor.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dyno_that_does_not_come_up_is_not_joined_by_others() {
+        let scripts = [Script::listens(0), Script::never_listens()];
+        let formation = Formation::start(&scripts, &shop(1, Some(rules(1, 9))));
+        passes(1).await;
+        let _held = leases(&formation, 50);
+        passes(300).await;
+        assert_eq!(formation.supervisor.status().len(), 2, "{:?}", formation.states());
+        formation.supervisor.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reload_keeps_the_number_within_the_bounds_of_now() {
+        let formation = Formation::start(&[Script::listens(0)], &shop(1, Some(rules(1, 9))));
+        passes(1).await;
+        for count in 2..=4 {
+            let held = leases(&formation, 20);
+            passes(12).await;
+            assert_eq!(web(&formation), count);
+            drop(held);
+        }
+        let count = 4;
+        formation.apply(&shop(1, Some(rules(1, 9)))).await;
+        assert_eq!(web(&formation), count);
+        formation.apply(&shop(1, Some(rules(1, 2)))).await;
+        assert_eq!(web(&formation), 2);
+        formation.apply(&shop(7, Some(rules(6, 9)))).await;
+        assert_eq!(web(&formation), 6);
+        // From here on it is what formation says.
+        formation.apply(&shop(3, None)).await;
+        passes(500).await;
+        assert_eq!(web(&formation), 3);
+        formation.supervisor.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_decided_while_requests_are_refused() {
+        let formation = Formation::start(&[Script::listens(0)], &shop(3, Some(rules(1, 9))));
+        passes(1).await;
+        formation.supervisor.apply(&in_maintenance(3, rules(1, 9)).into());
+        passes(1000).await;
+        assert_eq!(web(&formation), 3);
+        formation.apply(&shop(3, Some(rules(1, 9)))).await;
+        passes(70).await;
+        assert_eq!(web(&formation), 2);
+        formation.supervisor.stop().await;
+    }
+}
