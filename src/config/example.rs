@@ -14,6 +14,8 @@ use crate::model::AppName;
 
 /// Stands for the names that people choose: `apps.NAME.dir`.
 const NAME: &str = "NAME";
+/// Tables of tables by such names.
+const KEYED: [&str; 3] = ["apps", "sizes", "apps.NAME.autoscale"];
 /// Ends the key of an array of tables.
 const ARRAY: &str = "[]";
 
@@ -64,10 +66,10 @@ fn keys_written(text: &str) -> BTreeSet<String> {
         for (key, value) in table {
             let path = match prefix {
                 "" => key.clone(),
-                "apps" | "sizes" => format!("{prefix}.{NAME}"),
+                prefix if KEYED.contains(&prefix) => format!("{prefix}.{NAME}"),
                 _ => format!("{prefix}.{key}"),
             };
-            if !["apps", "sizes"].contains(&prefix) {
+            if !KEYED.contains(&prefix) {
                 keys.insert(path.clone());
             }
             let chosen = ["apps.NAME.config", "apps.NAME.formation", "apps.NAME.sizes"];

@@ -10,6 +10,7 @@ use crate::config::claims::Claims;
 use crate::config::findings::{COMMAND, Findings};
 use crate::config::nearest::nearest;
 use crate::config::procfile::{self, Procfile};
+use crate::config::resolve_autoscale::autoscale;
 use crate::config::resolve_jobs::resolve_jobs;
 use crate::config::resolve_sizes::size_named;
 use crate::config::resolve_upkeep::upkeep;
@@ -271,12 +272,14 @@ impl AppResolver<'_> {
         let config_vars = self.config_vars(findings);
         let commands = self.procfile(findings, at, &dir);
         let Some(commands) = commands else { return AppSource::Blank };
-        let formation = self.formation(findings, &commands);
+        let mut formation = self.formation(findings, &commands);
+        let autoscale = autoscale(findings, |key| self.key(key), self.written, &mut formation);
         let (size, sizes) = self.sizes(findings, &commands);
         AppSource::Managed(ManagedApp {
             dir: make_absolute(&dir),
             commands,
             formation,
+            autoscale,
             size,
             sizes,
             release: None,
@@ -307,6 +310,7 @@ impl AppResolver<'_> {
         let start = |it: &Optional<written::DurationText>| it.as_ref().map(|it| it.span().start);
         for (key, at) in [
             ("formation", written.formation.as_ref().map(|it| it.span().start)),
+            ("autoscale", written.autoscale.as_ref().map(|it| it.span().start)),
             ("size", written.size.as_ref().map(|it| it.span().start)),
             ("sizes", written.sizes.as_ref().map(|it| it.span().start)),
             ("recycle_on_r14", start(&written.recycle_on_r14)),

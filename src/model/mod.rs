@@ -7,6 +7,7 @@ mod domain;
 mod process_type;
 mod dyno;
 mod policy;
+mod autoscale;
 mod size;
 mod address;
 mod calendar;
@@ -20,6 +21,7 @@ mod eco;
 
 pub use address::{ClientNet, DynoAddr, Endpoint, ListenAddr};
 pub use app::AppName;
+pub use autoscale::{Autoscale, Target};
 pub use calendar::{Civil, Month};
 pub use cron::Cron;
 pub use domain::{Domain, Host};

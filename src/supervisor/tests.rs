@@ -46,6 +46,7 @@ pub(crate) fn managed(formation: &[(&str, u32)]) -> AppSource {
             .collect(),
         formation: formation.iter().map(|(name, count)| (of_type(name), *count)).collect(),
         size: basic(),
+        autoscale: BTreeMap::new(),
         sizes: formation.iter().map(|(name, _)| (of_type(name), basic())).collect(),
         release: None,
         recycle_on_r14: None,
