@@ -16,6 +16,8 @@ mod scale; // how many dynos of which size
 mod maintenance; // whether requests are told to come later
 mod domains; // names they answer at
 mod releases; // what they ran and run
+mod token; // who may ask over the network
+mod env; // what the heroku CLI needs
 mod app; // which app, which daemon
 mod health; // ask the daemon whether it is well
 mod doctor; // what this host can do for dynos
@@ -74,6 +76,12 @@ enum Command {
     ConfigGet(config_vars::Get),
     #[command(name = "config:unset", visible_alias = "config:remove")]
     ConfigUnset(config_vars::Unset),
+    Token(token::Tokens),
+    #[command(name = "token:create")]
+    TokenCreate(token::Create),
+    #[command(name = "token:revoke")]
+    TokenRevoke(token::Revoke),
+    Env(env::Env),
     Releases(releases::Releases),
     #[command(name = "rollback", visible_alias = "releases:rollback")]
     Rollback(releases::Rollback),
@@ -134,6 +142,10 @@ impl Command {
             Self::ConfigSet(set) => set.run(),
             Self::ConfigGet(get) => get.run(),
             Self::ConfigUnset(unset) => unset.run(),
+            Self::Token(tokens) => tokens.run(),
+            Self::TokenCreate(create) => create.run(),
+            Self::TokenRevoke(revoke) => revoke.run(),
+            Self::Env(env) => env.run(),
             Self::Releases(releases) => releases.run(),
             Self::Rollback(rollback) => rollback.run(),
             Self::Maintenance(maintenance) => maintenance.run(),

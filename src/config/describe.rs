@@ -35,6 +35,9 @@ impl Summary {
             Some(addr) => line(out, "http", &format!("{addr} (/metrics /healthz /readyz)"))?,
             None => line(out, "http", "none")?,
         }
+        if let Some(addr) = &self.admin_api {
+            line(out, "api", &format!("{addr} (Heroku's Platform API, for whoever has a token)"))?;
+        }
         line(out, "socket", &self.admin_socket)?;
         writeln!(out, "state")?;
         line(out, "dir", &self.state_dir)?;

@@ -378,6 +378,9 @@ pub const BOOK_EVERY: Duration = Duration::from_secs(10);
 pub const ECO_HOURS: u64 = 1000;
 /// The share of them after which the log says so, in hundredths.
 pub const ECO_HOURS_LOW: u64 = 80;
+/// How long a request of the API is known after its effect: the heroku CLI repeats one for six seconds when its connection
+/// breaks.
+pub const REQUESTS_REMEMBERED: Duration = Duration::from_secs(600);
 /// Tasks that may wait for the database: each is a moment's work, so that so many mean a disk that is stuck.
 pub const STORE_TASKS_MAX: usize = 256;
 

@@ -146,12 +146,9 @@ pub(crate) fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
     Some((key, expected.split('`').skip(1).step_by(2).collect()))
 }
 
-/// Why a key that exists is not known here: another table has it, or a later version.
+/// Why a key that exists is not known here: another table has it.
 fn elsewhere(path: &[&str]) -> Option<&'static str> {
     Some(match path {
-        ["admin", "api"] => {
-            "comes with the Platform API, which is not in this version; take the key out"
-        }
         ["apps", _, "timeouts", "handshake" | "head" | "keepalive" | "stop"] => {
             "is not an app's: set it in [router.timeouts]"
         }
@@ -253,13 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_this_version_or_elsewhere_is_said() {
-        check(
-            "[admin]\napi = \"127.0.0.1:5000\"",
-            &[
-                "f:2: admin.api: comes with the Platform API, which is not in this version; take the key out",
-            ],
-        );
+    fn what_is_elsewhere_is_said() {
         check(
             "[apps.a.timeouts]\nstop = \"1s\"\nhandshake = \"1s\"",
             &[

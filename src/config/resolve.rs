@@ -1,11 +1,12 @@
 //! As written → as used: parses every value, fills in defaults, reads the files that are named.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+use toml::Spanned;
 
 use crate::config::claims::Claims;
 use crate::config::findings::{COMMAND, Findings};
@@ -180,6 +181,7 @@ fn resolve_admin(
     {
         findings.problem(written.span().start, KEY, message);
     }
+    let api = written.api.as_ref().and_then(|it| resolve_api(findings, it));
     let socket = match &written.socket {
         Some(written) => {
             let path = state_dir.join(written.get_ref());
@@ -187,7 +189,20 @@ fn resolve_admin(
         }
         None => Some(state_dir.join(defaults::SOCKET)),
     };
-    AdminConfig { http, socket: socket.unwrap_or_default() }
+    AdminConfig { http, api, socket: socket.unwrap_or_default() }
+}
+
+/// Tokens go over it in the clear, so it must not leave the machine.
+fn resolve_api(findings: &mut Findings<'_>, written: &Spanned<String>) -> Option<SocketAddr> {
+    const KEY: &str = "admin.api";
+    match listen_addr(findings, KEY, written)? {
+        ListenAddr::Tcp(addr) if addr.ip().is_loopback() => Some(addr),
+        _ => {
+            let message = "the Platform API speaks plain HTTP: it needs a loopback address like 127.0.0.1:5000; from another machine use ssh -L";
+            findings.problem(written.span().start, KEY, message);
+            None
+        }
+    }
 }
 
 fn resolve_apps(
@@ -298,6 +313,7 @@ fn lines_of_fixed_keys(
     [
         ("router.workers", written.router.workers.as_ref().map(|it| it.span().start)),
         ("admin.http", start(&written.admin.http)),
+        ("admin.api", start(&written.admin.api)),
         ("admin.socket", start(&written.admin.socket)),
         ("state.dir", start(&written.state.dir)),
         ("dynos.isolation", start(&written.dynos.isolation)),

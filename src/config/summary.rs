@@ -48,6 +48,8 @@ pub struct Summary {
     pub timeouts: BTreeMap<String, String>,
     /// `admin.http`
     pub admin_http: Option<String>,
+    /// `admin.api`
+    pub admin_api: Option<String>,
     /// `admin.socket`
     pub admin_socket: String,
     /// `state.dir`
@@ -129,6 +131,7 @@ impl Summary {
             trusted_proxies: texts(&router.listener.trusted_proxies),
             timeouts: listener_timeouts(&router.listener, router.stop),
             admin_http: config.admin.http.as_ref().map(ToString::to_string),
+            admin_api: config.admin.api.as_ref().map(ToString::to_string),
             admin_socket: config.admin.socket.display().to_string(),
             state_dir: config.state_dir.display().to_string(),
             isolation: match config.dynos.isolation {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -87,6 +88,8 @@ pub enum AccessLog {
 pub struct AdminConfig {
     /// Where /metrics, /healthz and /readyz answer; absent: nowhere.
     pub http: Option<ListenAddr>,
+    /// Where the Platform API answers whoever has a token; a loopback address. Absent: nowhere but on the socket.
+    pub api: Option<SocketAddr>,
     /// The unix socket by which commands find the daemon.
     pub socket: PathBuf,
 }

@@ -65,6 +65,7 @@ pub(crate) struct RouterTimeouts {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Admin {
     pub(crate) http: Optional<String>,
+    pub(crate) api: Optional<String>,
     pub(crate) socket: Optional<String>,
 }
 

@@ -20,9 +20,18 @@ pub struct ChangeRequest {
     /// What it wants.
     pub change: Change,
     /// Who gave it.
-    pub user: String,
+    pub caller: Caller,
     /// Told once it is in force, or that nothing was changed.
     pub done: oneshot::Sender<Result<(), Problem>>,
+}
+
+/// Who gave a command, and by which request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// An address, as Heroku has them for users.
+    pub user: String,
+    /// By which a repetition of the request is known; its effect is had once.
+    pub request: Option<String>,
 }
 
 /// Makes of what holds what a command wants, or says why not. Blocks on nothing.
@@ -43,11 +52,11 @@ impl Running {
     /// Has a change put in force, and waits for it.
     pub(in crate::control) async fn change(
         &self,
-        user: &str,
+        caller: Caller,
         change: impl FnOnce(&Config, &Stated) -> Result<Changed, Problem> + Send + 'static,
     ) -> Result<(), Problem> {
         let (done, outcome) = oneshot::channel();
-        let request = ChangeRequest { change: Box::new(change), user: user.to_owned(), done };
+        let request = ChangeRequest { change: Box::new(change), caller, done };
         let stopping = || Problem::unavailable("dynomesh is stopping");
         self.requests.send(Request::Change(request)).await.map_err(|_| stopping())?;
         outcome.await.map_err(|_| stopping())?

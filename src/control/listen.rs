@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use crate::config::{AdminConfig, limits};
-use crate::control::{Running, admin, control};
+use crate::control::Running;
+use crate::control::routes::{admin, api, control};
 use crate::model::ListenAddr;
 use crate::private_file;
 use crate::shutdown::Shutdown;
@@ -30,6 +32,14 @@ pub enum ControlError {
     Admin {
         /// The address.
         addr: ListenAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The Platform API's address.
+    #[error("listen on {addr} ([admin] api): {source}")]
+    Api {
+        /// The address.
+        addr: SocketAddr,
         /// Why.
         source: io::Error,
     },
@@ -51,6 +61,7 @@ pub struct Doors {
     socket: UnixListener,
     socket_file: SocketFile,
     admin: Option<Bound>,
+    api: Option<TcpListener>,
 }
 
 enum Bound {
@@ -69,7 +80,11 @@ impl Doors {
         let bind = |addr: &ListenAddr| {
             bind_admin(addr).map_err(|source| ControlError::Admin { addr: addr.clone(), source })
         };
-        Ok(Self { socket, socket_file, admin: config.http.as_ref().map(bind).transpose()? })
+        let admin = config.http.as_ref().map(bind).transpose()?;
+        let api = config
+            .api
+            .map(|addr| bind_tcp(addr).map_err(|source| ControlError::Api { addr, source }));
+        Ok(Self { socket, socket_file, admin, api: api.transpose()? })
     }
 
     /// Where the admin listener is, with the port that the kernel chose.
@@ -80,9 +95,17 @@ impl Doors {
         }
     }
 
+    /// Where the Platform API answers, with the port that the kernel chose.
+    pub fn api_addr(&self) -> Option<SocketAddr> {
+        self.api.as_ref()?.local_addr().ok()
+    }
+
     /// Answers until the shutdown begins. The files of unix sockets are removed then.
     pub fn serve(self, running: &Arc<Running>, shutdown: &Shutdown) {
         spawn_accept(self.socket, Some(self.socket_file), control(running.clone()), shutdown);
+        if let Some(listener) = self.api {
+            spawn_accept(listener, None, api(running.clone()), shutdown);
+        }
         match self.admin {
             None => {}
             Some(Bound::Tcp(listener)) => {
@@ -107,16 +130,18 @@ impl Drop for SocketFile {
 
 fn bind_admin(addr: &ListenAddr) -> io::Result<Bound> {
     match addr {
-        ListenAddr::Tcp(addr) => {
-            // Not tokio's bind, which is async for the sake of names.
-            let listener = std::net::TcpListener::bind(addr)?;
-            listener.set_nonblocking(true)?;
-            Ok(Bound::Tcp(TcpListener::from_std(listener)?))
-        }
+        ListenAddr::Tcp(addr) => bind_tcp(*addr).map(Bound::Tcp),
         ListenAddr::Unix(path) => {
             bind_unix(path).map(|(listener, file)| Bound::Unix(listener, file))
         }
     }
+}
+
+fn bind_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
+    // Not tokio's bind, which is async for the sake of names.
+    let listener = std::net::TcpListener::bind(addr)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 /// Listens on a socket file that only this user may open. A file that nobody listens behind any more (after
@@ -249,7 +274,7 @@ mod tests {
         // A listener that is dropped leaves its file, as a killed daemon does.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let config = AdminConfig { http: None, socket: path.clone() };
+        let config = AdminConfig { http: None, api: None, socket: path.clone() };
         let doors = Doors::bind(&config).unwrap();
         assert!(
             matches!(Doors::bind(&config), Err(ControlError::AnotherRuns(other)) if other == path)
@@ -273,7 +298,9 @@ mod tests {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = taken.local_addr().unwrap();
         let http = Some(ListenAddr::Tcp(addr));
-        let error = Doors::bind(&AdminConfig { http, socket: dir.path().join("s") }).err().unwrap();
+        let error = Doors::bind(&AdminConfig { http, api: None, socket: dir.path().join("s") })
+            .err()
+            .unwrap();
         assert!(
             error.to_string().starts_with(&format!("listen on {addr} ([admin] http): ")),
             "{error}"

@@ -23,7 +23,7 @@ mod client; // the other end: how commands ask
 #[cfg(test)]
 mod scene; // for tests: a configuration and its table
 
-pub use change::{Change, ChangeRequest, Changed, Request};
+pub use change::{Caller, Change, ChangeRequest, Changed, Request};
 pub use client::{ClientError, Reply, Upgraded, request, send, upgrade};
 pub use dynos::{AppObject, DynoObject};
 pub use frames::{Frame, Frames, Garbled, PAYLOAD_MAX};
@@ -31,6 +31,5 @@ pub use listen::{ControlError, Doors};
 pub use one_offs::{DynoCreate, PROTOCOL};
 pub use problem::{Problem, message};
 pub use reload::{ReloadOutcome, ReloadRequest};
-pub use routes::{admin, control};
 pub use running::{Notes, Phase, Running};
 pub use usage::{UsageRow, book};

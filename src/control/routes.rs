@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use tokio::sync::oneshot;
@@ -21,25 +22,40 @@ use crate::control::{
 const REPORT: Duration = Duration::from_secs(2);
 
 /// What the admin listener answers. Reads only.
-pub fn admin(running: Arc<Running>) -> axum::Router {
+pub(in crate::control) fn admin(running: Arc<Running>) -> axum::Router {
     pages().with_state(running)
 }
 
+/// What the Platform API's listener answers, to whoever has a token for it.
+pub(in crate::control) fn api(running: Arc<Running>) -> axum::Router {
+    apps()
+        .layer(middleware::from_fn_with_state(running.clone(), api::require_token))
+        .fallback(api::unknown)
+        .with_state(running)
+}
+
 /// What the control socket answers: all of the admin listener's, and what changes things.
-pub fn control(running: Arc<Running>) -> axum::Router {
+pub(in crate::control) fn control(running: Arc<Running>) -> axum::Router {
     pages()
         .route("/config", get(config))
         .route("/dynos", get(all_dynos))
         .route("/reload", post(reload))
         .route("/usage", get(usage::all))
-        .merge(api::routes())
+        .merge(apps())
+        .merge(api::token_routes())
+        .route("/apps/{app}/dynos/{dyno}/attach", get(one_offs::attach))
+        .fallback(api::unknown)
+        .with_state(running)
+}
+
+/// Apps, and what may be done with them.
+fn apps() -> axum::Router<Arc<Running>> {
+    api::routes()
         .route("/apps/{app}/usage", get(usage::of_app))
         .route("/apps/{app}/dynos", get(dynos::list).post(one_offs::create).delete(dynos::restart))
         .route("/apps/{app}/formations/{type}", delete(dynos::restart_type))
         .route("/apps/{app}/dynos/{dyno}", delete(dynos::restart_one))
         .route("/apps/{app}/dynos/{dyno}/actions/stop", post(dynos::stop))
-        .route("/apps/{app}/dynos/{dyno}/attach", get(one_offs::attach))
-        .with_state(running)
 }
 
 fn pages() -> axum::Router<Arc<Running>> {

@@ -18,14 +18,14 @@ pub(in crate::daemon) async fn number_first(
     config: &mut Config,
 ) -> Result<Stated, AskError> {
     let stated = store.stated().await?;
-    write(store, config, &stated, None, maker("Start of dynomesh".into(), DAEMON)).await
+    write(store, config, &stated, None, maker("Start of dynomesh".into(), DAEMON), None).await
 }
 
 /// The same for a configuration that was read again. Where that cannot be remembered it is said, and the numbers go on from
 /// those in force.
 pub(in crate::daemon) async fn number(running: &Running, config: &mut Config, description: String) {
     let stated = running.stated.load_full();
-    match write(&running.store, config, &stated, None, maker(description, DAEMON)).await {
+    match write(&running.store, config, &stated, None, maker(description, DAEMON), None).await {
         Ok(stated) => running.stated.store(Arc::new(stated)),
         Err(error) => tracing::error!("releases are not remembered: {error}"),
     }
@@ -37,16 +37,21 @@ pub(in crate::daemon) async fn commit(
     config: &mut Config,
     changed: (AppName, Option<StatedApp>),
     maker: Maker,
+    request: Option<String>,
 ) -> Result<(), Problem> {
     let mut stated = Stated::clone(&running.stated.load());
     if let (name, Some(app)) = &changed {
         stated.apps.insert(name.clone(), app.clone());
     }
-    let written = write(&running.store, config, &stated, Some(changed), maker).await;
-    let stated =
-        written.map_err(|error| Problem::internal(format!("It cannot be remembered: {error}")))?;
+    let written = write(&running.store, config, &stated, Some(changed), maker, request).await;
+    let stated = written.map_err(unremembered)?;
     running.stated.store(Arc::new(stated));
     Ok(())
+}
+
+/// What a command is told where the database does not follow.
+pub(in crate::daemon) fn unremembered(error: AskError) -> Problem {
+    Problem::internal(format!("It cannot be remembered: {error}"))
 }
 
 /// Of a release that is made now.
@@ -60,8 +65,9 @@ async fn write(
     stated: &Stated,
     changed: Option<(AppName, Option<StatedApp>)>,
     maker: Maker,
+    request: Option<String>,
 ) -> Result<Stated, AskError> {
-    let commit = Commit { changed, runs: runs(config, stated), maker };
+    let commit = Commit { changed, runs: runs(config, stated), maker, request };
     let Committed { stated, versions } = store.commit(commit).await?;
     for (name, version) in versions {
         if let Some(AppConfig { source: AppSource::Managed(app), .. }) = config.apps.get_mut(&name)

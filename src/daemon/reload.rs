@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::certs::{self, Loaded};
 use crate::config::{self, Config, ConfigError, Source, Summary, limits};
 use crate::control::{
-    Change, ChangeRequest, Changed, Phase, Problem, ReloadOutcome, Request, Running,
+    Caller, Change, ChangeRequest, Changed, Phase, Problem, ReloadOutcome, Request, Running,
 };
 use crate::daemon::notify::Notifier;
 use crate::daemon::url::Url;
@@ -207,15 +207,21 @@ impl Reloader {
 
     /// Does what a command wants, or says why not.
     async fn change(&self, request: ChangeRequest) {
-        let ChangeRequest { change, user, done } = request;
+        let ChangeRequest { change, caller, done } = request;
         // Who asked may have left.
-        let _ = done.send(self.follow(change, &user).await);
+        let _ = done.send(self.follow(change, caller).await);
     }
 
-    async fn follow(&self, change: Change, user: &str) -> Result<(), Problem> {
+    async fn follow(&self, change: Change, caller: Caller) -> Result<(), Problem> {
+        let Caller { user, request } = caller;
         let running = &self.running;
         if running.phase() == Phase::Stopping {
             return Err(Problem::unavailable("dynomesh is stopping"));
+        }
+        if let Some(request) = &request
+            && running.store.was_done(request).await.map_err(releases::unremembered)?
+        {
+            return Ok(());
         }
         let (config, stated) = (running.config.load_full(), running.stated.load_full());
         let Changed { app, now, description } = change(&config, &stated)?;
@@ -231,8 +237,8 @@ impl Reloader {
         let resolved = spawn_blocking(move || source.resolve(&wanted)).await;
         let resolved = resolved.map_err(|panic| Problem::internal(panic.to_string()))?;
         let mut config = resolved.map_err(|error| Problem::invalid(reasons(&error).join("\n")))?;
-        let maker = releases::maker(description, user);
-        releases::commit(running, &mut config, (app, now), maker).await?;
+        let maker = releases::maker(description, &user);
+        releases::commit(running, &mut config, (app, now), maker, request).await?;
         for change in self.put_in_force(config) {
             tracing::info!("{user}: {change}");
         }

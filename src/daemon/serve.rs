@@ -205,6 +205,9 @@ async fn build(
     if let Some(addr) = doors.admin_addr() {
         tracing::info!("metrics and health on {}", Url::plain(&addr));
     }
+    if let Some(addr) = doors.api_addr() {
+        tracing::info!("Heroku's Platform API on http://{addr}");
+    }
     let (requests, asked) = mpsc::channel(REQUESTS_WAITING);
     let running = Arc::new(Running {
         router,

@@ -17,6 +17,7 @@ mod usage;
 mod id;
 mod stated;
 mod release;
+mod token;
 mod eco;
 
 pub use address::{ClientNet, DynoAddr, Endpoint, ListenAddr};
@@ -36,4 +37,5 @@ pub use release::{Release, ReleaseStatus, Runs};
 pub use schedule::{Period, Schedule};
 pub use size::{CpuShare, Size, SizeLimits, SizeName, Sizes};
 pub use stated::{Stated, StatedApp, StatedDomain};
+pub use token::{Scope, Token};
 pub use usage::{Payer, Usage};

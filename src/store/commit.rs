@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use aws_lc_rs::rand;
 use rusqlite::{Connection, Transaction};
 
+use crate::config::limits;
 use crate::model::{AppName, Id, Runs, Stated, StatedApp};
 use crate::store::handle::AskError;
 use crate::store::releases::{Maker, number};
@@ -20,6 +21,8 @@ pub struct Commit {
     pub runs: BTreeMap<AppName, Runs>,
     /// Of the releases that come of it.
     pub maker: Maker,
+    /// By which the request is known that wants it, if its client may repeat it.
+    pub request: Option<String>,
 }
 
 /// What is remembered then.
@@ -36,6 +39,16 @@ impl Store {
     pub async fn commit(&self, commit: Commit) -> Result<Committed, AskError> {
         let key = self.key();
         self.ask(move |connection| write(connection, &key, &commit)).await
+    }
+
+    /// Whether what this request wants was done before.
+    pub async fn was_done(&self, request: &str) -> Result<bool, AskError> {
+        let key = request.to_owned();
+        self.ask(move |connection| {
+            let found = "SELECT count(*) > 0 FROM requests WHERE key = ?1";
+            connection.query_row(found, [key], |row| row.get(0))
+        })
+        .await
     }
 
     /// Everything that commands said.
@@ -59,6 +72,12 @@ fn write(
             }
         }
         None => {}
+    }
+    if let Some(key) = &commit.request {
+        let now = commit.maker.at;
+        let forgotten = now.saturating_sub(limits::REQUESTS_REMEMBERED.as_secs());
+        transaction.execute("DELETE FROM requests WHERE at < ?1", [forgotten])?;
+        transaction.execute("INSERT OR REPLACE INTO requests VALUES (?1, ?2)", (key, now))?;
     }
     let mut versions = BTreeMap::new();
     for (name, runs) in &commit.runs {
@@ -100,7 +119,7 @@ mod tests {
     fn commit(changed: Option<(AppName, Option<StatedApp>)>, running: &[&AppName]) -> Commit {
         let maker = Maker { description: "a test".into(), user: "me".into(), at: 7 };
         let runs = running.iter().map(|name| ((*name).clone(), Runs::default()));
-        Commit { changed, runs: runs.collect(), maker }
+        Commit { changed, runs: runs.collect(), maker, request: None }
     }
 
     #[tokio::test]

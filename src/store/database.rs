@@ -84,6 +84,19 @@ const STEPS: [&str; 2] = [
         created_at INTEGER NOT NULL,
         UNIQUE (app, version)
     ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE tokens (
+        id TEXT PRIMARY KEY,
+        description TEXT NOT NULL,
+        scope TEXT NOT NULL,
+        hash TEXT NOT NULL UNIQUE,    -- SHA-256 of the token, hexadecimal
+        created_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE requests (           -- of which the effect is there: a client that repeats one gets it once
+        key TEXT PRIMARY KEY,
+        at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 

@@ -9,6 +9,7 @@ mod handle; // the thread, and how it is asked
 mod apps; // what commands said
 mod releases; // what apps ran
 mod commit; // a change of both, in one transaction
+mod tokens; // who may ask over the network
 mod usage; // dyno-seconds by month
 mod jobs; // when each job ran last
 

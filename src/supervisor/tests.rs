@@ -141,7 +141,7 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
             },
             stop: secs(20),
         },
-        admin: AdminConfig { http: None, socket: "/dynomesh.sock".into() },
+        admin: AdminConfig { http: None, api: None, socket: "/dynomesh.sock".into() },
         state_dir: "/".into(),
         dynos: DynosConfig {
             isolation: IsolationWanted::None,

@@ -14,7 +14,7 @@ use crate::control::api::account;
 use crate::control::api::fixed::{app_of, refuse_said};
 use crate::control::api::given::Given;
 use crate::control::dynos::find_app;
-use crate::control::{Changed, Problem, Running};
+use crate::control::{Caller, Changed, Problem, Running};
 use crate::model::{AppName, Civil, Endpoint, ListenAddr, Stated, StatedApp};
 use crate::store::new_id;
 use crate::wall_clock;
@@ -51,16 +51,21 @@ pub(in crate::control) async fn show(
 /// `POST /apps`
 pub(in crate::control) async fn create(
     State(running): State<Arc<Running>>,
+    caller: Caller,
     Given(create): Given<Create>,
 ) -> Result<Response, Problem> {
     let name = match create.name {
         Some(name) => name,
-        None => format!("app-{}", &new_id().to_string()[..8]),
+        // A repetition of the request must not make a second one.
+        None => match &caller.request {
+            Some(request) => format!("app-{}", &request[..8]),
+            None => format!("app-{}", &new_id().to_string()[..8]),
+        },
     };
     let name =
         AppName::parse(&name).map_err(|wrong| Problem::invalid(format!("Name: {wrong}.")))?;
     let made = name.clone();
-    running.change(account::EMAIL, move |config, _| make(config, made)).await?;
+    running.change(caller, move |config, _| make(config, made)).await?;
     let (config, stated) = (running.config.load(), running.stated.load());
     let app = config.apps.get(&name).ok_or_else(|| Problem::no_app(name.as_str()))?;
     Ok((StatusCode::CREATED, Json(object(&config, &stated, &name, app))).into_response())
@@ -78,6 +83,7 @@ fn make(config: &Config, name: AppName) -> Result<Changed, Problem> {
 /// `PATCH /apps/APP`
 pub(in crate::control) async fn update(
     State(running): State<Arc<Running>>,
+    caller: Caller,
     Path(app): Path<String>,
     Given(update): Given<Update>,
 ) -> Result<Response, Problem> {
@@ -85,7 +91,7 @@ pub(in crate::control) async fn update(
     if let Some(on) = update.maintenance {
         let of = name.clone();
         let change = move |config: &Config, stated: &Stated| maintain(config, stated, of, on);
-        running.change(account::EMAIL, change).await?;
+        running.change(caller, change).await?;
     }
     let (name, app) = find_app(&running, name.as_str())?;
     let (config, stated) = (running.config.load(), running.stated.load());
@@ -102,11 +108,12 @@ fn maintain(config: &Config, stated: &Stated, name: AppName, on: bool) -> Result
 /// `DELETE /apps/APP`
 pub(in crate::control) async fn destroy(
     State(running): State<Arc<Running>>,
+    caller: Caller,
     Path(app): Path<String>,
 ) -> Result<Response, Problem> {
     let (name, app) = find_app(&running, &app)?;
     let shown = object(&running.config.load(), &running.stated.load(), &name, &app);
-    running.change(account::EMAIL, move |config, _| end(config, name)).await?;
+    running.change(caller, move |config, _| end(config, name)).await?;
     Ok(Json(shown).into_response())
 }
 

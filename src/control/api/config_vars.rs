@@ -8,11 +8,10 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 
 use crate::config::{AppConfig, AppSource, Config, check_config_var};
-use crate::control::api::account;
 use crate::control::api::fixed::{app_of, refuse_external, refuse_said};
 use crate::control::api::given::Given;
 use crate::control::dynos::find_app;
-use crate::control::{Changed, Problem, Running};
+use crate::control::{Caller, Changed, Problem, Running};
 use crate::model::{AppName, Stated};
 
 /// What is set, and by `null` unset.
@@ -30,12 +29,13 @@ pub(in crate::control) async fn show(
 /// `PATCH /apps/APP/config-vars`: the answer has all of them.
 pub(in crate::control) async fn update(
     State(running): State<Arc<Running>>,
+    caller: Caller,
     Path(app): Path<String>,
     Given(update): Given<Update>,
 ) -> Result<Response, Problem> {
     let (name, _) = find_app(&running, &app)?;
     let of = name.clone();
-    running.change(account::EMAIL, move |config, stated| set(config, stated, of, &update)).await?;
+    running.change(caller, move |config, stated| set(config, stated, of, &update)).await?;
     let (name, app) = find_app(&running, name.as_str())?;
     Ok(Json(vars(&app, &running.stated.load(), &name)).into_response())
 }

@@ -10,11 +10,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::config::{AppConfig, Config};
-use crate::control::api::account;
 use crate::control::api::fixed::{app_of, refuse_said};
 use crate::control::api::given::Given;
 use crate::control::dynos::find_app;
-use crate::control::{Changed, Problem, Running};
+use crate::control::{Caller, Changed, Problem, Running};
 use crate::model::{AppName, Civil, Domain, Stated, StatedDomain};
 use crate::store::new_id;
 use crate::wall_clock;
@@ -37,6 +36,7 @@ pub(in crate::control) async fn list(
 /// `POST /apps/APP/domains`
 pub(in crate::control) async fn add(
     State(running): State<Arc<Running>>,
+    caller: Caller,
     Path(app): Path<String>,
     Given(Add { hostname }): Given<Add>,
 ) -> Result<Response, Problem> {
@@ -44,7 +44,7 @@ pub(in crate::control) async fn add(
     let domain = Domain::parse(&hostname)
         .map_err(|wrong| Problem::invalid(format!("{hostname}: {wrong}.")))?;
     let (of, wanted) = (name.clone(), domain.clone());
-    running.change(account::EMAIL, move |config, stated| with(config, stated, of, wanted)).await?;
+    running.change(caller, move |config, stated| with(config, stated, of, wanted)).await?;
     let (name, app) = find_app(&running, name.as_str())?;
     let shown = objects(&running.config.load(), &running.stated.load(), &name, &app);
     let shown = shown.into_iter().find(|it| it["hostname"] == domain.to_string());
@@ -69,6 +69,7 @@ fn with(
 /// `DELETE /apps/APP/domains/DOMAIN`, by its name or its id.
 pub(in crate::control) async fn remove(
     State(running): State<Arc<Running>>,
+    caller: Caller,
     Path((app, domain)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let (name, app) = find_app(&running, &app)?;
@@ -76,9 +77,7 @@ pub(in crate::control) async fn remove(
     let shown = shown
         .into_iter()
         .find(|it| it["hostname"] == domain.as_str() || it["id"] == domain.as_str());
-    running
-        .change(account::EMAIL, move |config, stated| without(config, stated, name, &domain))
-        .await?;
+    running.change(caller, move |config, stated| without(config, stated, name, &domain)).await?;
     Ok(Json(shown).into_response())
 }
 

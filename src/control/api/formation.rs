@@ -9,11 +9,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::config::{AppSource, Config, ManagedApp, limits};
-use crate::control::api::account;
 use crate::control::api::fixed::{app_of, refuse_external, refuse_said};
 use crate::control::api::given::Given;
 use crate::control::dynos::{find_app, titled};
-use crate::control::{Changed, Problem, Running};
+use crate::control::{Caller, Changed, Problem, Running};
 use crate::model::{AppName, ProcessType, Stated};
 
 /// `PATCH /apps/APP/formation`
@@ -70,6 +69,7 @@ pub(in crate::control) async fn list(
 /// `PATCH /apps/APP/formation`: the answer has those that were spoken of.
 pub(in crate::control) async fn update(
     State(running): State<Arc<Running>>,
+    caller: Caller,
     Path(app): Path<String>,
     Given(update): Given<Update>,
 ) -> Result<Response, Problem> {
@@ -77,7 +77,7 @@ pub(in crate::control) async fn update(
     let of = name.clone();
     let types: Vec<String> = update.updates.iter().map(|it| it.process_type.clone()).collect();
     let change = move |config: &Config, stated: &Stated| scale(config, stated, of, &update.updates);
-    running.change(account::EMAIL, change).await?;
+    running.change(caller, change).await?;
     let (name, app) = find_app(&running, name.as_str())?;
     let stated = running.stated.load();
     let AppSource::Managed(managed) = &app.source else {

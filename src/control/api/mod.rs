@@ -5,6 +5,10 @@
 
 mod given; // bodies of requests
 mod account; // whose all of it is
+mod caller; // who asks
+mod auth; // whether they may
+mod tokens; // by what they show that they may
+mod absent; // what there is none of
 mod fixed; // what the file decides
 mod apps; // made, shown, ended; maintenance
 mod config_vars; // set and unset
@@ -18,9 +22,28 @@ use axum::routing::{delete, get};
 
 use crate::control::Running;
 
+pub(in crate::control) use absent::unknown;
+pub(in crate::control) use auth::require_token;
+
+/// What makes tokens.
+pub(in crate::control) fn token_routes() -> axum::Router<Arc<Running>> {
+    axum::Router::new()
+        .route("/oauth/authorizations", get(tokens::list).post(tokens::make))
+        .route("/oauth/authorizations/{token}", delete(tokens::revoke))
+}
+
 /// The routes of all of them.
 pub(in crate::control) fn routes() -> axum::Router<Arc<Running>> {
     axum::Router::new()
+        .route("/regions", get(absent::regions))
+        .route("/stacks", get(absent::stacks))
+        .route("/teams", get(absent::none))
+        .route("/account/features", get(absent::none))
+        .route("/addon-attachments", get(absent::none))
+        .route("/apps/{app}/addons", get(absent::none))
+        .route("/apps/{app}/collaborators", get(absent::none))
+        .route("/apps/{app}/features", get(absent::none))
+        .route("/apps/{app}/sni-endpoints", get(absent::none))
         .route("/account", get(account::show))
         .route("/users/~", get(account::show))
         .route("/users/~/apps", get(apps::list))

@@ -14,7 +14,7 @@ use crate::control::api::account;
 use crate::control::api::fixed::{app_of, refuse_external, refuse_said};
 use crate::control::api::given::Given;
 use crate::control::dynos::find_app;
-use crate::control::{Changed, Problem, Running};
+use crate::control::{Caller, Changed, Problem, Running};
 use crate::model::{AppName, Civil, Release, Stated};
 
 /// `POST /apps/APP/releases`: the id or the version of the release to go back to.
@@ -60,13 +60,14 @@ pub(in crate::control) async fn config_vars(
 /// `POST /apps/APP/releases`: a new release that runs what an old one ran.
 pub(in crate::control) async fn roll_back(
     State(running): State<Arc<Running>>,
+    caller: Caller,
     Path(app): Path<String>,
     Given(RollBack { release }): Given<RollBack>,
 ) -> Result<Response, Problem> {
     let (name, releases) = of_app(&running, &app).await?;
     let to = find(&releases, &release)?.clone();
     let of = name.clone();
-    running.change(account::EMAIL, move |config, stated| back(config, stated, of, &to)).await?;
+    running.change(caller, move |config, stated| back(config, stated, of, &to)).await?;
     let (name, releases) = of_app(&running, name.as_str()).await?;
     let shown =
         releases.iter().find(|it| it.current).map(|it| object(&running.stated.load(), &name, it));

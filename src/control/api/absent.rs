@@ -1,0 +1,31 @@
+//! What Heroku has and there is none of here: said as an empty list where clients look for one, and as 404 elsewhere.
+
+use axum::Json;
+use axum::http::Uri;
+use serde_json::{Value, json};
+
+use crate::control::Problem;
+
+/// A list of nothing.
+pub(in crate::control) async fn none() -> Json<Value> {
+    Json(json!([]))
+}
+
+/// Whatever else is asked for.
+pub(in crate::control) async fn unknown(uri: Uri) -> Problem {
+    Problem::not_found(format!("There is no {} here.", uri.path()))
+}
+
+/// `GET /regions`
+pub(in crate::control) async fn regions() -> Json<Value> {
+    Json(json!([{
+        "id": "us", "name": "us", "description": "this machine", "country": null, "locale": null,
+        "private_capable": false, "provider": null, "created_at": null, "updated_at": null,
+    }]))
+}
+
+/// `GET /stacks`
+pub(in crate::control) async fn stacks() -> Json<Value> {
+    Json(json!([{ "id": "host", "name": "host", "default": true, "state": "public",
+        "created_at": null, "updated_at": null }]))
+}

@@ -1,0 +1,136 @@
+//! Who may ask over the network: the bearer of a token, for what its scope allows.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, HOST};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::control::{Problem, Running};
+use crate::model::Scope;
+
+/// Lets a request pass whose token allows it.
+pub(in crate::control) async fn require_token(
+    State(running): State<Arc<Running>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match check(&running, request.method(), request.uri().path(), request.headers()).await {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn check(
+    running: &Running,
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<(), Problem> {
+    refuse_foreign_host(headers)?;
+    let unauthorized = || Problem {
+        status: StatusCode::UNAUTHORIZED,
+        id: "unauthorized",
+        message: "Invalid credentials provided.".into(),
+    };
+    let token = token(headers).ok_or_else(unauthorized)?;
+    let scope = running.store.scope_of(&token).await;
+    let scope = scope.map_err(|error| Problem::internal(error.to_string()))?;
+    let scope = scope.ok_or_else(unauthorized)?;
+    let needed = needed(method, path);
+    if scope < needed {
+        let message =
+            format!("The token's scope is {}, and this needs {}.", scope.as_str(), needed.as_str());
+        return Err(Problem { status: StatusCode::FORBIDDEN, id: "forbidden", message });
+    }
+    Ok(())
+}
+
+/// A page in somebody's browser can send requests here under a name of its own that leads to this address.
+fn refuse_foreign_host(headers: &HeaderMap) -> Result<(), Problem> {
+    let host = headers.get(HOST).and_then(|it| it.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    match name {
+        "localhost" | "127.0.0.1" | "[::1]" => Ok(()),
+        _ => Err(Problem {
+            status: StatusCode::MISDIRECTED_REQUEST,
+            id: "bad_request",
+            message: format!("This is the API of localhost, not of {host:?}."),
+        }),
+    }
+}
+
+/// `Bearer TOKEN`, or the password of `Basic`, as git and curl send it.
+fn token(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, rest) = text.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(rest.trim().to_owned());
+    }
+    let decoded = scheme.eq_ignore_ascii_case("basic").then(|| BASE64_STANDARD.decode(rest.trim()));
+    let decoded = String::from_utf8(decoded?.ok()?).ok()?;
+    decoded.split_once(':').map(|(_, password)| password.to_owned())
+}
+
+/// What a request needs: to end an app, all; to see secrets or change anything, to operate.
+fn needed(method: &Method, path: &str) -> Scope {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    match (method, parts.as_slice()) {
+        (&Method::DELETE, ["apps", _]) => Scope::Admin,
+        (&Method::GET, [.., "config-vars"]) => Scope::Operate,
+        (&Method::GET | &Method::HEAD, _) => Scope::Read,
+        // It only asks which apps have these ids.
+        (&Method::POST, ["filters", "apps"]) => Scope::Read,
+        _ => Scope::Operate,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())])
+    }
+
+    #[test]
+    fn tokens_are_found() {
+        for (value, expected) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer abc", Some("abc")),
+            ("Basic aGVyb2t1OmFiYw==", Some("abc")),
+            ("Basic !", None),
+            ("abc", None),
+            ("Digest abc", None),
+        ] {
+            assert_eq!(token(&headers("authorization", value)).as_deref(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_api_is_localhosts() {
+        for host in ["localhost", "localhost:5000", "127.0.0.1:6000", "[::1]:5000"] {
+            assert_eq!(refuse_foreign_host(&headers("host", host)), Ok(()), "{host}");
+        }
+        for host in ["", "example.com", "localhost.example.com:5000", "10.0.0.1"] {
+            assert!(refuse_foreign_host(&headers("host", host)).is_err(), "{host}");
+        }
+    }
+
+    #[test]
+    fn what_a_request_needs() {
+        let check = |method: Method, path: &str, expected: Scope| {
+            assert_eq!(needed(&method, path), expected, "{method} {path}");
+        };
+        check(Method::GET, "/apps/shop/dynos", Scope::Read);
+        check(Method::GET, "/apps/shop/config-vars", Scope::Operate);
+        check(Method::GET, "/apps/shop/releases/3/config-vars", Scope::Operate);
+        check(Method::PATCH, "/apps/shop/formation", Scope::Operate);
+        check(Method::DELETE, "/apps/shop/dynos", Scope::Operate);
+        check(Method::DELETE, "/apps/shop", Scope::Admin);
+    }
+}
