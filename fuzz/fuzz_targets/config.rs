@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use dynomesh::config::{ConfigError, Summary, diff, parse};
+use dynomesh::config::{ConfigError, Source, Summary, diff};
+use dynomesh::model::Stated;
 use libfuzzer_sys::fuzz_target;
 
 /// Every key in its place, which arbitrary text does not find by itself.
@@ -16,7 +17,7 @@ const FILE: &str = "/nonexistent/dynomesh.toml";
 fuzz_target!(|input: (u16, &str)| {
     let (line, text) = input;
     let text = example_with(usize::from(line), text).unwrap_or_else(|| text.to_owned());
-    match parse(Path::new(FILE), &text) {
+    match Source::of_text(Path::new(FILE), text.clone()).resolve(&Stated::default()) {
         Ok(config) => {
             let summary = Summary::of(&config);
             assert!(!summary.describe().is_empty());

@@ -168,6 +168,14 @@ pub const CYCLE_MIN: Duration = Duration::from_secs(60);
 pub const CYCLE_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Bytes of the path at which a dyno is asked whether it is well.
 pub const HEALTH_PATH_MAX: usize = 1024;
+/// How often autoscaled dynos are looked at: each look is some loads and, for a target of queues, a question to the
+/// kernel for each dyno.
+pub const AUTOSCALE_LOOK: Duration = Duration::from_millis(500);
+/// The shortest time over which their load is judged: four looks.
+pub const AUTOSCALE_AFTER_MIN: Duration = Duration::from_secs(2);
+/// What may be a target of time: a shorter one is noise of the machine, a longer one no request lives to see.
+pub const AUTOSCALE_TIMES: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(60 * 60);
 /// Dynos of one process type: each is a process, a port and some descriptors.
 pub const FORMATION_MAX: u32 = 1000;
 /// What a configured backlog may be: a million waiting requests hold a million connections.

@@ -99,6 +99,9 @@ async fn live(
     let now = worker.read_clock();
     let end = closed.map_or(LateEnd::Ended { after: now.since(since) }, LateEnd::Closed);
     worker.counters(Some(&app)).late();
+    if let (Some(load), None) = (&app.load, closed) {
+        load.late(worker.index);
+    }
     let Reading { status, bytes, .. } = answer;
     let dyno = guard.lease.dyno().clone();
     // The slot is given back before the line says so.
