@@ -112,6 +112,24 @@ mod tests {
         }
     }
 
+    /// However small the pieces are: what has been looked at is not looked at again, and what is kept stays where it is
+    /// but for its growth.
+    #[test]
+    fn a_dripping_head_costs_what_its_length_costs() {
+        let head = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(800));
+        let mut heads = ResponseHeads::default();
+        let each = |_: &ResponseHead<'_, '_>| Ok::<_, BadResponse>(());
+        let (mut at, mut moves) = (std::ptr::null(), 0);
+        let (pieces, last) = head.as_bytes().split_at(head.len() - 1);
+        for piece in pieces.chunks(2) {
+            assert_eq!(heads.take(piece, false, each), Ok(None));
+            assert_ne!(heads.scan, HeadScan::default());
+            moves += u32::from(mem::replace(&mut at, heads.kept.as_ptr()) != heads.kept.as_ptr());
+        }
+        assert_eq!(heads.take(last, false, each), Ok(Some(&b""[..])));
+        assert!(moves <= head.len().ilog2(), "{moves} moves for {} pieces", head.len() / 2);
+    }
+
     #[test]
     fn what_is_wrong_ends_it() {
         let text = [HINT, "HTTP/1.1 200 OK\n\n"].concat();

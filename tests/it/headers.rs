@@ -424,19 +424,3 @@ async fn an_answer_whose_first_chunk_is_bad_is_h17() {
         mesh.request(&target).await.has(&["at=error", "code=H17", "status=503"]);
     }
 }
-
-/// Each byte of a head is looked at and copied a bounded number of times, however it comes.
-#[tokio::test]
-async fn the_work_for_a_dripping_head_grows_with_its_length() {
-    let app = App::start().await;
-    let mesh = Mesh::of(&[&app]).await;
-    let work = async |fields: usize| {
-        let before = mesh.cpu();
-        let answer = mesh.get(&format!("/drip-head?fields={fields}&step=64")).await;
-        assert_eq!(answer.fields.iter().filter(|(name, _)| name == "Padding").count(), fields);
-        mesh.cpu() - before
-    };
-    let (small, large) = (work(100).await, work(500).await);
-    let ratio = large.as_secs_f64() / small.as_secs_f64();
-    assert!(ratio < 7.5, "{ratio:.1} times the work for 5 times the head: {small:?}, {large:?}");
-}

@@ -303,7 +303,6 @@ impl Connection {
             "/big" => self.big(request),
             "/ws" => self.upgraded(request),
             "/ws-last" => self.last_words(request),
-            "/drip-head" => self.drip_head(request),
             "/exit" => exit(request.number("code").unwrap_or(1) as i32),
             "/abort" => std::process::abort(),
             "/exit-idle" => {
@@ -516,19 +515,6 @@ impl Connection {
     fn hint(&mut self, request: &Request) -> io::Result<()> {
         let hint = "h".repeat(request.number("bytes").unwrap_or(0) as usize);
         self.send(format!("HTTP/1.1 103 Hint\r\nLink: {hint}\r\n\r\n").as_bytes())
-    }
-
-    /// `?fields=500&step=64`: a head of that many fields of 2000 bytes each, in segments of that many bytes.
-    fn drip_head(&mut self, request: &Request) -> io::Result<Then> {
-        self.socket.set_tcp_nodelay(true)?;
-        let field = format!("Padding: {}\r\n", "p".repeat(2000 - "Padding: \r\n".len()));
-        let fields = field.repeat(request.number("fields").unwrap_or(1) as usize);
-        let head = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n");
-        for segment in head.as_bytes().chunks(request.number("step").unwrap_or(64) as usize) {
-            self.send(segment)?;
-            thread::sleep(Duration::from_micros(100));
-        }
-        Ok(Then::Keep)
     }
 
     /// `?slowly=…&step=1000&ms=50`: takes that much of the body a step every so often, the rest at once; says
