@@ -75,7 +75,7 @@ impl Sink for Stream {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
         let count = ready!(body.poll_write(cx, bytes))?;
-        self.connection.frames.borrow_mut().sent_piece();
+        self.connection.flood.borrow_mut().sent_piece();
         Poll::Ready(Ok(count))
     }
 
