@@ -12,6 +12,9 @@ const HEADER: usize = 9;
 /// Of a HEADERS frame, the length of the padding and the priority: what may come before the field block.
 const PREFIX_MAX: usize = 6;
 const PRIORITY_LENGTH: usize = 5;
+/// Streams that are known by name as not ended by the client: more than there may be, for those that were refused
+/// may never be ended.
+const UNENDED_MAX: usize = 256;
 
 /// `accept-charset` with no value, as one byte (RFC 7541, appendix A): a field that goes no further, for no
 /// trailer may say what is acceptable ([`passable_trailers`](super::passable_trailers)).
@@ -43,6 +46,7 @@ impl FrameHeader {
     pub const CONTINUATION: u8 = 9;
 
     pub const ACK: u8 = 1;
+    pub const END_STREAM: u8 = 1;
     pub const END_HEADERS: u8 = 4;
     pub const PADDED: u8 = 8;
     pub const HAS_PRIORITY: u8 = 32;
@@ -112,8 +116,9 @@ pub struct FramePassage {
     /// Bytes until the next header: those that go on, and the padding behind them that does not.
     payload: usize,
     padding: usize,
-    /// The last stream that was opened; 0 before there is one.
-    newest: u32,
+    /// The frame that is being read is of trailers.
+    trailers: bool,
+    streams: Streams,
     /// The first frame has come.
     greeted: bool,
     bad: Option<BadFrame>,
@@ -127,7 +132,8 @@ impl Default for FramePassage {
             wanted: HEADER,
             payload: PREFACE,
             padding: 0,
-            newest: 0,
+            trailers: false,
+            streams: Streams::default(),
             greeted: false,
             bad: None,
         }
@@ -175,6 +181,11 @@ impl FramePassage {
         self.bad
     }
 
+    /// Nobody wants to know any more what comes on a stream.
+    pub fn forget(&mut self, stream: u32) {
+        self.streams.end(stream);
+    }
+
     /// `end`: where in the bytes what is wanted of the head ends.
     fn head_is_read(
         &mut self,
@@ -184,24 +195,21 @@ impl FramePassage {
     ) {
         let [head @ .., _, _, _, _, _, _] = &self.head;
         let header = FrameHeader::parse(head);
-        let is_trailers = header.kind == FrameHeader::HEADERS && header.stream <= self.newest;
         if self.have == HEADER {
             show(header);
             self.judge(header);
             if self.bad.is_some() {
                 return;
             }
-            if is_trailers && header.prefix_length() > 0 {
+            self.trailers = self.streams.is_trailers(header);
+            if self.trailers && header.prefix_length() > 0 {
                 self.wanted = HEADER + header.prefix_length();
                 return;
             }
         }
-        if is_trailers {
+        if self.trailers {
             self.mark(header, onward);
         } else {
-            if header.kind == FrameHeader::HEADERS {
-                self.newest = header.stream;
-            }
             self.payload = header.length;
             onward.head(end, &self.head[..self.have]);
         }
@@ -254,6 +262,65 @@ impl FramePassage {
     }
 }
 
+/// On which streams trailers may come. A HEADERS frame on any other is a new request, or an error of another kind
+/// that the h2 crate knows best.
+#[derive(Default)]
+struct Streams {
+    /// The last stream that was opened; 0 before there is one.
+    newest: u32,
+    /// Those that the client has not ended, in ascending order.
+    unended: Vec<u32>,
+    /// There were too many of them: any that a client may have opened is taken for one.
+    overflowed: bool,
+}
+
+impl Streams {
+    /// Takes note of a frame, and says whether it is of trailers.
+    fn is_trailers(&mut self, header: FrameHeader) -> bool {
+        let FrameHeader { kind, stream, .. } = header;
+        let is_last = header.has(FrameHeader::END_STREAM);
+        match kind {
+            FrameHeader::HEADERS if stream > self.newest => {
+                self.newest = stream;
+                if !is_last {
+                    self.begin(stream);
+                }
+                false
+            }
+            FrameHeader::HEADERS => {
+                let is_open = self.unended.binary_search(&stream).is_ok();
+                if is_last {
+                    self.end(stream);
+                }
+                is_open || self.overflowed && stream % 2 == 1
+            }
+            FrameHeader::DATA if is_last => {
+                self.end(stream);
+                false
+            }
+            FrameHeader::RST_STREAM => {
+                self.end(stream);
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn begin(&mut self, stream: u32) {
+        if self.unended.len() < UNENDED_MAX {
+            self.unended.push(stream);
+        } else {
+            self.overflowed = true;
+        }
+    }
+
+    fn end(&mut self, stream: u32) {
+        if let Ok(index) = self.unended.binary_search(&stream) {
+            self.unended.remove(index);
+        }
+    }
+}
+
 /// What of some bytes goes on.
 struct Onward<'a> {
     bytes: &'a [u8],
@@ -288,11 +355,13 @@ impl Onward<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
 
-    const END_STREAM: u8 = 1;
+    const END_STREAM: u8 = FrameHeader::END_STREAM;
 
     /// A frame, as one that knows no other sees it.
     #[derive(Clone, Debug, PartialEq, Eq)]
@@ -419,6 +488,43 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_open_has_trailers() {
+        const ENDS: u8 = FrameHeader::END_HEADERS | END_STREAM;
+        let open = frame(FrameHeader::HEADERS, FrameHeader::END_HEADERS, 7, b"head");
+        let again = |stream| frame(FrameHeader::HEADERS, ENDS, stream, b"head");
+        for frames in [
+            vec![open.clone(), frame(FrameHeader::DATA, END_STREAM, 7, b"body"), again(7)],
+            vec![open.clone(), frame(FrameHeader::RST_STREAM, 0, 7, b"1234"), again(7)],
+            // A request that was all head, and streams that were never opened.
+            vec![again(7), again(7)],
+            vec![open.clone(), again(5), again(6), again(0)],
+        ] {
+            check(&frames, &frames);
+        }
+        let mut passage = FramePassage::default();
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        let bytes = print(&[settings(), open]);
+        assert_eq!(passage.pass(&bytes, &mut first, |_| ()), bytes.len());
+        passage.forget(7);
+        let bytes = &print(&[again(7)])[PREFACE..];
+        assert_eq!(passage.pass(bytes, &mut second, |_| ()), bytes.len());
+        assert!(first.is_empty() && second.is_empty());
+    }
+
+    #[test]
+    fn however_many_streams_are_open_none_is_missed() {
+        let count = 2 * UNENDED_MAX as u32;
+        let head = |stream| frame(FrameHeader::HEADERS, FrameHeader::END_HEADERS, stream, b"head");
+        let heads = (0..count).map(|number| head(2 * number + 1));
+        for stream in [1, 2 * count - 1] {
+            let frames: Vec<_> = [settings()].into_iter().chain(heads.clone()).collect();
+            let passed = print(&frames).len();
+            let (out, ..) = through(&print(&[frames, vec![head(stream)]].concat()), &[]);
+            assert_eq!(out[passed + HEADER], MARK, "stream {stream}");
+        }
+    }
+
+    #[test]
     fn settings_come_first() {
         for (first, bad) in [(4, None), (1, Some(BadFrame::First)), (6, Some(BadFrame::First))] {
             let bytes = print(&[frame(first, 0, 0, b"")]);
@@ -482,22 +588,28 @@ mod tests {
 
     /// What goes on of such frames, by the letter.
     fn expected(sent: &[Frame]) -> Vec<Frame> {
-        let (mut passed, mut newest) = (Vec::new(), 0);
+        let (mut passed, mut newest, mut unended) = (Vec::new(), 0, BTreeSet::new());
         for it in sent {
             let Frame { header, payload } = it;
+            let (kind, flags, stream) = (header.kind, header.flags, header.stream);
             let padded = usize::from(header.has(FrameHeader::PADDED));
             let padding = padded * usize::from(payload.first().copied().unwrap_or(0));
             let block = padded + if header.has(FrameHeader::HAS_PRIORITY) { 5 } else { 0 };
-            let is_head = header.kind == FrameHeader::HEADERS;
-            if is_head && header.stream <= newest && block + padding <= payload.len() {
-                let (flags, stream) = (header.flags, header.stream);
+            let is_head = kind == FrameHeader::HEADERS;
+            if is_head && unended.contains(&stream) && block + padding <= payload.len() {
                 let ahead = [&payload[padded..block], b"\x8f"].concat();
                 let block = &payload[block..payload.len() - padding];
                 passed.push(frame(FrameHeader::HEADERS, flags & !0b1100, stream, &ahead));
                 passed.push(frame(FrameHeader::CONTINUATION, flags & 0b0100, stream, block));
             } else {
-                newest = if is_head { newest.max(header.stream) } else { newest };
                 passed.push(it.clone());
+            }
+            if is_head && stream > newest {
+                newest = stream;
+                unended.insert(stream);
+            }
+            if kind <= FrameHeader::HEADERS && flags & 1 == 1 || kind == FrameHeader::RST_STREAM {
+                unended.remove(&stream);
             }
         }
         passed

@@ -27,7 +27,7 @@ use crate::router::http2::head;
 use crate::router::http2::shared::Shared;
 use crate::router::http2::stream::Stream;
 use crate::router::reply::Refusal;
-use crate::wire::{BadFrame, FramePassage, HeadScan};
+use crate::wire::{BadFrame, HeadScan};
 
 /// Speaks HTTP/2 on a connection until it ends. Its preface may have been read already. The socket comes back
 /// where the client may still be sending, or taking what was said last.
@@ -36,7 +36,7 @@ pub(crate) async fn serve(client: Client<Http1>) -> Option<Remains> {
     let deadline = client.worker.deadlines.slot();
     let worker = client.worker.clone();
     let client = Rc::new(RefCell::new(client));
-    let io = Io::new(client.clone(), connection.clone());
+    let io = Io { client: client.clone(), connection: connection.clone(), rest: Bytes::new() };
     let mut handshake = Box::pin(builder().handshake::<_, Bytes>(io));
     deadline.set(worker.now().deadline(worker.table().listener().handshake));
     let greeted = poll_fn(|cx| {
@@ -232,27 +232,21 @@ fn refusal(parts: &request::Parts, text: &[u8]) -> Option<Refusal> {
 struct Io {
     client: Rc<RefCell<Client<Http1>>>,
     connection: Rc<Shared>,
-    frames: FramePassage,
     /// What goes on of the last read behind what went on as it was.
     rest: Bytes,
 }
 
 impl Io {
-    fn new(client: Rc<RefCell<Client<Http1>>>, connection: Rc<Shared>) -> Self {
-        Self { client, connection, frames: FramePassage::default(), rest: Bytes::new() }
-    }
-
     /// Lets bytes that have been read pass. Returns how many go on as they are.
     fn pass(&mut self, read: &[u8]) -> io::Result<usize> {
-        let (mut flood, now) = (self.connection.flood.borrow_mut(), self.connection.worker.now());
+        let Shared { frames, flood, worker, .. } = &*self.connection;
+        let (mut frames, mut flood) = (frames.borrow_mut(), flood.borrow_mut());
         let mut rest = Vec::new();
-        let same = self.frames.pass(read, &mut rest, |header| flood.frame(header, now));
+        let same = frames.pass(read, &mut rest, |header| flood.frame(header, worker.now()));
         self.rest = rest.into();
-        match self.frames.bad() {
+        if frames.bad() == Some(BadFrame::First) {
             // Nothing of it is answered; a GOAWAY may be left out (RFC 9113 §3.4).
-            Some(BadFrame::First) => return Err(io::ErrorKind::InvalidData.into()),
-            Some(BadFrame::Length) => self.connection.is_garbled.set(true),
-            None => {}
+            return Err(io::ErrorKind::InvalidData.into());
         }
         Ok(same)
     }
@@ -276,7 +270,7 @@ impl AsyncRead for Io {
                 }
                 return Poll::Ready(Ok(()));
             }
-            if this.connection.is_garbled.get() {
+            if this.connection.frames.borrow().bad().is_some() {
                 // The driver looks at that in this very turn, and reads no more.
                 return Poll::Pending;
             }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use h2::Reason;
+use h2::{Reason, StreamId};
 
 use crate::config::limits;
 use crate::router::client::Client;
@@ -16,6 +16,7 @@ use crate::router::listener::{Listener, Peer};
 use crate::router::security::{Security, TlsVersion};
 use crate::router::transport::Transport;
 use crate::router::worker::Worker;
+use crate::wire::FramePassage;
 
 /// What the streams of a connection share.
 pub(crate) struct Shared {
@@ -26,8 +27,7 @@ pub(crate) struct Shared {
     pub(super) number: u32,
     tls: Option<(TlsVersion, Option<Box<str>>)>,
     pub(super) flood: RefCell<Flood>,
-    /// One of its frames has not the length of its type, and nothing behind that is read.
-    pub(super) is_garbled: Cell<bool>,
+    pub(super) frames: RefCell<FramePassage>,
     /// Streams whose exchange has not ended.
     pub(super) streams: Cell<usize>,
     /// When the last stream ended.
@@ -49,7 +49,7 @@ impl Shared {
             number: client.connection(),
             tls: security.map(|it| (it.version, it.server_name.map(Into::into))),
             flood: RefCell::new(Flood::new(now)),
-            is_garbled: Cell::new(false),
+            frames: RefCell::default(),
             streams: Cell::new(0),
             idle_since: Cell::new(now),
             written: Cell::new(now),
@@ -68,8 +68,9 @@ impl Shared {
         self.streams.set(self.streams.get() + 1);
     }
 
-    /// A stream's exchange has ended.
-    pub(super) fn stream_ended(&self) {
+    /// The exchange of a stream has ended.
+    pub(super) fn stream_ended(&self, stream: StreamId) {
+        self.frames.borrow_mut().forget(stream.as_u32());
         self.streams.set(self.streams.get() - 1);
         self.idle_since.set(self.worker.now());
     }
@@ -78,7 +79,7 @@ impl Shared {
     /// header list.
     pub(super) fn offence(&self, now: Moment) -> Option<Reason> {
         let late = || self.head_deadline().is_some_and(|deadline| now.tick() >= deadline);
-        if self.is_garbled.get() {
+        if self.frames.borrow().bad().is_some() {
             Some(Reason::FRAME_SIZE_ERROR)
         } else if self.flood.borrow().is_too_much() || late() {
             Some(Reason::ENHANCE_YOUR_CALM)

@@ -48,7 +48,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.connection.stream_ended();
+        self.connection.stream_ended(self.body.stream_id());
     }
 }
 
