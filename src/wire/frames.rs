@@ -17,7 +17,7 @@ const PRIORITY_LENGTH: usize = 5;
 const UNENDED_MAX: usize = 256;
 
 /// `accept-charset` with no value, as one byte (RFC 7541, appendix A): a field that goes no further, for no
-/// trailer may say what is acceptable ([`passable_trailers`](super::passable_trailers)).
+/// trailer may say what is acceptable ([`passable_trailers`](crate::wire::passable_trailers)).
 const MARK: u8 = 0x80 | 15;
 
 /// What a frame says of itself.
