@@ -144,6 +144,10 @@ pub const LOG_BLOCK: usize = 60 * 1024;
 pub const LOG_QUEUE: usize = 64;
 /// Bytes of a line of a dyno's output (Heroku: Logging); longer lines are cut into several.
 pub const OUTPUT_LINE_MAX: usize = 10_000;
+/// One in so many of the connections that may be: as many that are still opening have a descriptor for a dyno
+/// kept, as every later one has. Where more are opening, most are never going to ask, and thousands of
+/// stalled handshakes must not keep out clients that get through theirs.
+pub const OPENINGS_PROVIDED: usize = 8;
 /// Connections of the admin listener, and of the control socket, at one time: people and scrapers, out of the
 /// descriptors kept aside.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -28,6 +28,7 @@ const LEAVE_TRIES: u32 = 20;
 pub(crate) struct Door {
     listeners: Mutex<Arc<Vec<Arc<Listening>>>>,
     workers: Mutex<Vec<Arc<Mailbox>>>,
+    /// Client connections that may each have one to a dyno.
     connections_max: usize,
     registry: Arc<Registry>,
     /// Wakes the thread: the listeners have changed, or a connection has closed while accepting paused.
@@ -89,6 +90,28 @@ impl Door {
         lock(&self.workers).iter().map(|worker| worker.connections.load(Ordering::SeqCst)).sum()
     }
 
+    /// Whether connections have, or may come to need, more descriptors than there are. Each may need a second one,
+    /// for its dyno, once it may ask.
+    pub(crate) fn is_overdrawn(&self) -> bool {
+        self.claims() > self.connections_max.saturating_mul(2)
+    }
+
+    /// Whether another connection and its dyno's find descriptors.
+    fn has_room(&self) -> bool {
+        self.claims() + 2 <= self.connections_max.saturating_mul(2)
+    }
+
+    /// Descriptors that are taken or kept for connections.
+    fn claims(&self) -> usize {
+        let workers = lock(&self.workers);
+        let sum = |count: fn(&Mailbox) -> &AtomicUsize| -> usize {
+            workers.iter().map(|worker| count(worker).load(Ordering::SeqCst)).sum()
+        };
+        let provided = self.connections_max / limits::OPENINGS_PROVIDED;
+        let bare = sum(|worker| &worker.opening).saturating_sub(provided);
+        (2 * sum(|worker| &worker.connections)).saturating_sub(bare)
+    }
+
     fn ring(&self) {
         // A full counter rings just as well.
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
@@ -138,12 +161,12 @@ impl Door {
     /// Whether there are as many connections as there may be. If so, the close of any rings the bell: the
     /// wish for it is made known before the count is read again, so that no close falls between.
     fn is_full(&self) -> bool {
-        if self.connections() < self.connections_max {
+        if self.has_room() {
             self.paused.store(false, Ordering::SeqCst);
             return false;
         }
         let before = self.paused.swap(true, Ordering::SeqCst);
-        if self.connections() < self.connections_max {
+        if self.has_room() {
             self.paused.store(false, Ordering::SeqCst);
             return false;
         }

@@ -31,6 +31,8 @@ pub(crate) struct Mailbox {
     messages: mpsc::UnboundedSender<Message>,
     /// Client connections, counted when posted.
     pub(crate) connections: AtomicUsize,
+    /// How many of them have not said yet what comes before a first head: a PROXY header, a TLS handshake.
+    pub(crate) opening: AtomicUsize,
     /// Microseconds on the router's clock when the worker last answered a ping.
     pub(crate) pulse: AtomicU64,
 }
@@ -39,7 +41,12 @@ impl Mailbox {
     /// A mailbox, and the end that its worker reads.
     pub(crate) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<Message>) {
         let (messages, inbox) = mpsc::unbounded_channel();
-        let mailbox = Self { messages, connections: AtomicUsize::new(0), pulse: AtomicU64::new(0) };
+        let mailbox = Self {
+            messages,
+            connections: AtomicUsize::new(0),
+            opening: AtomicUsize::new(0),
+            pulse: AtomicU64::new(0),
+        };
         (Arc::new(mailbox), inbox)
     }
 

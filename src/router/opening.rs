@@ -11,6 +11,7 @@ use crate::router::client_stream::{ClientStream, Handshaken, Protocol};
 use crate::router::http1::Http1;
 use crate::router::listener::Peer;
 use crate::router::stream::Peek;
+use crate::router::worker::Opens;
 use crate::wire::ProxyHeader;
 
 /// A client's connection before anything can be asked on it: state `open`.
@@ -20,6 +21,8 @@ pub(crate) struct Opening {
     header: bool,
     /// A TLS handshake is to come, or under way.
     tls: bool,
+    /// It is counted as one of those that do not ask yet.
+    opens: Option<Opens>,
 }
 
 impl Opening {
@@ -31,13 +34,15 @@ impl Opening {
         }
         let handshake = client.worker.table().listener().handshake;
         client.deadline.set(client.worker.now().deadline(handshake));
-        Ok(Self { client, header, tls })
+        let opens = Some(client.worker.opens());
+        Ok(Self { client, header, tls, opens })
     }
 
     /// Ready when requests may come, and how; `None` if it is over.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Protocol>> {
         self.client.deadline.attach(cx.waker());
-        let opened = self.poll_open(cx);
+        let opened =
+            self.poll_open(cx).map(|opened| opened.and_then(|protocol| self.admit(protocol)));
         let registry = self.client.worker.registry();
         match opened {
             Poll::Ready(Ok(protocol)) => Poll::Ready(Some(protocol)),
@@ -57,6 +62,12 @@ impl Opening {
             }
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Lets it ask, unless there are so many that their dynos' connections would find no descriptors.
+    fn admit(&mut self, protocol: Protocol) -> Result<Protocol, ()> {
+        self.opens = None;
+        if self.client.worker.is_overdrawn() { Err(()) } else { Ok(protocol) }
     }
 
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<Protocol, ()>> {

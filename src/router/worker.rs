@@ -168,6 +168,18 @@ impl Worker {
         self.door.resume();
     }
 
+    /// Counts a connection that is opening, until what it returns is dropped.
+    pub(crate) fn opens(self: &Rc<Self>) -> Opens {
+        self.mailbox.opening.fetch_add(1, Ordering::SeqCst);
+        self.door.resume();
+        Opens(self.clone())
+    }
+
+    /// Whether one connection too many has got as far as asking.
+    pub(crate) fn is_overdrawn(&self) -> bool {
+        self.door.is_overdrawn()
+    }
+
     /// The worker's side of its start. On its own thread.
     pub(crate) fn new(start: Start, mailbox: Arc<Mailbox>) -> Self {
         mailbox.pulse.store(Moment::now().micros(), Ordering::Relaxed);
@@ -251,5 +263,14 @@ impl Worker {
             "draining": self.is_draining(),
             "pools": pools,
         })
+    }
+}
+
+/// A connection that is opening, as the door counts it.
+pub(crate) struct Opens(Rc<Worker>);
+
+impl Drop for Opens {
+    fn drop(&mut self) {
+        self.0.mailbox.opening.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -1,5 +1,5 @@
 //! HTTP/1.1 as bytes (RFC 9112), strict: whatever two parsers could read two ways is refused. And the PROXY
-//! header that may stand before it.
+//! header that may stand before it, and the frames of HTTP/2 as they pass.
 //!
 //! Invariant: no sockets, no clock, no async. Bytes in, values and bytes out.
 
@@ -9,6 +9,7 @@ mod request_head;
 mod response_head;
 mod response_heads;
 mod chunked;
+mod frames;
 mod print;
 mod proxy_header;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod smuggling;
 pub use chunked::{
     BadChunk, ChunkedDecoder, Piece, passable_trailers, write_chunk, write_last_chunk,
 };
+pub use frames::{BadFrame, FrameHeader, FramePassage};
 pub use head::{BadHead, Field, FieldSlots, HeadScan, Version, blank_lines};
 pub use print::{write_field, write_name, write_number, write_status_line};
 pub use proxy_header::{BadProxyHeader, ProxyHeader};

@@ -18,6 +18,7 @@ mod upgrade; // pipes
 mod tls; // HTTPS: handshakes, and all of the above under it
 mod https_only; // what plain HTTP is told, and what a certificate is for
 mod http2; // many requests on one connection
+mod http2_trailers; // what comes behind a body, however it is written
 mod http2_timeouts; // what ends when, of streams and of their connection
 mod http2_floods; // frames that only cost
 mod http2_websocket; // pipes in streams

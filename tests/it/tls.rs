@@ -2,11 +2,15 @@
 
 use rustls::version::{TLS12, TLS13};
 use rustls::{HandshakeKind, ProtocolVersion};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::support::{App, Client, End, Http2, Mesh, Setup, Tls, becomes_true, request, within};
 
 const NAME: &str = "shop.localhost";
+/// As many open files as leave room for so many clients, each with a dyno, beside what is kept aside.
+const ROOM_FOR_40: u32 = 256 + 2 * 40;
 const HANDSHAKES: &str = "dynomesh_tls_handshakes_total";
 
 async fn mesh_of(app: &App) -> Mesh {
@@ -132,6 +136,62 @@ async fn a_handshake_that_stalls_is_closed_and_counted() {
         let counted = times as f64 + 1.0;
         mesh.metric_becomes(HANDSHAKES, &[("result", "timeout")], counted).await;
     }
+    assert_eq!(secured(&mesh).await.get("/").await.status, 200);
+}
+
+/// A connection that is opening needs no descriptor for a dyno, and most of very many never will.
+#[tokio::test]
+async fn halves_of_handshakes_keep_nobody_out() {
+    let app = App::start().await;
+    let mesh = Setup::new()
+        .descriptors(ROOM_FOR_40)
+        .listen_tls()
+        .timeouts("handshake = \"60s\"")
+        .shop(&[&app])
+        .start()
+        .await;
+    let hello = Tls::of(&mesh).hello();
+    let mut halves = Vec::new();
+    for _ in 0..60 {
+        let mut half = Client::connect(mesh.https()).await;
+        half.send(&hello[..hello.len() / 2]).await;
+        halves.push(half);
+    }
+    are_inside(&mesh, 60.0).await;
+    for _ in 0..3 {
+        assert_eq!(secured(&mesh).await.get("/").await.status, 200);
+    }
+}
+
+/// So many connections have been accepted for HTTPS.
+async fn are_inside(mesh: &Mesh, count: f64) {
+    let listener = mesh.https().to_string();
+    mesh.metric_becomes("dynomesh_connections", &[("listener", &listener)], count).await;
+}
+
+/// Where all of them finish after all, those for whose dynos there would be no descriptors are sent away.
+#[tokio::test]
+async fn whoever_gets_through_a_handshake_has_room_for_its_dyno() {
+    let app = App::start().await;
+    let mesh = Setup::new().descriptors(ROOM_FOR_40).listen_tls().shop(&[&app]).start().await;
+    let mut waiting = Vec::new();
+    for _ in 0..60 {
+        waiting.push(TcpStream::connect(mesh.https()).await.unwrap());
+    }
+    are_inside(&mesh, 60.0).await;
+    let mut inside = Vec::new();
+    for stream in waiting {
+        let Ok(mut stream) = Tls::of(&mesh).over(stream, NAME).await else { continue };
+        // With TLS 1.3 its own part may be over before it is sent away.
+        let request = request("GET", "/", "", "");
+        let mut byte = [0];
+        let asked = stream.write_all(request.as_bytes()).await;
+        if asked.is_ok() && matches!(within("a byte", stream.read(&mut byte)).await, Ok(1)) {
+            inside.push(stream);
+        }
+    }
+    assert!((35..=40).contains(&inside.len()), "{} of 60 got in", inside.len());
+    drop(inside);
     assert_eq!(secured(&mesh).await.get("/").await.status, 200);
 }
 
@@ -327,7 +387,7 @@ async fn a_stop_lets_requests_under_tls_finish() {
     mesh.signal(rustix::process::Signal::TERM);
     // Nobody is let in any more.
     becomes_true("the listeners to be closed", async || {
-        tokio::net::TcpStream::connect(mesh.https()).await.is_err()
+        TcpStream::connect(mesh.https()).await.is_err()
     })
     .await;
     std::fs::write(released, "").unwrap();

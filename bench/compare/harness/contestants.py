@@ -127,7 +127,6 @@ class Haproxy(Contestant):
             "haproxy.cfg",
             servers=servers,
             idle_close=self.idle_close,
-            maxconn=machine.connections_max() + 200,
             tls=tls if site.tls else "",
         )
         return [self.program(), "-W", "-f", config]

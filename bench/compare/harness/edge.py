@@ -147,7 +147,7 @@ class HalfOpen(Scenario):
     settle = 2
 
     def __init__(self):
-        self.hellos = machine.many_connections(beside=3 * self.slow)
+        self.hellos = machine.many_hellos(self.slow)
         self.question = (
             f"{self.hellos} connections that stop half-way through their ClientHello; {self.slow} each that send a "
             f"head, send a body, and take 1 MB, a byte a second. How long do {self.connections} others wait for a "

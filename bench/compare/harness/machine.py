@@ -39,9 +39,16 @@ def connections_max():
     return min(13_000, (hard - 1_000) // 2 // 1_000 * 1_000)
 
 
-def many_connections(beside=0):
-    """10,000, or those for which there is room `beside` so many others."""
-    return min(10_000, connections_max() - beside)
+def many_connections():
+    """10,000, or those for which there is room."""
+    return min(10_000, connections_max())
+
+
+def many_hellos(slow):
+    """10,000 connections that never finish their handshake, or as many thousands as leave room for three times `slow`
+    that do. Those have two descriptors each. Of the others, dynomesh keeps a second one for a sixteenth of all."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(0, min(10_000, (hard * 15 // 16 - 500 - 2 * 3 * slow) // 1_000 * 1_000))
 
 
 def output(*command):

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{Request, request};
@@ -27,7 +27,7 @@ use crate::router::http2::head;
 use crate::router::http2::shared::Shared;
 use crate::router::http2::stream::Stream;
 use crate::router::reply::Refusal;
-use crate::wire::HeadScan;
+use crate::wire::{BadFrame, HeadScan};
 
 /// Speaks HTTP/2 on a connection until it ends. Its preface may have been read already. The socket comes back
 /// where the client may still be sending, or taking what was said last.
@@ -36,7 +36,7 @@ pub(crate) async fn serve(client: Client<Http1>) -> Option<Remains> {
     let deadline = client.worker.deadlines.slot();
     let worker = client.worker.clone();
     let client = Rc::new(RefCell::new(client));
-    let io = Io { client: client.clone(), connection: connection.clone() };
+    let io = Io { client: client.clone(), connection: connection.clone(), rest: Bytes::new() };
     let mut handshake = Box::pin(builder().handshake::<_, Bytes>(io));
     deadline.set(worker.now().deadline(worker.table().listener().handshake));
     let greeted = poll_fn(|cx| {
@@ -147,13 +147,18 @@ impl Driver {
         let connection = &self.connection;
         let worker = &connection.worker;
         let busy = connection.streams.get() > 0;
-        match self.phase {
-            Phase::Serving if connection.is_misused(now) => {
+        if self.phase != Phase::Cut
+            && let Some(reason) = connection.offence(now)
+        {
+            if reason == Reason::ENHANCE_YOUR_CALM {
                 connection.count_flood();
-                self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                self.deadline.set(now.deadline(limits::WIND_DOWN));
-                self.phase = Phase::Cut;
             }
+            self.h2.abrupt_shutdown(reason);
+            self.deadline.set(now.deadline(limits::WIND_DOWN));
+            self.phase = Phase::Cut;
+            return false;
+        }
+        match self.phase {
             Phase::Serving => {
                 let keepalive = worker.table().listener().keepalive;
                 let since = if busy { now } else { connection.idle_since.get() };
@@ -227,6 +232,24 @@ fn refusal(parts: &request::Parts, text: &[u8]) -> Option<Refusal> {
 struct Io {
     client: Rc<RefCell<Client<Http1>>>,
     connection: Rc<Shared>,
+    /// What goes on of the last read behind what went on as it was.
+    rest: Bytes,
+}
+
+impl Io {
+    /// Lets bytes that have been read pass. Returns how many go on as they are.
+    fn pass(&mut self, read: &[u8]) -> io::Result<usize> {
+        let Shared { frames, flood, worker, .. } = &*self.connection;
+        let (mut frames, mut flood) = (frames.borrow_mut(), flood.borrow_mut());
+        let mut rest = Vec::new();
+        let same = frames.pass(read, &mut rest, |header| flood.frame(header, worker.now()));
+        self.rest = rest.into();
+        if frames.bad() == Some(BadFrame::First) {
+            // Nothing of it is answered; a GOAWAY may be left out (RFC 9113 §3.4).
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(same)
+    }
 }
 
 impl AsyncRead for Io {
@@ -235,18 +258,31 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { client, connection } = &*self;
-        let transport = &mut client.borrow_mut().transport;
-        let count = ready!(transport.poll_read(cx, buffer.initialize_unfilled()))?;
-        buffer.advance(count);
-        let read = &buffer.filled()[buffer.filled().len() - count..];
-        let mut frames = connection.frames.borrow_mut();
-        frames.read(read, connection.worker.now());
-        if frames.is_rude() {
-            // Nothing of it is answered; a GOAWAY may be left out (RFC 9113 §3.4).
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        let this = self.get_mut();
+        loop {
+            if !this.rest.is_empty() {
+                let count = this.rest.len().min(buffer.remaining());
+                buffer.put_slice(&this.rest[..count]);
+                this.rest.advance(count);
+                if this.rest.is_empty() {
+                    // Gives back its memory.
+                    this.rest = Bytes::new();
+                }
+                return Poll::Ready(Ok(()));
+            }
+            if this.connection.frames.borrow().bad().is_some() {
+                // The driver looks at that in this very turn, and reads no more.
+                return Poll::Pending;
+            }
+            let unfilled = buffer.initialize_unfilled();
+            let count = ready!(this.client.borrow_mut().transport.poll_read(cx, unfilled))?;
+            let same = this.pass(&unfilled[..count])?;
+            buffer.advance(same);
+            // Without any, a header of a frame has begun.
+            if count == 0 || same > 0 {
+                return Poll::Ready(Ok(()));
+            }
         }
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -256,12 +292,12 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Self { client, connection } = &*self;
+        let Self { client, connection, .. } = &*self;
         let written = client.borrow_mut().transport.poll_write(cx, bytes);
         connection.blocked.set(written.is_pending());
         let count = ready!(written)?;
         connection.written.set(connection.worker.now());
-        connection.frames.borrow_mut().wrote(count);
+        connection.flood.borrow_mut().wrote(count);
         Poll::Ready(Ok(count))
     }
 

@@ -1,104 +1,55 @@
 //! Counts frames that cost the router something and carry no request: a client may send any number of them,
 //! and the protocol alone does not stop it.
 //!
-//! Walks the frame headers of what is read (RFC 9113 §4.1) before the h2 crate sees it. Two buckets: resets of
-//! streams (CVE-2023-44487), and everything else that is neither HEADERS nor a DATA frame with data.
+//! Two buckets: resets of streams (CVE-2023-44487), and everything else that is neither HEADERS nor a DATA frame
+//! with data.
 
 use std::time::Duration;
 
 use crate::config::limits;
 use crate::router::clock::{Moment, Tick};
+use crate::wire::FrameHeader;
 
-/// Bytes of the client's preface (RFC 9113 §3.4).
-const PREFACE: usize = 24;
-const HEADER: usize = 9;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
 /// The most of a DATA frame that can be padding, its length included (RFC 9113 §6.1).
 const PADDING_MAX: usize = 256;
 
-/// What is known of a connection's frames so far.
-pub(super) struct Frames {
-    /// The frame header that is being read.
-    header: [u8; HEADER],
-    have: usize,
-    /// Bytes until the next frame header.
-    skip: usize,
+/// What a connection's frames have cost so far.
+pub(super) struct Flood {
     /// When the header list began that is not at its end.
     head_since: Option<Moment>,
-    /// Its first frame has come.
-    greeted: bool,
-    /// It was no SETTINGS (RFC 9113 §3.4); the h2 crate takes any.
-    is_rude: bool,
     resets: Bucket,
     idle: Bucket,
 }
 
-impl Frames {
+impl Flood {
     pub(super) fn new(now: Moment) -> Self {
         Self {
-            header: [0; HEADER],
-            have: 0,
-            skip: PREFACE,
             head_since: None,
-            greeted: false,
-            is_rude: false,
             resets: Bucket::new(limits::RESETS_BURST, limits::RESETS_PER_SECOND, now),
             idle: Bucket::new(limits::IDLE_FRAMES_BURST, limits::IDLE_FRAMES_PER_SECOND, now),
         }
     }
 
-    /// Takes note of bytes that have been read.
-    pub(super) fn read(&mut self, mut bytes: &[u8], now: Moment) {
-        while !bytes.is_empty() {
-            if self.skip > 0 {
-                let count = self.skip.min(bytes.len());
-                self.skip -= count;
-                bytes = &bytes[count..];
-                continue;
-            }
-            let count = (HEADER - self.have).min(bytes.len());
-            self.header[self.have..self.have + count].copy_from_slice(&bytes[..count]);
-            self.have += count;
-            bytes = &bytes[count..];
-            if self.have == HEADER {
-                self.have = 0;
-                self.frame(now);
-            }
-        }
-    }
-
-    fn frame(&mut self, now: Moment) {
-        let [high, middle, low, kind, flags, ..] = self.header;
-        let length = u32::from_be_bytes([0, high, middle, low]) as usize;
-        self.skip = length;
-        self.is_rude |= !self.greeted && kind != SETTINGS;
-        self.greeted = true;
-        let ends_head = flags & END_HEADERS != 0;
-        match kind {
-            HEADERS => {
+    /// Takes note of a frame that has begun.
+    pub(super) fn frame(&mut self, header: FrameHeader, now: Moment) {
+        let ends_head = header.has(FrameHeader::END_HEADERS);
+        let padding = if header.has(FrameHeader::PADDED) { PADDING_MAX } else { 0 };
+        match header.kind {
+            FrameHeader::HEADERS => {
                 self.idle.give(limits::IDLE_FRAMES_PER_REQUEST as usize * 1000);
                 if !ends_head {
                     self.head_since = Some(now);
                 }
             }
-            CONTINUATION => {
+            FrameHeader::CONTINUATION => {
                 if ends_head {
                     self.head_since = None;
                 }
                 self.idle.take(now);
             }
             // How much of it is padding stands behind the frame header.
-            DATA if length > if flags & PADDED != 0 { PADDING_MAX } else { 0 } => {
-                self.idle.give(length);
-            }
-            RST_STREAM => self.resets.take(now),
+            FrameHeader::DATA if header.length > padding => self.idle.give(header.length),
+            FrameHeader::RST_STREAM => self.resets.take(now),
             _ => self.idle.take(now),
         }
     }
@@ -115,13 +66,8 @@ impl Frames {
     }
 
     /// Whether there were too many.
-    pub(super) fn is_flood(&self) -> bool {
+    pub(super) fn is_too_much(&self) -> bool {
         self.resets.has_run_dry() || self.idle.has_run_dry()
-    }
-
-    /// Whether they did not begin as they must.
-    pub(super) fn is_rude(&self) -> bool {
-        self.is_rude
     }
 
     /// When a header list that is on its way has taken too long.
@@ -173,127 +119,117 @@ impl Bucket {
 mod tests {
     use super::*;
 
-    fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
-        let size = (length as u32).to_be_bytes();
-        let mut bytes = vec![size[1], size[2], size[3], kind, flags, 0, 0, 0, 1];
-        bytes.resize(HEADER + length, 0);
-        bytes
+    const REQUEST: FrameHeader = FrameHeader {
+        length: 30,
+        kind: FrameHeader::HEADERS,
+        flags: FrameHeader::END_HEADERS,
+        stream: 1,
+    };
+
+    fn frame(kind: u8, flags: u8, length: usize) -> FrameHeader {
+        FrameHeader { length, kind, flags, stream: 1 }
     }
 
-    fn start() -> (Frames, Moment) {
+    fn start() -> (Flood, Moment) {
         let now = Moment::now();
-        let mut frames = Frames::new(now);
-        frames.read(&[0; PREFACE], now);
-        frames.read(&frame(SETTINGS, 0, 0), now);
-        frames.idle = Bucket::new(limits::IDLE_FRAMES_BURST, limits::IDLE_FRAMES_PER_SECOND, now);
-        (frames, now)
+        (Flood::new(now), now)
     }
 
     #[test]
-    fn resets_are_counted_wherever_the_bytes_are_split() {
-        for split in [1, 7, 13, 1000] {
-            let (mut frames, now) = start();
-            let reset = [frame(HEADERS, END_HEADERS, 20), frame(RST_STREAM, 0, 4)].concat();
-            let bytes = reset.repeat(limits::RESETS_BURST as usize - 1);
-            bytes.chunks(split).for_each(|bytes| frames.read(bytes, now));
-            assert!(!frames.is_flood(), "split by {split}");
-            frames.read(&reset, now);
-            assert!(frames.is_flood(), "split by {split}");
+    fn resets_are_counted() {
+        let (mut flood, now) = start();
+        for _ in 0..limits::RESETS_BURST {
+            assert!(!flood.is_too_much());
+            flood.frame(REQUEST, now);
+            flood.frame(frame(FrameHeader::RST_STREAM, 0, 4), now);
         }
+        assert!(flood.is_too_much());
     }
 
     #[test]
     fn requests_and_data_are_no_flood() {
-        let (mut frames, now) = start();
+        let (mut flood, now) = start();
         for _ in 0..10_000 {
-            frames.read(&frame(HEADERS, END_HEADERS, 30), now);
-            frames.read(&frame(DATA, 0, 1), now);
+            flood.frame(REQUEST, now);
+            flood.frame(frame(FrameHeader::DATA, 0, 1), now);
         }
-        assert!(!frames.is_flood());
+        assert!(!flood.is_too_much());
     }
 
     #[test]
     fn pings_settings_and_empty_data_are_a_flood_when_there_are_too_many() {
-        for kind in [DATA, 2, 4, 6, 8, CONTINUATION, 0xfe] {
-            let (mut frames, now) = start();
+        for kind in [FrameHeader::DATA, 2, 4, 6, 8, FrameHeader::CONTINUATION, 0xfe] {
+            let (mut flood, now) = start();
             for _ in 0..limits::IDLE_FRAMES_BURST {
-                assert!(!frames.is_flood());
-                frames.read(&frame(kind, 0, 0), now);
+                assert!(!flood.is_too_much());
+                flood.frame(frame(kind, 0, 0), now);
             }
-            assert!(frames.is_flood(), "frame type {kind}");
+            assert!(flood.is_too_much(), "frame type {kind}");
         }
     }
 
     #[test]
     fn padding_is_no_data() {
-        let (mut frames, now) = start();
+        let (mut flood, now) = start();
         for _ in 0..limits::IDLE_FRAMES_BURST {
-            frames.read(&frame(DATA, PADDED, PADDING_MAX), now);
+            flood.frame(frame(FrameHeader::DATA, FrameHeader::PADDED, PADDING_MAX), now);
         }
-        assert!(frames.is_flood());
+        assert!(flood.is_too_much());
     }
 
     #[test]
     fn acknowledgements_do_not_make_a_flood_less_of_one() {
-        let (mut frames, now) = start();
-        let pings = frame(6, 0, 8).repeat(limits::IDLE_FRAMES_BURST as usize);
-        frames.read(&pings, now);
-        frames.wrote(pings.len());
-        assert!(frames.is_flood());
+        let (mut flood, now) = start();
+        for _ in 0..limits::IDLE_FRAMES_BURST {
+            flood.frame(frame(FrameHeader::PING, 0, 8), now);
+        }
+        flood.wrote(17 * limits::IDLE_FRAMES_BURST as usize);
+        assert!(flood.is_too_much());
     }
 
     #[test]
     fn whoever_receives_may_open_windows() {
-        let (mut frames, now) = start();
+        let (mut flood, now) = start();
         for _ in 0..10 * limits::IDLE_FRAMES_BURST {
-            frames.wrote(16 * 1024);
-            frames.read(&frame(8, 0, 4), now);
+            flood.wrote(16 * 1024);
+            flood.frame(frame(FrameHeader::WINDOW_UPDATE, 0, 4), now);
         }
-        assert!(!frames.is_flood());
+        assert!(!flood.is_too_much());
     }
 
     #[test]
     fn window_updates_may_come_all_at_once() {
-        let (mut frames, now) = start();
-        frames.wrote(10_000_000);
+        let (mut flood, now) = start();
+        flood.wrote(10_000_000);
         for _ in 0..5000 {
-            frames.read(&frame(8, 0, 4), now);
+            flood.frame(frame(FrameHeader::WINDOW_UPDATE, 0, 4), now);
         }
-        assert!(!frames.is_flood());
+        assert!(!flood.is_too_much());
     }
 
     #[test]
     fn whoever_asks_may_be_eager() {
-        let (mut frames, now) = start();
+        let (mut flood, now) = start();
         for _ in 0..10 * limits::IDLE_FRAMES_BURST {
-            frames.read(&frame(HEADERS, END_HEADERS, 30), now);
-            frames.read(&frame(6, 0, 8), now);
-            frames.read(&frame(8, 0, 4).repeat(4), now);
+            flood.frame(REQUEST, now);
+            flood.frame(frame(FrameHeader::PING, 0, 8), now);
+            for _ in 0..4 {
+                flood.frame(frame(FrameHeader::WINDOW_UPDATE, 0, 4), now);
+            }
         }
-        assert!(!frames.is_flood());
-    }
-
-    #[test]
-    fn settings_come_first() {
-        let now = Moment::now();
-        for (kind, rude) in [(SETTINGS, false), (HEADERS, true), (6, true)] {
-            let mut frames = Frames::new(now);
-            frames.read(&[&[0; PREFACE][..], &frame(kind, END_HEADERS, 0)].concat(), now);
-            frames.read(&frame(HEADERS, END_HEADERS, 0), now);
-            assert_eq!(frames.is_rude(), rude, "frame type {kind}");
-        }
+        assert!(!flood.is_too_much());
     }
 
     #[test]
     fn a_header_list_has_its_time_from_its_beginning_on() {
-        let (mut frames, now) = start();
+        let (mut flood, now) = start();
         let head = Duration::from_secs(60);
-        assert_eq!(frames.head_deadline(head), None);
-        frames.read(&frame(HEADERS, 0, 10), now);
+        assert_eq!(flood.head_deadline(head), None);
+        flood.frame(frame(FrameHeader::HEADERS, 0, 10), now);
         let later = now.plus(Duration::from_secs(30));
-        frames.read(&frame(CONTINUATION, 0, 10), later);
-        assert_eq!(frames.head_deadline(head), Some(now.deadline(head)));
-        frames.read(&frame(CONTINUATION, END_HEADERS, 10), later);
-        assert_eq!(frames.head_deadline(head), None);
+        flood.frame(frame(FrameHeader::CONTINUATION, 0, 10), later);
+        assert_eq!(flood.head_deadline(head), Some(now.deadline(head)));
+        flood.frame(frame(FrameHeader::CONTINUATION, FrameHeader::END_HEADERS, 10), later);
+        assert_eq!(flood.head_deadline(head), None);
     }
 }

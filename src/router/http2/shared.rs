@@ -5,15 +5,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use h2::{Reason, StreamId};
+
 use crate::config::limits;
 use crate::router::client::Client;
 use crate::router::clock::{Moment, Tick};
 use crate::router::http1::Http1;
-use crate::router::http2::flood::Frames;
+use crate::router::http2::flood::Flood;
 use crate::router::listener::{Listener, Peer};
 use crate::router::security::{Security, TlsVersion};
 use crate::router::transport::Transport;
 use crate::router::worker::Worker;
+use crate::wire::FramePassage;
 
 /// What the streams of a connection share.
 pub(crate) struct Shared {
@@ -23,7 +26,8 @@ pub(crate) struct Shared {
     /// The connection's number among the worker's open ones.
     pub(super) number: u32,
     tls: Option<(TlsVersion, Option<Box<str>>)>,
-    pub(super) frames: RefCell<Frames>,
+    pub(super) flood: RefCell<Flood>,
+    pub(super) frames: RefCell<FramePassage>,
     /// Streams whose exchange has not ended.
     pub(super) streams: Cell<usize>,
     /// When the last stream ended.
@@ -44,7 +48,8 @@ impl Shared {
             peer: client.peer,
             number: client.connection(),
             tls: security.map(|it| (it.version, it.server_name.map(Into::into))),
-            frames: RefCell::new(Frames::new(now)),
+            flood: RefCell::new(Flood::new(now)),
+            frames: RefCell::default(),
             streams: Cell::new(0),
             idle_since: Cell::new(now),
             written: Cell::new(now),
@@ -63,21 +68,29 @@ impl Shared {
         self.streams.set(self.streams.get() + 1);
     }
 
-    /// A stream's exchange has ended.
-    pub(super) fn stream_ended(&self) {
+    /// The exchange of a stream has ended.
+    pub(super) fn stream_ended(&self, stream: StreamId) {
+        self.frames.borrow_mut().forget(stream.as_u32());
         self.streams.set(self.streams.get() - 1);
         self.idle_since.set(self.worker.now());
     }
 
-    /// Whether the client sends what only costs, or is too slow with a header list.
-    pub(super) fn is_misused(&self, now: Moment) -> bool {
-        let late = self.head_deadline().is_some_and(|deadline| now.tick() >= deadline);
-        late || self.frames.borrow().is_flood()
+    /// Why the connection has to be cut, if it has to: its frames are garbled, only cost, or are too slow with a
+    /// header list.
+    pub(super) fn offence(&self, now: Moment) -> Option<Reason> {
+        let late = || self.head_deadline().is_some_and(|deadline| now.tick() >= deadline);
+        if self.frames.borrow().bad().is_some() {
+            Some(Reason::FRAME_SIZE_ERROR)
+        } else if self.flood.borrow().is_too_much() || late() {
+            Some(Reason::ENHANCE_YOUR_CALM)
+        } else {
+            None
+        }
     }
 
     /// When a header list that is on its way has taken too long.
     pub(super) fn head_deadline(&self) -> Option<Tick> {
-        self.frames.borrow().head_deadline(self.worker.table().listener().head)
+        self.flood.borrow().head_deadline(self.worker.table().listener().head)
     }
 
     /// Counts a flood, for which the connection ends.

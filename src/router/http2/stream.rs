@@ -48,7 +48,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.connection.stream_ended();
+        self.connection.stream_ended(self.body.stream_id());
     }
 }
 
@@ -75,7 +75,7 @@ impl Sink for Stream {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
         let count = ready!(body.poll_write(cx, bytes))?;
-        self.connection.frames.borrow_mut().sent_piece();
+        self.connection.flood.borrow_mut().sent_piece();
         Poll::Ready(Ok(count))
     }
 

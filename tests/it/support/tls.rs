@@ -69,7 +69,12 @@ impl Tls {
         self.over(stream, name).await
     }
 
-    async fn over(&self, stream: TcpStream, name: &str) -> io::Result<TlsStream<TcpStream>> {
+    /// As [`try_stream`](Self::try_stream), on a connection that is there already.
+    pub(crate) async fn over(
+        &self,
+        stream: TcpStream,
+        name: &str,
+    ) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(name.to_string()).expect("a name");
         // The configurations share the sessions that they remember.
         let connector = TlsConnector::from(Arc::new(self.config.clone()));
