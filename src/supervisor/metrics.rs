@@ -17,6 +17,12 @@ pub(crate) const DYNOS: &str = "dynomesh_dynos";
 pub(crate) const RESTARTS: &str = "dynomesh_dyno_restarts_total";
 /// From the start of a process to up.
 pub(crate) const BOOT_SECONDS: &str = "dynomesh_dyno_boot_seconds";
+/// From a dyno's exit until no request is sent to it.
+pub(crate) const OUT_SECONDS: &str = "dynomesh_dyno_out_seconds";
+/// From a dyno's exit until its successor's process was started.
+pub(crate) const RESPAWN_SECONDS: &str = "dynomesh_dyno_respawn_seconds";
+/// Those that are over in less than a boot, and want finer buckets.
+pub(crate) const SWIFT: [&str; 2] = [OUT_SECONDS, RESPAWN_SECONDS];
 /// Checks of health that failed.
 pub(crate) const HEALTH_FAILURES: &str = "dynomesh_dyno_health_failures_total";
 /// H and R codes.
@@ -35,6 +41,16 @@ pub(crate) fn describe() {
         BOOT_SECONDS,
         Unit::Seconds,
         "From the start of a dyno's process until it was up"
+    );
+    describe_histogram!(
+        OUT_SECONDS,
+        Unit::Seconds,
+        "From the exit of a crashed web dyno's process until it was out of the route table"
+    );
+    describe_histogram!(
+        RESPAWN_SECONDS,
+        Unit::Seconds,
+        "From the exit of a crashed dyno's process until its successor was started, where there was no cool-off"
     );
     describe_counter!(ERRORS, "Errors by Heroku's code");
     describe_counter!(OOM_KILLS, "Processes of dynos that the kernel killed for their memory");
@@ -65,6 +81,18 @@ pub(crate) fn health_failed(app: &AppName, process_type: &ProcessType) {
 /// A dyno came up.
 pub(crate) fn booted(app: &AppName, process_type: &ProcessType, took: Duration) {
     histogram!(BOOT_SECONDS, "app" => app.to_string(), "type" => process_type.to_string())
+        .record(took);
+}
+
+/// A crashed dyno is out of the table.
+pub(crate) fn out(app: &AppName, process_type: &ProcessType, took: Duration) {
+    histogram!(OUT_SECONDS, "app" => app.to_string(), "type" => process_type.to_string())
+        .record(took);
+}
+
+/// A crashed dyno has a new process.
+pub(crate) fn respawned(app: &AppName, process_type: &ProcessType, took: Duration) {
+    histogram!(RESPAWN_SECONDS, "app" => app.to_string(), "type" => process_type.to_string())
         .record(took);
 }
 

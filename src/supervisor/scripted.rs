@@ -224,6 +224,8 @@ impl Process for Scripted {
         1
     }
 
+    async fn started(&self) {}
+
     async fn listening(&self) {
         match self.script.listens {
             Some(after) => time::sleep_until(self.born + after).await,
@@ -243,6 +245,14 @@ impl Process for Scripted {
             }
             _ => Ok(()),
         }
+    }
+
+    async fn ended(&self) {
+        let _ = self.exited().await;
+    }
+
+    fn ended_at(&self) -> Option<Duration> {
+        None
     }
 
     async fn exited(&self) -> Exit {

@@ -17,12 +17,13 @@ use crate::model::{
 };
 use crate::shutdown::Shutdown;
 use crate::supervisor::Supervisor;
+use crate::supervisor::manager::Command;
 use crate::supervisor::meter::Meter;
 use crate::supervisor::place::{Orders, WatchOrders};
 use crate::supervisor::program::Program;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::scripted::{Script, Scripted, Scripts};
-use crate::supervisor::survivors::Survivor;
+use crate::supervisor::survivors::{Left, Survivor};
 use crate::table::{Lineup, Publisher, Standing};
 use crate::telemetry::{AppLog, Lines, Target};
 
@@ -177,8 +178,9 @@ impl Formation {
         let config = Arc::new(config(apps));
         let (routes, publisher) = Routes::new(&config);
         let (spawn, end) = (scripts.clone(), shutdown.clone());
-        let supervisor =
-            Supervisor::start_with(spawn, survivors, routes, &config, log, end, Meter::default());
+        let left = Left { survivors, ports: Vec::new() };
+        let supervisor = Supervisor::start_with(spawn, left, routes, log, end, Meter::default());
+        supervisor.command(Command::Apply(config));
         Self { supervisor, publisher, scripts, shutdown }
     }
 
