@@ -2,6 +2,7 @@
 
 mod adopt; // what an earlier daemon has left
 mod one_offs; // those for one command
+mod defects; // dynos whose life ended by a defect of ours
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::config::{AppConfig, AppSource, Config, ManagedApp};
 use crate::model::{AppName, AppPolicy, DynoName, Payer, ProcessType, Size};
 use crate::shutdown::Shutdown;
 use crate::supervisor::dyno::Dyno;
+use crate::supervisor::manager::defects::Defects;
 use crate::supervisor::meter::Meter;
 use crate::supervisor::one_off::Visitor;
 use crate::supervisor::place::{Event, Orders, Place, WatchOrders};
@@ -97,6 +99,8 @@ pub(crate) struct Manager<S> {
     events: mpsc::UnboundedSender<(u64, Event)>,
     /// Unbounded: an app falls asleep and is woken a few times a second at most.
     naps: mpsc::UnboundedSender<(AppName, Nap)>,
+    /// Apps that lack a dyno whose life has met a defect. Unbounded: each has cooled off.
+    lacking: mpsc::UnboundedSender<AppName>,
 }
 
 /// An app whose dynos dynomesh runs.
@@ -115,6 +119,8 @@ struct Formed {
     /// Whether eco dynos must not run.
     eco_used_up: bool,
     dynos: BTreeMap<DynoName, Living>,
+    /// How often the lives of these have met a defect.
+    defects: BTreeMap<DynoName, Defects>,
 }
 
 /// A dyno that is wanted.
@@ -134,6 +140,7 @@ impl<S: Spawn> Manager<S> {
     ) {
         let (events, mut heard) = mpsc::unbounded_channel();
         let (naps, mut napped) = mpsc::unbounded_channel();
+        let (lacking, mut lacks) = mpsc::unbounded_channel();
         let shutdown = means.shutdown.clone();
         let mut manager = Self {
             means,
@@ -145,6 +152,7 @@ impl<S: Spawn> Manager<S> {
             stop: Duration::ZERO,
             events,
             naps,
+            lacking,
         };
         let mut stopping = false;
         while !stopping || !manager.leaving.is_empty() || !manager.one_offs.is_empty() {
@@ -153,6 +161,7 @@ impl<S: Spawn> Manager<S> {
                 biased;
                 Some((id, event)) = heard.recv() => manager.hear(id, &event),
                 Some((app, nap)) = napped.recv() => manager.turn_over(&app, nap),
+                Some(app) = lacks.recv() => manager.fill(&app),
                 () = shutdown.forced(), if !stopping => stopping = manager.stop_all(),
                 command = commands.recv(), if !stopping => {
                     if let Some(Command::Apply(config)) = &command {
@@ -204,9 +213,15 @@ impl<S: Spawn> Manager<S> {
         self.follow_sleep(name, &mut formed);
         formed.follow_eco_hours(self.eco_used_up);
         self.means.routes.set_out_of_hours(name, formed.is_out_of_hours(&ProcessType::web()));
+        self.fulfil(name, &mut formed);
+        self.apps.insert(name.clone(), formed);
+    }
+
+    /// Starts, restarts and stops what differs from what is wanted.
+    fn fulfil(&mut self, name: &AppName, formed: &mut Formed) {
         let actual =
             formed.dynos.iter().map(|(name, living)| (name.clone(), living.release)).collect();
-        for step in plan(&app.formation, formed.release, &actual) {
+        for step in plan(&formed.app.formation, formed.release, &actual) {
             match step {
                 Step::Start(dyno) => {
                     if let Some(orders) = formed.orders(&dyno.process_type) {
@@ -217,7 +232,7 @@ impl<S: Spawn> Manager<S> {
                 }
                 Step::Restart(dyno) => {
                     formed.restart(&dyno);
-                    self.meter_size(&formed, &dyno);
+                    self.meter_size(formed, &dyno);
                 }
                 Step::Stop(dyno) => {
                     if let Some(living) = formed.dynos.remove(&dyno) {
@@ -226,7 +241,6 @@ impl<S: Spawn> Manager<S> {
                 }
             }
         }
-        self.apps.insert(name.clone(), formed);
     }
 
     /// Has an app sleep when it is idle, or not any more. One without web dynos never does: nothing would wake it.
@@ -401,10 +415,8 @@ impl<S: Spawn> Manager<S> {
             return;
         }
         if self.leaving.remove(&id).is_none() {
-            // It ended without being told to: a defect, which has said so as a panic. Forget it.
-            for formed in self.apps.values_mut() {
-                formed.dynos.retain(|_, living| living.id != id);
-            }
+            // It ended without being told to: a defect, which has said so as a panic.
+            self.replace_later(id);
         }
     }
 }
@@ -431,6 +443,7 @@ impl Formed {
             asleep: false,
             eco_used_up: false,
             dynos: BTreeMap::new(),
+            defects: BTreeMap::new(),
         }
     }
 

@@ -23,6 +23,8 @@ pub(crate) const OUT_SECONDS: &str = "dynomesh_dyno_out_seconds";
 pub(crate) const RESPAWN_SECONDS: &str = "dynomesh_dyno_respawn_seconds";
 /// Those that are over in less than a boot, and want finer buckets.
 pub(crate) const SWIFT: [&str; 2] = [OUT_SECONDS, RESPAWN_SECONDS];
+/// Lives of dynos that a defect of ours has ended.
+pub(crate) const DEFECTS: &str = "dynomesh_dyno_defects_total";
 /// Checks of health that failed.
 pub(crate) const HEALTH_FAILURES: &str = "dynomesh_dyno_health_failures_total";
 /// H and R codes.
@@ -36,6 +38,10 @@ pub(crate) const LINES_DROPPED: &str = "dynomesh_log_lines_dropped_total";
 pub(crate) fn describe() {
     describe_gauge!(DYNOS, "Dynos by app, process type and state");
     describe_counter!(RESTARTS, "Starts of dynos after a crash");
+    describe_counter!(
+        DEFECTS,
+        "Dynos that ended by a defect of dynomesh's own and were begun anew"
+    );
     describe_counter!(HEALTH_FAILURES, "Checks of health that dynos failed");
     describe_histogram!(
         BOOT_SECONDS,
@@ -70,6 +76,11 @@ pub(crate) fn dynos(app: &AppName, process_type: &ProcessType, state: DynoState,
 /// A dyno starts after a crash.
 pub(crate) fn restarted(app: &AppName, process_type: &ProcessType) {
     counter!(RESTARTS, "app" => app.to_string(), "type" => process_type.to_string()).increment(1);
+}
+
+/// A defect of ours has ended a dyno.
+pub(crate) fn defect(app: &AppName, process_type: &ProcessType) {
+    counter!(DEFECTS, "app" => app.to_string(), "type" => process_type.to_string()).increment(1);
 }
 
 /// A dyno that is up failed a check of its health.

@@ -239,6 +239,19 @@ async fn a_formation_is_started_scaled_and_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dyno_whose_life_meets_a_defect_comes_back_without_a_reload() {
+    let scripts = [Script::panics(), Script::panics(), Script::listens(0)];
+    let formation = Formation::start(&scripts, &[("shop", managed(&[("web", 1)]))]);
+    time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(formation.started(), 2, "at once the first time, and then it cools off");
+    assert_eq!(formation.states(), [""; 0]);
+    passes(2).await;
+    assert_eq!((formation.started(), formation.states()), (3, vec!["shop web.1 up".to_owned()]));
+    assert_eq!(formation.lineup("shop").dynos.len(), 1);
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn scaling_web_to_none_says_so_to_requests() {
     let formation = Formation::start(&[Script::listens(0)], &[("shop", managed(&[("web", 1)]))]);
     passes(1).await;
