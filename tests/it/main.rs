@@ -36,6 +36,7 @@ mod sleep; // apps that sleep, dynos that are frozen
 mod sizes; // what dynos may take
 mod init; // what runs inside a dyno, by itself
 mod adoption; // dynos that outlive the daemon
+mod lives; // dynos that are replaced, and inits that hang
 mod ps; // dynos as commands show and change them
 mod usage; // how long dynos ran
 mod one_offs; // dynos for one command
