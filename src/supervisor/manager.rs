@@ -2,17 +2,20 @@
 
 mod adopt; // what an earlier daemon has left
 mod one_offs; // those for one command
-mod defects; // dynos whose life ended by a defect of ours
+mod defects; // lives that a defect of ours has ended
+mod scale; // more and fewer of them, by what they are asked
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{self, Instant};
 
-use crate::config::{AppConfig, AppSource, Config, ManagedApp};
+use crate::config::{AppConfig, AppSource, Config, ManagedApp, limits};
 use crate::model::{AppName, AppPolicy, DynoName, Payer, ProcessType, Size};
 use crate::shutdown::Shutdown;
+use crate::supervisor::autoscale::{AcceptQueues, Autoscaler};
 use crate::supervisor::dyno::Dyno;
 use crate::supervisor::manager::defects::Defects;
 use crate::supervisor::meter::Meter;
@@ -94,6 +97,10 @@ pub(crate) struct Manager<S> {
     /// Eco dynos must not run until the next month.
     eco_used_up: bool,
     next_id: u64,
+    began: Instant,
+    /// When the load of those that are autoscaled was looked at last.
+    looked: Instant,
+    accept_queues: AcceptQueues,
     /// How long dynos may drain when the daemon itself ends.
     stop: Duration,
     events: mpsc::UnboundedSender<(u64, Event)>,
@@ -118,9 +125,19 @@ struct Formed {
     asleep: bool,
     /// Whether eco dynos must not run.
     eco_used_up: bool,
+    /// Whether its requests are refused.
+    maintenance: bool,
+    /// By process type: those whose number follows the requests.
+    scales: BTreeMap<ProcessType, Scale>,
     dynos: BTreeMap<DynoName, Living>,
     /// How often the lives of these have met a defect.
     defects: BTreeMap<DynoName, Defects>,
+}
+
+/// How many dynos of a process type there are, where that follows the requests.
+struct Scale {
+    count: u32,
+    scaler: Autoscaler,
 }
 
 /// A dyno that is wanted.
@@ -142,6 +159,7 @@ impl<S: Spawn> Manager<S> {
         let (naps, mut napped) = mpsc::unbounded_channel();
         let (lacking, mut lacks) = mpsc::unbounded_channel();
         let shutdown = means.shutdown.clone();
+        let now = Instant::now();
         let mut manager = Self {
             means,
             apps: BTreeMap::new(),
@@ -149,6 +167,9 @@ impl<S: Spawn> Manager<S> {
             one_offs: OneOffs::default(),
             eco_used_up: false,
             next_id: 1,
+            began: now,
+            looked: now,
+            accept_queues: AcceptQueues::default(),
             stop: Duration::ZERO,
             events,
             naps,
@@ -163,6 +184,9 @@ impl<S: Spawn> Manager<S> {
                 Some((app, nap)) = napped.recv() => manager.turn_over(&app, nap),
                 Some(app) = lacks.recv() => manager.fill(&app),
                 () = shutdown.forced(), if !stopping => stopping = manager.stop_all(),
+                () = time::sleep_until(manager.looked + limits::AUTOSCALE_LOOK), if manager.is_scaling() => {
+                    manager.look();
+                }
                 command = commands.recv(), if !stopping => {
                     if let Some(Command::Apply(config)) = &command {
                         manager.adopt(std::mem::take(&mut survivors), config);
@@ -213,15 +237,15 @@ impl<S: Spawn> Manager<S> {
         self.follow_sleep(name, &mut formed);
         formed.follow_eco_hours(self.eco_used_up);
         self.means.routes.set_out_of_hours(name, formed.is_out_of_hours(&ProcessType::web()));
-        self.fulfil(name, &mut formed);
+        self.bring_about(name, &mut formed);
         self.apps.insert(name.clone(), formed);
     }
 
-    /// Starts, restarts and stops what differs from what is wanted.
-    fn fulfil(&mut self, name: &AppName, formed: &mut Formed) {
+    /// Starts, restarts and stops what is not as it is wanted.
+    fn bring_about(&mut self, name: &AppName, formed: &mut Formed) {
         let actual =
             formed.dynos.iter().map(|(name, living)| (name.clone(), living.release)).collect();
-        for step in plan(&formed.app.formation, formed.release, &actual) {
+        for step in plan(&formed.formation(), formed.release, &actual) {
             match step {
                 Step::Start(dyno) => {
                     if let Some(orders) = formed.orders(&dyno.process_type) {
@@ -442,6 +466,8 @@ impl Formed {
             sleeper: None,
             asleep: false,
             eco_used_up: false,
+            maintenance: false,
+            scales: BTreeMap::new(),
             dynos: BTreeMap::new(),
             defects: BTreeMap::new(),
         }
@@ -456,8 +482,10 @@ impl Formed {
         self.app = app.clone();
         self.drain = policy.timeouts.drain;
         self.slow_start = policy.slow_start;
-        for (process_type, count) in &app.formation {
-            self.turns(process_type).set_dynos(*count);
+        self.maintenance = policy.maintenance;
+        self.follow_scales();
+        for (process_type, count) in self.formation() {
+            self.turns(&process_type).set_dynos(count);
         }
         for living in self.dynos.values() {
             living.orders.send_if_modified(|orders| {

@@ -25,6 +25,8 @@ pub(crate) const RESPAWN_SECONDS: &str = "dynomesh_dyno_respawn_seconds";
 pub(crate) const SWIFT: [&str; 2] = [OUT_SECONDS, RESPAWN_SECONDS];
 /// Lives of dynos that a defect of ours has ended.
 pub(crate) const DEFECTS: &str = "dynomesh_dyno_defects_total";
+/// Dynos that were added or taken away because of the load.
+pub(crate) const AUTOSCALE_STEPS: &str = "dynomesh_autoscale_steps_total";
 /// Checks of health that failed.
 pub(crate) const HEALTH_FAILURES: &str = "dynomesh_dyno_health_failures_total";
 /// H and R codes.
@@ -42,6 +44,7 @@ pub(crate) fn describe() {
         DEFECTS,
         "Dynos that ended by a defect of dynomesh's own and were begun anew"
     );
+    describe_counter!(AUTOSCALE_STEPS, "Dynos that were added or taken away because of the load");
     describe_counter!(HEALTH_FAILURES, "Checks of health that dynos failed");
     describe_histogram!(
         BOOT_SECONDS,
@@ -81,6 +84,16 @@ pub(crate) fn restarted(app: &AppName, process_type: &ProcessType) {
 /// A defect of ours has ended a dyno.
 pub(crate) fn defect(app: &AppName, process_type: &ProcessType) {
     counter!(DEFECTS, "app" => app.to_string(), "type" => process_type.to_string()).increment(1);
+}
+
+/// There is to be a dyno more (`up`) or one fewer (`down`).
+pub(crate) fn autoscaled(app: &AppName, process_type: &ProcessType, direction: &'static str) {
+    let labels = [
+        ("app", app.to_string()),
+        ("type", process_type.to_string()),
+        ("direction", direction.to_owned()),
+    ];
+    counter!(AUTOSCALE_STEPS, &labels).increment(1);
 }
 
 /// A dyno that is up failed a check of its health.

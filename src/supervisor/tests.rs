@@ -9,7 +9,7 @@ use tokio::time;
 
 use crate::config::{
     AccessLog, AdminConfig, AppConfig, AppSource, Config, DynosConfig, HealthCheck,
-    IsolationWanted, ManagedApp, Notes, RouterConfig, SupervisorTimeouts,
+    IsolationWanted, ManagedApp, Notes, RouterConfig, Said, SupervisorTimeouts,
 };
 use crate::model::{
     Affinity, AppName, AppPolicy, AppTimeouts, Balance, DynoAddr, Exit, Expect, ListenerPolicy,
@@ -47,7 +47,9 @@ pub(crate) fn managed(formation: &[(&str, u32)]) -> AppSource {
             .collect(),
         formation: formation.iter().map(|(name, count)| (of_type(name), *count)).collect(),
         size: basic(),
+        autoscale: BTreeMap::new(),
         sizes: formation.iter().map(|(name, _)| (of_type(name), basic())).collect(),
+        release: None,
         recycle_on_r14: None,
         runtime_metrics: false,
         config_vars: BTreeMap::new(),
@@ -122,6 +124,7 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
         policy: policy.clone(),
         source: source.clone(),
         jobs: vec![],
+        said: Said::default(),
     };
     Config {
         file: "/dynomesh.toml".into(),

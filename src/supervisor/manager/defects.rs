@@ -46,7 +46,7 @@ impl<S: Spawn> Manager<S> {
     pub(super) fn fill(&mut self, app: &AppName) {
         // It may be gone by now.
         if let Some(mut formed) = self.apps.remove(app) {
-            self.fulfil(app, &mut formed);
+            self.bring_about(app, &mut formed);
             self.apps.insert(app.clone(), formed);
         }
     }
