@@ -7,8 +7,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::limits;
 use crate::control::{self, Running};
-use crate::model::{EcoHours, Month};
+use crate::model::{EcoHours, Month, Usage};
 use crate::shutdown::Shutdown;
+use crate::store::Store;
 use crate::wall_clock;
 
 /// Books until the shutdown begins; the end of the daemon books the rest.
@@ -27,11 +28,16 @@ pub(in crate::daemon) async fn keep_books(running: Arc<Running>, shutdown: Shutd
     }
 }
 
+/// What is booked of this month, and how the eco dynos' hours stand. `None`: it cannot be read, as the booking says.
+pub(in crate::daemon) async fn eco_hours(store: &Store) -> Option<(Usage, EcoHours)> {
+    let usage = store.usage(Month::of(wall_clock::unix())).await.ok()?;
+    let hours = EcoHours::of(&usage, limits::ECO_HOURS, limits::ECO_HOURS_LOW);
+    Some((usage, hours))
+}
+
 /// How the eco dynos' hours stand; a change is said and acted upon.
 async fn look_at_eco_hours(running: &Running, before: EcoHours) -> EcoHours {
-    // Why it cannot be read, the booking has said.
-    let Ok(usage) = running.store.usage(Month::of(wall_clock::unix())).await else { return before };
-    let hours = EcoHours::of(&usage, limits::ECO_HOURS, limits::ECO_HOURS_LOW);
+    let Some((usage, hours)) = eco_hours(&running.store).await else { return before };
     if hours == before {
         return hours;
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use std::{fmt, io, thread};
 
 use arc_swap::ArcSwap;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::runtime;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
@@ -17,7 +17,7 @@ use crate::certs::{Acme, Certs, CertsError, Loaded};
 use crate::config::{Config, ConfigError, Source};
 use crate::control::{self, ControlError, Doors, Notes, Phase, Running};
 use crate::daemon::access_log::AccessLogError;
-use crate::daemon::books::keep_books;
+use crate::daemon::books::{eco_hours, keep_books};
 use crate::daemon::jobs::keep_jobs;
 use crate::daemon::notify::Notifier;
 use crate::daemon::reload::{Reloader, load};
@@ -25,10 +25,11 @@ use crate::daemon::signals::{self, Ends};
 use crate::daemon::url::Url;
 use crate::daemon::watch::watch;
 use crate::daemon::{access_log, affinity_key, descriptors, inherited, releases};
+use crate::model::EcoHours;
 use crate::router::{self, BindError, Router};
 use crate::shutdown::Shutdown;
 use crate::store::{AskError, OpenError, Store};
-use crate::supervisor::{PrepareError, Supervisor};
+use crate::supervisor::{PrepareError, SWIFT_METRICS, Supervisor};
 use crate::telemetry::{self, AppLog, Lines, Target};
 
 /// Commands that may wait for a reload or a change at one time.
@@ -43,6 +44,9 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 /// Seconds, for the histograms of the metrics crate. The slow thing that is measured there is a dyno's boot:
 /// from what a shell script needs to R10.
 const BUCKETS: [f64; 9] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+/// The same of what is over in less than a boot.
+const SWIFT_BUCKETS: [f64; 12] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
 
 /// Why `serve` could not start.
 #[derive(Debug, thiserror::Error)]
@@ -197,7 +201,8 @@ async fn build(
             return Err(error.into());
         }
     };
-    let supervisor = supervisor.begin(booked_until(&store).await).await;
+    let eco_used_up = eco_hours(&store).await.is_some_and(|(_, hours)| hours == EcoHours::UsedUp);
+    let supervisor = supervisor.begin(booked_until(&store).await, eco_used_up).await;
     router.apply(prepared);
     for endpoint in router.listening() {
         tracing::info!("listening on {}", Url::of(&endpoint));
@@ -244,7 +249,13 @@ async fn booked_until(store: &Store) -> u64 {
 
 fn install_recorder() -> PrometheusHandle {
     let builder = PrometheusBuilder::new().set_buckets(&BUCKETS);
-    let recorder = builder.expect("the list of buckets is not empty").build_recorder();
+    let swift = |builder: PrometheusBuilder, name: &str| {
+        builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), &SWIFT_BUCKETS)
+    };
+    let builder = SWIFT_METRICS
+        .into_iter()
+        .fold(builder, |builder, name| builder.and_then(|it| swift(it, name)));
+    let recorder = builder.expect("no list of buckets is empty").build_recorder();
     let handle = recorder.handle();
     // It fails where there is a recorder, that is where a test has served before in the same process.
     let _ = metrics::set_global_recorder(recorder);

@@ -27,14 +27,14 @@ use crate::config::limits;
 use crate::init::command_line::Step;
 use crate::init::descendants::Reach;
 use crate::init::failure::{CANNOT_RUN, During, Failure};
-use crate::init::message::{Hello, OUTPUT_MAX, Report, Request, VERSION};
+use crate::init::message::{HeardAt, Hello, OUTPUT_MAX, Report, Request, VERSION};
 use crate::init::order::{ControlGroup, Order, Terminal};
 use crate::init::outside::{leave, ourselves};
 use crate::init::ring::Ring;
 use crate::init::sandbox;
 use crate::init::socket;
 use crate::model::Exit;
-use crate::wall_clock::unix_millis;
+use crate::wall_clock::{monotonic, unix_millis};
 
 /// How often a kill goes round again where it cannot meet everyone at one moment.
 const KILL_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
@@ -93,9 +93,11 @@ struct Init {
     ring: Ring,
     leader: Leader,
     this: OwnedFd,
-    exit: Option<Exit>,
+    exit: Option<(Exit, HeardAt)>,
     /// Nobody of the dyno is left.
     alone: bool,
+    /// A daemon knows that.
+    known: bool,
     /// No daemon can find it any more.
     lost: bool,
     up_since: Option<u64>,
@@ -148,6 +150,7 @@ impl Init {
             this,
             exit: None,
             alone: false,
+            known: false,
             lost: false,
             up_since: None,
             stopping: false,
@@ -185,10 +188,7 @@ impl Init {
     }
 
     fn is_over(&self) -> bool {
-        match &self.daemon {
-            Some(daemon) => daemon.told == Told::Gone,
-            None => self.alone && self.lost,
-        }
+        self.daemon.is_none() && self.alone && (self.known || self.lost)
     }
 
     fn wait(&self) -> Ready {
@@ -232,7 +232,10 @@ impl Init {
         drain(&self.signals.children);
         loop {
             match wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) if pid == self.leader.pid => self.exit = exit(status),
+                Ok(Some((pid, status))) if pid == self.leader.pid => {
+                    let at = HeardAt(monotonic().as_nanos().try_into().unwrap_or(u64::MAX));
+                    self.exit = exit(status).map(|exit| (exit, at));
+                }
                 Ok(Some(_)) | Err(Errno::INTR) => {}
                 Ok(None) => return,
                 // Everyone of the dyno descends from us: without children, nobody is left.
@@ -251,7 +254,7 @@ impl Init {
     fn hear(&mut self) {
         while let Some(daemon) = &self.daemon {
             match socket::receive(&daemon.socket) {
-                Ok(datagram) if datagram.bytes.is_empty() => self.daemon = None,
+                Ok(datagram) if datagram.bytes.is_empty() => self.part(),
                 Ok(datagram) => match Request::parse(&datagram.bytes) {
                     Ok(Request::Up(since)) => _ = self.up_since.get_or_insert(since),
                     Ok(Request::Signal(number)) => {
@@ -263,9 +266,15 @@ impl Init {
                     Err(_) => {}
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => self.daemon = None,
+                Err(_) => self.part(),
             }
         }
+    }
+
+    /// The daemon has closed the connection, or is dead.
+    fn part(&mut self) {
+        let told = self.daemon.take().map(|daemon| daemon.told);
+        self.known |= told == Some(Told::Gone);
     }
 
     /// There is one daemon at a time: whoever comes later knows that the one before is dead.
@@ -313,7 +322,7 @@ impl Init {
             match socket::send(&daemon.socket, &report.print(), &beside) {
                 Ok(()) => daemon.told = told,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => return self.daemon = None,
+                Err(_) => return self.part(),
             }
             match report {
                 Report::Output(bytes) => self.ring.forget(bytes.len()),
@@ -337,7 +346,7 @@ impl Init {
                 None => (Report::Pipe(self.ring.lost()), Told::Pipe),
             }),
             Told::Pipe => Some((Report::Started, Told::Started)),
-            Told::Started => self.exit.map(|exit| (Report::Exited(exit), Told::Exited)),
+            Told::Started => self.exit.map(|(exit, at)| (Report::Exited(exit, at), Told::Exited)),
             Told::Exited => self.alone.then_some((Report::Gone, Told::Gone)),
             Told::Gone => None,
         }

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::model::Exit;
 
 /// What this binary speaks. One more with each change of what is below.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Bytes of the longest datagram.
 pub const MESSAGE_MAX: usize = 16 * 1024;
@@ -21,10 +21,13 @@ pub const OUTPUT_MAX: usize = MESSAGE_MAX - 1;
 
 /// What an init says to its daemon.
 ///
-/// To each daemon it says hello first, then what it has kept for it, in this order: output, the pipe, that the
+/// Where it has namespaces, the daemon that started it hears of it before it can speak itself. To each daemon it says
+/// hello first, then what it has kept for it, in this order: output, the pipe, that the
 /// command was started, how it ended, that nobody is left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
+    /// There is an init in namespaces of its own, says the step before it. With a pidfd of the init.
+    Begun,
     /// I am here. With a pidfd of the init itself.
     Hello(Hello),
     /// What the dyno printed while no daemon was there.
@@ -38,8 +41,9 @@ pub enum Report {
     /// master of its terminal, or with the writing end of its standard input, where it has one.
     Started,
     /// The command's process is gone. What it started may go on.
-    Exited(Exit),
-    /// No process of the dyno is left.
+    Exited(Exit, HeardAt),
+    /// No process of the dyno is left. The init stays until the daemon has closed the connection: the kernel takes
+    /// namespaces down on the processor on which the daemon may be about to hear what was said before.
     Gone,
 }
 
@@ -63,6 +67,10 @@ pub struct Lost {
     pub since: u64,
 }
 
+/// When the init heard of an exit, in nanoseconds of the monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeardAt(pub u64);
+
 /// What a daemon asks of an init.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -84,6 +92,7 @@ const STARTED: u8 = 4;
 const EXITED: u8 = 5;
 const GONE: u8 = 6;
 const FAILED: u8 = 7;
+const BEGUN: u8 = 8;
 
 const SIGNAL: u8 = 1;
 const UP: u8 = 2;
@@ -107,9 +116,10 @@ impl Report {
                 let end = reason.floor_char_boundary(OUTPUT_MAX);
                 [&[FAILED], &reason.as_bytes()[..end]].concat()
             }
+            Self::Begun => vec![BEGUN],
             Self::Started => vec![STARTED],
-            Self::Exited(Exit::Status(status)) => exited(BY_ITSELF, *status),
-            Self::Exited(Exit::Signal(signal)) => exited(BY_SIGNAL, *signal),
+            Self::Exited(Exit::Status(status), at) => exited(BY_ITSELF, *status, *at),
+            Self::Exited(Exit::Signal(signal), at) => exited(BY_SIGNAL, *signal, *at),
             Self::Gone => vec![GONE],
         }
     }
@@ -128,12 +138,15 @@ impl Report {
             [FAILED, reason @ ..] => {
                 Ok(Self::Failed(str::from_utf8(reason).map_err(|_| MessageError)?.to_owned()))
             }
+            [BEGUN] => Ok(Self::Begun),
             [STARTED] => Ok(Self::Started),
-            [EXITED, kind, number @ ..] => {
-                let number = i32::from_le_bytes(number.try_into().map_err(|_| MessageError)?);
+            [EXITED, kind, rest @ ..] => {
+                let (number, at) = rest.split_first_chunk::<4>().ok_or(MessageError)?;
+                let number = i32::from_le_bytes(*number);
+                let at = HeardAt(u64::from_le_bytes(at.try_into().map_err(|_| MessageError)?));
                 match *kind {
-                    BY_ITSELF => Ok(Self::Exited(Exit::Status(number))),
-                    BY_SIGNAL => Ok(Self::Exited(Exit::Signal(number))),
+                    BY_ITSELF => Ok(Self::Exited(Exit::Status(number), at)),
+                    BY_SIGNAL => Ok(Self::Exited(Exit::Signal(number), at)),
                     _ => Err(MessageError),
                 }
             }
@@ -143,8 +156,8 @@ impl Report {
     }
 }
 
-fn exited(kind: u8, number: i32) -> Vec<u8> {
-    [&[EXITED, kind], number.to_le_bytes().as_slice()].concat()
+fn exited(kind: u8, number: i32, HeardAt(at): HeardAt) -> Vec<u8> {
+    [&[EXITED, kind], &number.to_le_bytes()[..], &at.to_le_bytes()].concat()
 }
 
 impl Hello {
@@ -224,9 +237,10 @@ mod tests {
             prop::collection::vec(any::<u8>(), 0..99).prop_map(Report::Output),
             lost().prop_map(Report::Pipe),
             ".{0,99}".prop_map(Report::Failed),
+            Just(Report::Begun),
             Just(Report::Started),
-            any::<i32>().prop_map(|status| Report::Exited(Exit::Status(status))),
-            any::<i32>().prop_map(|signal| Report::Exited(Exit::Signal(signal))),
+            any::<(i32, u64)>().prop_map(|(it, at)| Report::Exited(Exit::Status(it), HeardAt(at))),
+            any::<(i32, u64)>().prop_map(|(it, at)| Report::Exited(Exit::Signal(it), HeardAt(at))),
             Just(Report::Gone),
         ]
     }

@@ -30,7 +30,9 @@ use rustix::stdio::stdout;
 
 pub use command_line::{Step, UsageError};
 pub use descriptors::{descriptors_before_raise, raise_descriptors};
-pub use message::{Hello, Lost, MESSAGE_MAX, MessageError, OUTPUT_MAX, Report, Request, VERSION};
+pub use message::{
+    HeardAt, Hello, Lost, MESSAGE_MAX, MessageError, OUTPUT_MAX, Report, Request, VERSION,
+};
 pub use order::{
     ControlGroup, Identity, ORDER_FILE, Order, OrderError, SOCKET_FILE, Terminal, dynos_dir,
 };

@@ -1,15 +1,20 @@
 //! The first step: outside, as the daemon started it. Leaves the host's namespaces, which only a child can have
-//! done from its first moment on, starts that child, and is done.
+//! done from its first moment on, starts that child, says who it is, and is done.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::stdio::stdout;
 use rustix::thread::UnshareFlags;
 
 use crate::init::command_line::Step;
 use crate::init::failure::{During, Failure};
+use crate::init::message::Report;
 use crate::init::order::Order;
+use crate::init::socket;
 
 /// What a dyno has of its own. Its control groups come later, when PID 1 is in them.
 pub(in crate::init) const NAMESPACES: UnshareFlags = UnshareFlags::NEWPID
@@ -25,7 +30,12 @@ pub(in crate::init) fn start() -> Result<bool, Failure> {
         leave(NAMESPACES).during("leave the host's namespaces")?;
         // Its standard input and output are ours: the order with its lock, and the socket.
         let mut child = ourselves(Step::Inside);
-        child.stderr(Stdio::inherit()).spawn().during("start PID 1 of the dyno")?;
+        let child = child.stderr(Stdio::inherit()).spawn().during("start PID 1 of the dyno")?;
+        // Whatever becomes of it before it can speak: the daemon can end it, and hears of its end.
+        let begun = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
+        let begun = begun.during("name PID 1 of the dyno")?;
+        // A daemon that is gone needs no telling.
+        let _ = socket::send(stdout(), &Report::Begun.print(), &[begun.as_fd()]);
     }
     Ok(order.namespaces)
 }

@@ -5,16 +5,17 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
-use tokio::task::spawn_blocking;
+use tokio::task::{self, spawn_blocking};
 use tokio::time::{self, Instant};
 
 use crate::config::limits;
-use crate::init::{self, Hello, Lost, Report, Request};
+use crate::init::{self, HeardAt, Hello, Lost, Report, Request};
 use crate::model::{AppName, DynoName, Exit};
 use crate::shutdown::Shutdown;
 use crate::supervisor::cgroup::Group;
@@ -23,6 +24,7 @@ use crate::supervisor::program::{Ends, ProcessId, Streams};
 use crate::supervisor::remove::remove;
 use crate::supervisor::uids::LentUid;
 use crate::telemetry::AppLog;
+use crate::wall_clock::monotonic;
 
 /// The exit that counts for a dyno that could not be made: what shells say of what cannot be run.
 const NOT_MADE: Exit = Exit::Status(126);
@@ -40,6 +42,8 @@ pub(crate) struct About {
     pub(crate) group: Option<Arc<Group>>,
     /// Whether the init is PID 1 of a namespace, so that everyone of the dyno dies with it.
     pub(crate) namespaces: bool,
+    /// A pidfd of the process that was started, or found, to be the init. With namespaces it is not the init yet.
+    pub(crate) init: Option<OwnedFd>,
     /// The user that it runs as, where it has one of its own: lent until the directory is removed.
     pub(crate) uid: Option<LentUid>,
     pub(crate) log: AppLog,
@@ -66,6 +70,9 @@ struct Shared {
 struct Heard {
     hello: Option<Hello>,
     started: bool,
+    /// When somebody first heard that the command's process is gone, by the monotonic clock: the init, which is
+    /// told by a signal, or this daemon, which waits for the process itself. Either may get a processor first.
+    ended_at: Option<Duration>,
     exit: Option<Exit>,
     gone: bool,
 }
@@ -74,7 +81,7 @@ impl Link {
     /// Begins to listen. The listener ends when nobody of the dyno is left, whatever becomes of the link.
     pub(crate) fn open(
         socket: OwnedFd,
-        about: About,
+        mut about: About,
     ) -> io::Result<(Self, impl Future<Output = ()> + Send + 'static)> {
         let socket = watch_fd(socket)?;
         let (teller, heard) = watch::channel(Heard::default());
@@ -87,9 +94,10 @@ impl Link {
         });
         let listener = Listener {
             shared: shared.clone(),
+            init: about.init.take(),
             about,
             teller,
-            init: None,
+            leader: None,
             is_left: false,
             kept: Vec::new(),
             piped: None,
@@ -108,6 +116,11 @@ impl Link {
         self.shared.killed.notify_one();
     }
 
+    /// Returns once the command runs; never where it could not be started.
+    pub(crate) async fn started(&self) {
+        self.until(|heard| heard.started).await;
+    }
+
     /// The number of the command's process, once it is known.
     pub(crate) fn pid(&self) -> ProcessId {
         self.shared.pid.clone()
@@ -118,7 +131,17 @@ impl Link {
         self.until(|heard| heard.hello.is_some() || heard.gone).await.hello
     }
 
-    /// Returns once the command's process is gone.
+    /// Returns once the command's process is gone. How it ended may not be known yet.
+    pub(crate) async fn ended(&self) {
+        self.until(|heard| heard.ended_at.is_some() || heard.exit.is_some()).await;
+    }
+
+    /// When somebody first heard that it is gone, by the monotonic clock. `None`: nobody has, or its init was killed.
+    pub(crate) fn ended_at(&self) -> Option<Duration> {
+        self.heard.borrow().ended_at
+    }
+
+    /// Returns once the command's process is gone, and it is known how.
     pub(crate) async fn exited(&self) -> Exit {
         self.until(|heard| heard.exit.is_some()).await.exit.unwrap_or(KILLED)
     }
@@ -165,8 +188,10 @@ struct Listener {
     shared: Arc<Shared>,
     about: About,
     teller: watch::Sender<Heard>,
-    /// A pidfd, once it has said hello.
+    /// A pidfd of the init, as far as it is known.
     init: Option<OwnedFd>,
+    /// A pidfd of the command's process, while that lives: its init may be slower to hear of its end.
+    leader: Option<AsyncFd<OwnedFd>>,
     /// The init has not ended when it was time to.
     is_left: bool,
     kept: Vec<u8>,
@@ -182,8 +207,14 @@ impl Listener {
             let received = tokio::select! {
                 biased;
                 received = shared.socket.async_io(Interest::READABLE, |it| init::receive(it)) => received,
+                () = ended(self.leader.as_ref()) => {
+                    self.leader = None;
+                    self.tell(|heard| _ = heard.ended_at.get_or_insert_with(monotonic));
+                    continue;
+                }
                 () = shared.killed.notified(), if patience.is_none() => {
                     patience = Some(Instant::now() + limits::INIT_KILL_WAIT);
+                    self.set_init_going();
                     continue;
                 }
                 () = until(patience) => {
@@ -205,6 +236,10 @@ impl Listener {
                 _ => self.mourn().await,
             }
         }
+        // Whoever waits for what was said gets the processor first: it is also that on which the kernel takes down
+        // the dyno's namespaces, once the init has heard this.
+        task::yield_now().await;
+        let _ = rustix::net::shutdown(shared.socket.get_ref(), rustix::net::Shutdown::Both);
         self.until_init_is_gone().await;
         if self.is_left {
             // It may still run: its directory is how the next daemon finds it, and nobody else may be its user.
@@ -230,8 +265,9 @@ impl Listener {
     fn hear(&mut self, report: Report, descriptors: Vec<OwnedFd>) {
         let mut descriptors = descriptors.into_iter();
         match report {
+            Report::Begun => self.init = descriptors.next().or(self.init.take()),
             Report::Hello(hello) => {
-                self.init = descriptors.next();
+                self.init = descriptors.next().or(self.init.take());
                 self.tell(|heard| heard.hello = Some(hello));
             }
             Report::Output(bytes) => self.kept.extend(bytes),
@@ -246,9 +282,11 @@ impl Listener {
                 self.tell(|heard| heard.exit = Some(NOT_MADE));
             }
             Report::Started => {
-                if let Some(number) = descriptors.next().and_then(|process| number(&process)) {
+                let leader = descriptors.next();
+                if let Some(number) = leader.as_ref().and_then(number) {
                     self.shared.pid.set(number);
                 }
+                self.leader = leader.and_then(|leader| watch_fd(leader).ok());
                 let ends = match (self.about.streams, descriptors.next(), self.piped.take()) {
                     (Streams::Terminal { .. }, Some(master), _) => Some(Ends::Terminal(master)),
                     (Streams::Pipes, Some(input), Some(output)) => {
@@ -259,7 +297,13 @@ impl Listener {
                 *self.shared.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
                 self.tell(|heard| heard.started = true);
             }
-            Report::Exited(exit) => self.tell(|heard| heard.exit = Some(exit)),
+            Report::Exited(exit, HeardAt(nanos)) => {
+                let at = Duration::from_nanos(nanos);
+                self.tell(|heard| {
+                    heard.ended_at = Some(heard.ended_at.map_or(at, |before| before.min(at)));
+                    heard.exit = Some(exit);
+                });
+            }
             Report::Gone => self.tell(|heard| heard.gone = true),
         }
     }
@@ -302,7 +346,14 @@ impl Listener {
         }
     }
 
-    /// Ends an init that has not killed its dyno: one that is stopped, or stuck. Without namespaces the others
+    /// One that is stopped hears of nothing, not even that it is to kill its dyno.
+    fn set_init_going(&self) {
+        if let Some(init) = &self.init {
+            let _ = pidfd_send_signal(init, Signal::CONT);
+        }
+    }
+
+    /// Ends an init that has not killed its dyno: one that is stuck. Without namespaces the others
     /// would go on without it, and nobody would find them.
     fn kill_init(&self) {
         if let (Some(init), true) = (&self.init, self.about.namespaces) {
@@ -312,6 +363,14 @@ impl Listener {
 
     fn tell(&self, change: impl FnOnce(&mut Heard)) {
         self.teller.send_modify(change);
+    }
+}
+
+/// Returns once this process has ended; never where there is none. A pidfd is readable from then on.
+async fn ended(process: Option<&AsyncFd<OwnedFd>>) {
+    match process {
+        Some(process) => _ = process.readable().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -339,7 +398,6 @@ fn number(pidfd: &OwnedFd) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
-    use std::time::Duration;
 
     use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
@@ -374,6 +432,7 @@ mod tests {
                 dir: dir.path().join("dyno"),
                 group: None,
                 namespaces: true,
+                init: None,
                 uid: uids.lend(),
                 log: log.clone(),
                 shutdown: shutdown.clone(),
@@ -422,7 +481,7 @@ mod tests {
         drop(writer);
         stage.says(Report::Output(b"first\nla".to_vec()), &[]);
         stage.says(Report::Pipe(Lost { lines: 7, since: 1_000 }), &[&reader.into()]);
-        stage.says(Report::Exited(Exit::Status(3)), &[]);
+        stage.says(Report::Exited(Exit::Status(3), HeardAt(0)), &[]);
         assert_eq!(soon(stage.link.exited()).await, Exit::Status(3));
         stage.says(Report::Gone, &[]);
         soon(stage.link.gone()).await;
@@ -443,10 +502,46 @@ mod tests {
         assert_eq!(stage.link.pid().get(), None);
         let this = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
         stage.says(Report::Started, &[&this]);
-        stage.says(Report::Exited(Exit::Signal(9)), &[]);
+        stage.says(Report::Exited(Exit::Signal(9), HeardAt(0)), &[]);
         soon(stage.link.exited()).await;
         assert_eq!(stage.link.pid().get(), Some(std::process::id()));
         // Its group must not be killed: this is not a dyno.
+        stage.says(Report::Gone, &[]);
+        soon(stage.link.gone()).await;
+    }
+
+    /// It is killed before it has said anything, with whatever it has begun.
+    #[tokio::test]
+    async fn an_init_that_never_speaks_is_killed_and_its_end_is_heard() {
+        let Stage { link, init, .. } = Stage::new(Streams::Log);
+        let (mut child, pidfd) = sleeper();
+        init::send(&init, &Report::Begun.print(), &[pidfd.as_fd()]).unwrap();
+        link.kill();
+        soon(watch_fd(pidfd).unwrap().readable()).await.unwrap().retain_ready();
+        let status = child.wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+        drop(init);
+        assert_eq!(soon(link.exited()).await, Exit::Signal(9));
+        soon(link.gone()).await;
+    }
+
+    /// It says nothing, as one that is stopped or waits for a processor.
+    #[tokio::test]
+    async fn the_end_of_a_command_is_heard_before_its_init_says_so() {
+        let stage = Stage::new(Streams::Log);
+        let (mut command, pidfd) = sleeper();
+        stage.says(Report::Started, &[&pidfd]);
+        assert!(soon(stage.link.ends()).await.is_none());
+        assert_eq!(stage.link.ended_at(), None);
+        let before = monotonic();
+        command.kill().unwrap();
+        soon(stage.link.ended()).await;
+        let heard = stage.link.ended_at().unwrap();
+        assert!((before..=monotonic()).contains(&heard));
+        command.wait().unwrap();
+        stage.says(Report::Exited(Exit::Signal(9), HeardAt(7)), &[]);
+        soon(stage.link.exited()).await;
+        assert_eq!(stage.link.ended_at(), Some(Duration::from_nanos(7)), "it had heard before");
         stage.says(Report::Gone, &[]);
         soon(stage.link.gone()).await;
     }
@@ -515,7 +610,7 @@ mod tests {
         stage.says(Report::Started, &[&this, &input.into()]);
         assert!(matches!(soon(stage.link.ends()).await, Some(Ends::Pipes { .. })));
         assert!(soon(stage.link.ends()).await.is_none());
-        stage.says(Report::Exited(Exit::Status(0)), &[]);
+        stage.says(Report::Exited(Exit::Status(0), HeardAt(0)), &[]);
         stage.says(Report::Gone, &[]);
         soon(stage.link.gone()).await;
     }

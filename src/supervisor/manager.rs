@@ -2,6 +2,7 @@
 
 mod adopt; // what an earlier daemon has left
 mod one_offs; // those for one command
+mod defects; // lives that a defect of ours has ended
 mod scale; // more and fewer of them, by what they are asked
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use crate::model::{AppName, AppPolicy, DynoName, Payer, ProcessType, Size};
 use crate::shutdown::Shutdown;
 use crate::supervisor::autoscale::{AcceptQueues, Autoscaler};
 use crate::supervisor::dyno::Dyno;
+use crate::supervisor::manager::defects::Defects;
 use crate::supervisor::meter::Meter;
 use crate::supervisor::one_off::Visitor;
 use crate::supervisor::place::{Event, Orders, Place, WatchOrders};
@@ -104,6 +106,8 @@ pub(crate) struct Manager<S> {
     events: mpsc::UnboundedSender<(u64, Event)>,
     /// Unbounded: an app falls asleep and is woken a few times a second at most.
     naps: mpsc::UnboundedSender<(AppName, Nap)>,
+    /// Apps that lack a dyno whose life has met a defect. Unbounded: each has cooled off.
+    lacking: mpsc::UnboundedSender<AppName>,
 }
 
 /// An app whose dynos dynomesh runs.
@@ -126,6 +130,8 @@ struct Formed {
     /// By process type: those whose number follows the requests.
     scales: BTreeMap<ProcessType, Scale>,
     dynos: BTreeMap<DynoName, Living>,
+    /// How often the lives of these have met a defect.
+    defects: BTreeMap<DynoName, Defects>,
 }
 
 /// How many dynos of a process type there are, where that follows the requests.
@@ -151,6 +157,7 @@ impl<S: Spawn> Manager<S> {
     ) {
         let (events, mut heard) = mpsc::unbounded_channel();
         let (naps, mut napped) = mpsc::unbounded_channel();
+        let (lacking, mut lacks) = mpsc::unbounded_channel();
         let shutdown = means.shutdown.clone();
         let now = Instant::now();
         let mut manager = Self {
@@ -166,6 +173,7 @@ impl<S: Spawn> Manager<S> {
             stop: Duration::ZERO,
             events,
             naps,
+            lacking,
         };
         let mut stopping = false;
         while !stopping || !manager.leaving.is_empty() || !manager.one_offs.is_empty() {
@@ -174,6 +182,7 @@ impl<S: Spawn> Manager<S> {
                 biased;
                 Some((id, event)) = heard.recv() => manager.hear(id, &event),
                 Some((app, nap)) = napped.recv() => manager.turn_over(&app, nap),
+                Some(app) = lacks.recv() => manager.fill(&app),
                 () = shutdown.forced(), if !stopping => stopping = manager.stop_all(),
                 () = time::sleep_until(manager.looked + limits::AUTOSCALE_LOOK), if manager.is_scaling() => {
                     manager.look();
@@ -430,10 +439,8 @@ impl<S: Spawn> Manager<S> {
             return;
         }
         if self.leaving.remove(&id).is_none() {
-            // It ended without being told to: a defect, which has said so as a panic. Forget it.
-            for formed in self.apps.values_mut() {
-                formed.dynos.retain(|_, living| living.id != id);
-            }
+            // It ended without being told to: a defect, which has said so as a panic.
+            self.replace_later(id);
         }
     }
 }
@@ -462,6 +469,7 @@ impl Formed {
             maintenance: false,
             scales: BTreeMap::new(),
             dynos: BTreeMap::new(),
+            defects: BTreeMap::new(),
         }
     }
 

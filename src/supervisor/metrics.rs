@@ -17,6 +17,14 @@ pub(crate) const DYNOS: &str = "dynomesh_dynos";
 pub(crate) const RESTARTS: &str = "dynomesh_dyno_restarts_total";
 /// From the start of a process to up.
 pub(crate) const BOOT_SECONDS: &str = "dynomesh_dyno_boot_seconds";
+/// From a dyno's exit until no request is sent to it.
+pub(crate) const OUT_SECONDS: &str = "dynomesh_dyno_out_seconds";
+/// From a dyno's exit until its successor's process was started.
+pub(crate) const RESPAWN_SECONDS: &str = "dynomesh_dyno_respawn_seconds";
+/// Those that are over in less than a boot, and want finer buckets.
+pub(crate) const SWIFT: [&str; 2] = [OUT_SECONDS, RESPAWN_SECONDS];
+/// Lives of dynos that a defect of ours has ended.
+pub(crate) const DEFECTS: &str = "dynomesh_dyno_defects_total";
 /// Dynos that were added or taken away because of the load.
 pub(crate) const AUTOSCALE_STEPS: &str = "dynomesh_autoscale_steps_total";
 /// Checks of health that failed.
@@ -32,12 +40,26 @@ pub(crate) const LINES_DROPPED: &str = "dynomesh_log_lines_dropped_total";
 pub(crate) fn describe() {
     describe_gauge!(DYNOS, "Dynos by app, process type and state");
     describe_counter!(RESTARTS, "Starts of dynos after a crash");
+    describe_counter!(
+        DEFECTS,
+        "Dynos that ended by a defect of dynomesh's own and were begun anew"
+    );
     describe_counter!(AUTOSCALE_STEPS, "Dynos that were added or taken away because of the load");
     describe_counter!(HEALTH_FAILURES, "Checks of health that dynos failed");
     describe_histogram!(
         BOOT_SECONDS,
         Unit::Seconds,
         "From the start of a dyno's process until it was up"
+    );
+    describe_histogram!(
+        OUT_SECONDS,
+        Unit::Seconds,
+        "From the exit of a crashed web dyno's process until it was out of the route table"
+    );
+    describe_histogram!(
+        RESPAWN_SECONDS,
+        Unit::Seconds,
+        "From the exit of a crashed dyno's process until its successor was started, where there was no cool-off"
     );
     describe_counter!(ERRORS, "Errors by Heroku's code");
     describe_counter!(OOM_KILLS, "Processes of dynos that the kernel killed for their memory");
@@ -59,6 +81,11 @@ pub(crate) fn restarted(app: &AppName, process_type: &ProcessType) {
     counter!(RESTARTS, "app" => app.to_string(), "type" => process_type.to_string()).increment(1);
 }
 
+/// A defect of ours has ended a dyno.
+pub(crate) fn defect(app: &AppName, process_type: &ProcessType) {
+    counter!(DEFECTS, "app" => app.to_string(), "type" => process_type.to_string()).increment(1);
+}
+
 /// There is to be a dyno more (`up`) or one fewer (`down`).
 pub(crate) fn autoscaled(app: &AppName, process_type: &ProcessType, direction: &'static str) {
     let labels = [
@@ -78,6 +105,18 @@ pub(crate) fn health_failed(app: &AppName, process_type: &ProcessType) {
 /// A dyno came up.
 pub(crate) fn booted(app: &AppName, process_type: &ProcessType, took: Duration) {
     histogram!(BOOT_SECONDS, "app" => app.to_string(), "type" => process_type.to_string())
+        .record(took);
+}
+
+/// A crashed dyno is out of the table.
+pub(crate) fn out(app: &AppName, process_type: &ProcessType, took: Duration) {
+    histogram!(OUT_SECONDS, "app" => app.to_string(), "type" => process_type.to_string())
+        .record(took);
+}
+
+/// A crashed dyno has a new process.
+pub(crate) fn respawned(app: &AppName, process_type: &ProcessType, took: Duration) {
+    histogram!(RESPAWN_SECONDS, "app" => app.to_string(), "type" => process_type.to_string())
         .record(took);
 }
 

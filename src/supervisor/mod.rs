@@ -61,12 +61,13 @@ use ports::Ports;
 use routes::Routes;
 use spawn::{Launcher, Spawn};
 use status::Board;
-use survivors::{Claim, Survivor};
+use survivors::{Claim, Left};
 
 pub use autoscale::{Autoscaler, Judged, Look, Seen, Shortfall, Verdict};
 pub use figures::DynoUsage;
 pub use isolation::IsolationError;
 pub use manager::Which;
+pub(crate) use metrics::SWIFT as SWIFT_METRICS;
 pub use one_off::Session;
 pub use program::{Ends, Streams};
 pub use run::{Begun, RunError, RunOrder, written_out};
@@ -111,14 +112,16 @@ pub enum PrepareError {
 
 impl Prepared {
     /// Takes over the dynos that an earlier daemon has left, then starts what is missing.
-    /// What these used up to the Unix millisecond `booked_until` is booked.
-    pub async fn begin(self, booked_until: u64) -> Supervisor {
+    /// What these used up to the Unix millisecond `booked_until` is booked; `eco_used_up`: eco dynos must not run.
+    pub async fn begin(self, booked_until: u64, eco_used_up: bool) -> Supervisor {
         let Self { launcher, isolation, claim, routes, config, log, shutdown } = self;
-        let survivors = launcher.survivors(&claim).await;
+        let left = launcher.survivors(&claim).await;
         launcher.sweep_cgroups(&claim);
         let meter = Meter::after(booked_until);
-        let mut supervisor =
-            Supervisor::start_with(launcher, survivors, routes, &config, log, shutdown, meter);
+        let mut supervisor = Supervisor::start_with(launcher, left, routes, log, shutdown, meter);
+        // First: what is begun is begun only if it may run.
+        supervisor.set_eco_used_up(eco_used_up);
+        supervisor.command(Command::Apply(config));
         supervisor.isolation = isolation;
         supervisor._claim = Some(claim);
         supervisor
@@ -157,11 +160,11 @@ impl Supervisor {
         Ok((Prepared { launcher, isolation, claim, routes, config, log, shutdown }, publisher))
     }
 
+    /// Runs nothing until it is told a configuration.
     fn start_with<S: Spawn>(
         spawn: S,
-        survivors: Vec<Survivor<S::Process>>,
+        left: Left<S::Process>,
         routes: Arc<Routes>,
-        config: &Arc<Config>,
         log: AppLog,
         shutdown: Shutdown,
         meter: Meter,
@@ -169,9 +172,11 @@ impl Supervisor {
         metrics::describe();
         let board = Board::default();
         let (commands, orders) = mpsc::unbounded_channel();
+        let ports = ports_of_this_process();
+        left.ports.iter().for_each(|port| ports.keep(*port));
         let means = Means {
             spawn,
-            ports: ports_of_this_process(),
+            ports,
             routes: routes.clone(),
             board: board.clone(),
             meter: meter.clone(),
@@ -181,14 +186,11 @@ impl Supervisor {
         let ended = CancellationToken::new();
         let end = ended.clone().drop_guard();
         shutdown.spawn(async move {
-            Manager::run(means, survivors, orders).await;
+            Manager::run(means, left.survivors, orders).await;
             drop(end);
         });
         let isolation = Isolation::none();
-        let supervisor =
-            Self { routes, board, meter, commands, ended, shutdown, isolation, _claim: None };
-        supervisor.command(Command::Apply(config.clone()));
-        supervisor
+        Self { routes, board, meter, commands, ended, shutdown, isolation, _claim: None }
     }
 
     /// Puts a new configuration in force: the table is published before this returns, dynos follow.

@@ -47,6 +47,11 @@ impl Ports {
         Some(LentPort { port, ports: self.clone() })
     }
 
+    /// Never lends this port: whoever may be using it is nobody's dyno.
+    pub(crate) fn keep(&self, port: u16) {
+        self.free().retain(|it| *it != port);
+    }
+
     fn free(&self) -> std::sync::MutexGuard<'_, VecDeque<u16>> {
         // Nothing panics while this lock is held, so poison says nothing.
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
@@ -91,9 +96,10 @@ mod tests {
 
     #[test]
     fn a_port_that_was_taken_is_not_lent_until_it_is_given_back() {
-        let ports = Ports::new(29_120..29_122);
+        let ports = Ports::new(29_120..29_123);
         let taken = ports.take(29_120).unwrap();
         assert!(ports.take(29_120).is_none() && ports.take(1).is_none());
+        ports.keep(29_122);
         let lent = ports.lend().unwrap();
         assert_eq!(lent.number(), 29_121);
         assert!(ports.lend().is_none());

@@ -87,6 +87,8 @@ impl<P: Process> Running<P> {
     /// Returns once the process is ready: a web dyno accepts connections, and answers well where it is asked; any
     /// other is started.
     pub(crate) async fn ready(&self, health: Option<&HealthCheck>) {
+        // Nobody is to see one that is up and has no number.
+        self.process.started().await;
         if self.record.is_none() {
             return;
         }
@@ -98,8 +100,18 @@ impl<P: Process> Running<P> {
         }
     }
 
-    /// After the process went by itself: frees all that it held. Its record must be out of the line-up, and
-    /// has been told how it ended.
+    /// How a process that has ended did so, which its record is told too. An init that does not say so within its
+    /// time is killed.
+    pub(crate) async fn exit(&self) -> Exit {
+        let exit = match time::timeout(limits::INIT_KILL_WAIT, self.process.exited()).await {
+            Ok(exit) => exit,
+            Err(_) => self.kill().await,
+        };
+        self.note(exit);
+        exit
+    }
+
+    /// After the process went by itself: frees all that it held. Its record must be out of the line-up.
     pub(crate) async fn bury(self, place: &Place, exit: Exit) {
         self.note_and_purge(exit);
         self.process.kill();
@@ -107,8 +119,8 @@ impl<P: Process> Running<P> {
         self.await_group(place).await;
     }
 
-    /// Tells the record how its process ended. The first thing to do after an exit.
-    pub(crate) fn note(&self, exit: Exit) {
+    /// Tells the record how its process ended.
+    fn note(&self, exit: Exit) {
         if let Some(record) = self.record.as_ref().filter(|record| record.exit().is_none()) {
             record.exited(exit);
         }

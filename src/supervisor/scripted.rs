@@ -29,6 +29,8 @@ pub(crate) struct Script {
     pub(crate) heeds_sigterm: Option<Duration>,
     /// Whether the start itself fails.
     pub(crate) fails: bool,
+    /// Whether the life of the dyno meets a defect of ours.
+    pub(crate) panics: bool,
     /// From when until when it is not well.
     pub(crate) unwell: Option<(Duration, Duration)>,
     /// Whether it says nothing at all then.
@@ -45,6 +47,7 @@ impl Script {
             exits: None,
             heeds_sigterm: Some(Duration::ZERO),
             fails: false,
+            panics: false,
             unwell: None,
             hangs: false,
             takes: None,
@@ -57,6 +60,10 @@ impl Script {
 
     pub(crate) fn fails() -> Self {
         Self { fails: true, ..Self::listens(0) }
+    }
+
+    pub(crate) fn panics() -> Self {
+        Self { panics: true, ..Self::listens(0) }
     }
 
     pub(crate) fn exits(self, secs: u64, exit: Exit) -> Self {
@@ -224,7 +231,10 @@ impl Process for Scripted {
         1
     }
 
+    async fn started(&self) {}
+
     async fn listening(&self) {
+        assert!(!self.script.panics, "the defect of this script");
         match self.script.listens {
             Some(after) => time::sleep_until(self.born + after).await,
             None => pending().await,
@@ -243,6 +253,14 @@ impl Process for Scripted {
             }
             _ => Ok(()),
         }
+    }
+
+    async fn ended(&self) {
+        let _ = self.exited().await;
+    }
+
+    fn ended_at(&self) -> Option<Duration> {
+        None
     }
 
     async fn exited(&self) -> Exit {

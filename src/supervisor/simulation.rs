@@ -100,6 +100,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         exits: exits.map(|(after, status)| (Duration::from_secs(after), Exit::Status(status))),
         heeds_sigterm: heeds_sigterm.map(Duration::from_secs),
         fails,
+        panics: false,
         unwell: unwell
             .map(|(from, lasts)| (Duration::from_secs(from), Duration::from_secs(from + lasts))),
         hangs,

@@ -16,10 +16,11 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use tokio::task::spawn_blocking;
 use tokio::time;
 use tokio_util::task::TaskTracker;
@@ -64,12 +65,18 @@ pub(crate) trait Process: Send + Sync + 'static {
     fn usage(&self) -> impl Future<Output = Option<Usage>> + Send;
     /// How many of them run or wait for a CPU at this moment.
     fn runnable(&self) -> impl Future<Output = u32> + Send;
+    /// Returns once the leader runs, and its number is known; never where it could not be started.
+    fn started(&self) -> impl Future<Output = ()> + Send;
     /// Returns once the leader's port accepts connections; never where it was lent none. Where somebody else
     /// accepts them, says so and kills the process: then it never returns either.
     fn listening(&self) -> impl Future<Output = ()> + Send;
     /// Asks the leader at its port whether it is well; where it was lent none, it is.
     fn well(&self, check: &HealthCheck) -> impl Future<Output = Result<(), Unwell>> + Send;
-    /// Returns once the leader is gone.
+    /// Returns in the moment in which the leader is gone; how it ended may not be known yet.
+    fn ended(&self) -> impl Future<Output = ()> + Send;
+    /// When somebody first heard that, by the monotonic clock, where it is known.
+    fn ended_at(&self) -> Option<Duration>;
+    /// Returns once the leader is gone, and it is known how.
     fn exited(&self) -> impl Future<Output = Exit> + Send;
     /// Returns once no process of the group is left. Wait for [`exited`](Self::exited) first.
     fn group_gone(&self) -> impl Future<Output = ()> + Send;
@@ -230,19 +237,21 @@ impl Spawn for Launcher {
         let group = cgroups.as_ref().map(|cgroups| cgroups.make(&id, size)).transpose();
         let group = group.map_err(SpawnError::Group)?.map(Arc::new);
         let order = self.order(start, id, isolated.as_ref(), group.as_deref());
-        let about = About {
+        let mut about = About {
             app: start.app.clone(),
             dyno: start.dyno.clone(),
             streams: start.streams,
             dir: dir.clone(),
             group,
             namespaces: order.namespaces,
+            init: None,
             uid: isolated.map(|isolated| isolated.uid),
             log: log.clone(),
             shutdown: shutdown.clone(),
         };
         let started = write_order(&dir, &order).and_then(|file| {
-            let socket = start_init(&dir, file).map_err(SpawnError::Init)?;
+            let (socket, init) = start_init(&dir, file).map_err(SpawnError::Init)?;
+            about.init = Some(init);
             self.process(socket, &order.identity, about).map_err(SpawnError::Init)
         });
         if started.is_err() {
@@ -273,17 +282,17 @@ fn write_order(dir: &Path, order: &Order) -> Result<File, SpawnError> {
     write().map_err(|source| SpawnError::Write { path: path.clone(), source })
 }
 
-/// Starts an init whose order this is, and returns the daemon's end of its socket.
-fn start_init(dir: &Path, order: File) -> io::Result<OwnedFd> {
+/// Starts an init whose order this is, and returns the daemon's end of its socket and a pidfd.
+fn start_init(dir: &Path, order: File) -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = init::pair()?;
     // This binary, even where another one has its name by now: they must understand each other.
     #[expect(clippy::disallowed_methods, reason = "the only place that makes processes")]
     let mut init = Command::new("/proc/self/exe");
     init.arg0("dynomesh").arg("init").env_clear().current_dir(dir);
     init.stdin(Stdio::from(order)).stdout(Stdio::from(theirs)).stderr(Stdio::null());
-    // Whoever waits for all children reaps it.
-    init.spawn()?;
-    Ok(ours)
+    // Whoever waits for all children reaps it, but not before this turn of the runtime is over.
+    let init = init.spawn()?;
+    Ok((ours, pidfd_open(Pid::from_child(&init), PidfdFlags::empty())?))
 }
 
 /// The same for two programs that do the same, whatever release they belong to. It is kept with a dyno; a daemon
@@ -390,6 +399,10 @@ impl Process for OsProcess {
         spawn_blocking(move || group.runnable()).await.unwrap_or(0)
     }
 
+    async fn started(&self) {
+        self.link.started().await;
+    }
+
     async fn listening(&self) {
         let Owner { app, dyno, user, log } = &self.owner;
         if let Some(port) = self.port {
@@ -410,6 +423,14 @@ impl Process for OsProcess {
             Some(port) => health::ask(port, check).await,
             None => Ok(()),
         }
+    }
+
+    async fn ended(&self) {
+        self.link.ended().await;
+    }
+
+    fn ended_at(&self) -> Option<Duration> {
+        self.link.ended_at()
     }
 
     async fn exited(&self) -> Exit {

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use rustix::process::Signal;
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{PidfdFlags, Signal, pidfd_open};
 use tokio::task::spawn_blocking;
 use tokio::time::{self, Instant};
 
@@ -24,6 +25,9 @@ use crate::supervisor::program::Streams;
 use crate::supervisor::remove::remove;
 use crate::supervisor::spawn::{Launcher, LauncherParts, OsProcess, Process};
 
+/// Beside the dynos' directory: what is left of those that are gone, until it is removed.
+const DEAD_DIR: &str = "dead";
+
 /// A dyno that was there before this daemon.
 pub(crate) struct Survivor<P> {
     pub(crate) process: P,
@@ -35,6 +39,14 @@ pub(crate) struct Survivor<P> {
     pub(crate) up_since: Option<u64>,
     /// It was told to end already.
     pub(crate) is_stopping: bool,
+}
+
+/// What an earlier daemon has left.
+pub(crate) struct Left<P> {
+    /// Those that go on here.
+    pub(crate) survivors: Vec<Survivor<P>>,
+    /// The ports of those that live and are nobody's: nobody knows until when.
+    pub(crate) ports: Vec<u16>,
 }
 
 /// The dynos' directory cannot be used.
@@ -81,31 +93,58 @@ pub(crate) async fn claim(state_dir: &Path) -> Result<Claim, SurvivorsError> {
 }
 
 impl Launcher {
-    /// Finds the dynos that live, and removes what is left of those that don't. What lives and cannot be taken
-    /// over is stopped where it can be, and warned of.
-    pub(crate) async fn survivors(&self, _: &Claim) -> Vec<Survivor<OsProcess>> {
+    /// Finds the dynos that live, and begins to remove what is left of those that don't. What lives and cannot be
+    /// taken over is stopped where it can be, and warned of.
+    pub(crate) async fn survivors(&self, _: &Claim) -> Left<OsProcess> {
         let dynos_dir = self.parts().dynos_dir.clone();
-        let found = spawn_blocking(move || living(&dynos_dir)).await.unwrap_or_default();
-        let asked = found.into_iter().map(|dir| {
+        let found = spawn_blocking(move || find(&dynos_dir)).await.unwrap_or_default();
+        self.remove_dead(found.dead);
+        let asked = found.living.into_iter().map(|dir| {
             let launcher = self.clone();
             self.parts().shutdown.spawn(async move {
                 match launcher.ask(&dir).await {
-                    Ok(survivor) => Some(survivor),
+                    Ok(survivor) => Ok(survivor),
                     Err(error) => {
                         launcher.keep_user(&dir);
                         tracing::warn!("the dyno of {}: {error}", dir.display());
-                        None
+                        Err(read_order(&dir).and_then(|order| order.identity.port))
                     }
                 }
             })
         });
         // All are asked at once: one that is silent holds up no other.
         let asked = asked.collect::<Vec<_>>();
-        let mut survivors = Vec::new();
+        let (mut survivors, mut ports) = (Vec::new(), Vec::new());
         for answer in asked {
-            survivors.extend(answer.await.ok().flatten());
+            match answer.await {
+                Ok(Ok(survivor)) => survivors.push(survivor),
+                Ok(Err(port)) => ports.extend(port),
+                // A panic in it has been logged.
+                Err(_) => {}
+            }
         }
-        survivors
+        Left { survivors, ports }
+    }
+
+    /// Removes what dead dynos have left, one after the other and beside all else: it may be gigabytes. Their users
+    /// are lent to nobody until then. What is not done when the daemon ends is the next one's to do.
+    fn remove_dead(&self, dead: Vec<PathBuf>) {
+        let LauncherParts { isolation, shutdown, .. } = self.parts();
+        let user = |dir: &Path| read_order(dir)?.sandbox.and_then(|it| isolation.adopt(&it));
+        let dead = dead.into_iter().map(|dir| (user(&dir), dir)).collect::<Vec<_>>();
+        let end = shutdown.clone();
+        shutdown.spawn(async move {
+            for (user, dir) in dead {
+                let removed = spawn_blocking(move || remove(&dir).map_err(|error| (dir, error)));
+                tokio::select! {
+                    removed = removed => if let Ok(Err((dir, error))) = removed {
+                        tracing::warn!("remove {}: {error}", dir.display());
+                    },
+                    () = end.begun() => return,
+                }
+                drop(user);
+            }
+        });
     }
 
     /// Has the control groups removed that no dyno has any more, and ends who is in them still. Call it when the
@@ -113,7 +152,7 @@ impl Launcher {
     pub(crate) fn sweep_cgroups(&self, _: &Claim) {
         let LauncherParts { cgroups, dynos_dir, shutdown, .. } = self.parts();
         if let Some(cgroups) = cgroups {
-            // A dyno that lives has its directory, also if it cannot be taken over.
+            // A dyno that lives has its directory, also if it cannot be taken over; dead ones have none any more.
             let leftovers = cgroups.leftovers(|id| dynos_dir.join(id).exists());
             shutdown.spawn(cgroup::sweep(leftovers));
         }
@@ -121,6 +160,9 @@ impl Launcher {
 
     async fn ask(&self, dir: &Path) -> Result<Survivor<OsProcess>, Strange> {
         let socket = connect(dir).await.map_err(Strange::Silent)?;
+        // Who listens there is the init. It has not ended: its order is locked.
+        let init =
+            socket_peercred(&socket).and_then(|it| pidfd_open(it.pid, PidfdFlags::empty())).ok();
         let order = read_order(dir);
         let name = order.as_ref().and_then(|order| {
             Some((
@@ -140,6 +182,7 @@ impl Launcher {
             dir: dir.to_owned(),
             group: Group::adopt(order.cgroups.clone()).map(Arc::new),
             namespaces: order.namespaces,
+            init,
             uid: order.sandbox.as_ref().and_then(|it| self.parts().isolation.adopt(it)),
             log: self.parts().log.clone(),
             shutdown: self.parts().shutdown.clone(),
@@ -148,6 +191,8 @@ impl Launcher {
         let hello = time::timeout(limits::HELLO_WAIT, process.link().hello()).await;
         match hello {
             Ok(Some(Hello { version: init::VERSION, up_since, stopping })) => {
+                // It says that next; without its number nobody is to see it.
+                let _ = time::timeout(limits::HELLO_WAIT, process.link().started()).await;
                 Ok(Survivor { process, app, dyno, order, up_since, is_stopping: stopping })
             }
             Ok(Some(Hello { version, .. })) => {
@@ -203,7 +248,9 @@ impl Launcher {
 /// Why a dyno that lives is not taken over.
 #[derive(Debug, thiserror::Error)]
 enum Strange {
-    #[error("its init does not answer: {0}. It is left alone")]
+    #[error(
+        "nobody can reach its init: {0}. It is left alone, without requests, and its port and user are lent to nobody: end its processes by hand"
+    )]
     Silent(io::Error),
     #[error("its init says nothing. It is killed")]
     Mute,
@@ -218,27 +265,44 @@ enum Strange {
     Version(u8),
 }
 
-/// The directories whose dyno lives. The others are removed.
-fn living(dynos_dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(dynos_dir) else { return Vec::new() };
-    let dirs = entries.flatten().map(|entry| entry.path());
-    dirs.filter(|dir| match lives(dir) {
-        Ok(true) => true,
-        Ok(false) => {
-            if let Err(error) = remove(dir) {
-                tracing::warn!("remove {}: {error}", dir.display());
-            }
-            false
+/// Directories of dynos.
+#[derive(Default)]
+struct Found {
+    living: Vec<PathBuf>,
+    /// Moved to where nobody takes them for dynos.
+    dead: Vec<PathBuf>,
+}
+
+/// The directories whose dyno lives, and those that are left of others.
+fn find(dynos_dir: &Path) -> Found {
+    let dead_dir = dynos_dir.with_file_name(DEAD_DIR);
+    let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
+    // What a daemon before this one has not come to.
+    let dead = entries(&dead_dir).map(|entry| entry.path()).collect();
+    let mut found = Found { living: Vec::new(), dead };
+    for entry in entries(dynos_dir) {
+        let dir = entry.path();
+        match lives(&dir) {
+            Ok(true) => found.living.push(dir),
+            Ok(false) => found.dead.push(bury(&dead_dir, dir)),
+            Err(error) => tracing::warn!(
+                "the dyno of {}: whether it lives is not known: {error}. It is left alone",
+                dir.display()
+            ),
         }
-        Err(error) => {
-            let dir = dir.display();
-            tracing::warn!(
-                "the dyno of {dir}: whether it lives is not known: {error}. It is left alone"
-            );
-            false
-        }
-    })
-    .collect()
+    }
+    found
+}
+
+/// Moves the directory of a dyno that is gone, and says where it is now.
+fn bury(dead_dir: &Path, dir: PathBuf) -> PathBuf {
+    let grave = dead_dir.join(dir.file_name().unwrap_or_default());
+    let moved = private_file::make_dir(dead_dir).and_then(|()| fs::rename(&dir, &grave));
+    match moved {
+        Ok(()) => grave,
+        // Then it is removed where it is.
+        Err(_) => dir,
+    }
 }
 
 /// Whether somebody has the order locked. A directory without one never had an init.
@@ -308,11 +372,18 @@ mod tests {
         fs::write(held.join(ORDER_FILE), "{}").unwrap();
         let order = File::open(held.join(ORDER_FILE)).unwrap();
         flock(&order, FlockOperation::NonBlockingLockExclusive).unwrap();
-        assert_eq!(living(&dir.path().join("dynos")), std::slice::from_ref(&held));
+        let found = find(&dir.path().join("dynos"));
+        assert_eq!(found.living, std::slice::from_ref(&held));
         assert!(!gone.exists() && !never.exists() && held.exists());
+        let dead_dir = dir.path().join("dead");
+        assert_eq!(fs::read_dir(&dead_dir).unwrap().count(), 2);
         drop(order);
-        assert!(launcher.survivors(&claimed).await.is_empty());
+        assert!(launcher.survivors(&claimed).await.survivors.is_empty());
         assert!(!held.exists());
+        time::timeout(std::time::Duration::from_secs(20), launcher.parts().shutdown.finished())
+            .await
+            .expect("what they left is removed");
+        assert_eq!(fs::read_dir(&dead_dir).unwrap().count(), 0);
     }
 
     #[tokio::test]
@@ -322,7 +393,8 @@ mod tests {
         fs::create_dir_all(dynos.join("unknown")).unwrap();
         // Not even root can open a link to itself.
         std::os::unix::fs::symlink(ORDER_FILE, dynos.join("unknown").join(ORDER_FILE)).unwrap();
-        assert_eq!(living(&dynos), [] as [PathBuf; 0]);
+        let found = find(&dynos);
+        assert_eq!((found.living, found.dead), (vec![], vec![]));
         assert!(dynos.join("unknown").exists());
     }
 
@@ -330,7 +402,7 @@ mod tests {
     #[tokio::test]
     async fn a_dyno_of_another_version_goes_on_and_is_told_to_end() {
         let order = r#"{"identity":{"id":"i","app":"shop","dyno":"web.1","release":1,"program":"p",
-            "started":0},"command":"c","dir":"/","environment":{}}"#;
+            "port":29000,"started":0},"command":"c","dir":"/","environment":{}}"#;
         // It may be frozen, and would hear nothing.
         assert_eq!(told(order).await, [Signal::CONT, Signal::TERM].map(Request::signal));
     }
@@ -361,7 +433,9 @@ mod tests {
             let told = || Request::parse(&init::receive(&daemon).unwrap().bytes).unwrap();
             vec![told(), told()]
         });
-        assert!(launcher.survivors(&claim).await.is_empty());
+        let left = launcher.survivors(&claim).await;
+        assert!(left.survivors.is_empty());
+        assert_eq!(left.ports, read_order(&dyno).and_then(|order| order.identity.port).as_slice());
         strange.await.unwrap()
     }
 }

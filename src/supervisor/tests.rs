@@ -17,12 +17,13 @@ use crate::model::{
 };
 use crate::shutdown::Shutdown;
 use crate::supervisor::Supervisor;
+use crate::supervisor::manager::Command;
 use crate::supervisor::meter::Meter;
 use crate::supervisor::place::{Orders, WatchOrders};
 use crate::supervisor::program::Program;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::scripted::{Script, Scripted, Scripts};
-use crate::supervisor::survivors::Survivor;
+use crate::supervisor::survivors::{Left, Survivor};
 use crate::table::{Lineup, Publisher, Standing};
 use crate::telemetry::{AppLog, Lines, Target};
 
@@ -180,8 +181,9 @@ impl Formation {
         let config = Arc::new(config(apps));
         let (routes, publisher) = Routes::new(&config);
         let (spawn, end) = (scripts.clone(), shutdown.clone());
-        let supervisor =
-            Supervisor::start_with(spawn, survivors, routes, &config, log, end, Meter::default());
+        let left = Left { survivors, ports: Vec::new() };
+        let supervisor = Supervisor::start_with(spawn, left, routes, log, end, Meter::default());
+        supervisor.command(Command::Apply(config));
         Self { supervisor, publisher, scripts, shutdown }
     }
 
@@ -237,6 +239,19 @@ async fn a_formation_is_started_scaled_and_stopped() {
     assert_eq!(formation.states(), [""; 0]);
     formation.shutdown.now();
     formation.shutdown.finished().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dyno_whose_life_meets_a_defect_comes_back_without_a_reload() {
+    let scripts = [Script::panics(), Script::panics(), Script::listens(0)];
+    let formation = Formation::start(&scripts, &[("shop", managed(&[("web", 1)]))]);
+    time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(formation.started(), 2, "at once the first time, and then it cools off");
+    assert_eq!(formation.states(), [""; 0]);
+    passes(2).await;
+    assert_eq!((formation.started(), formation.states()), (3, vec!["shop web.1 up".to_owned()]));
+    assert_eq!(formation.lineup("shop").dynos.len(), 1);
+    formation.supervisor.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -179,7 +179,7 @@ impl Dyno {
         &self.lingering
     }
 
-    /// Reports how the process ended. The supervisor calls it once, before the record leaves the table.
+    /// Reports how the process ended. The supervisor calls it once, as soon as it knows.
     pub fn exited(&self, exit: Exit) {
         let first = self.exit.set(exit).is_ok();
         debug_assert!(first, "a process ends once");

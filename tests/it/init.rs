@@ -13,6 +13,7 @@ use dynomesh::model::Exit;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, mknodat};
 use rustix::io::Errno;
+use rustix::net::{Shutdown, shutdown};
 use rustix::process::{Signal, geteuid};
 
 /// An init with its order in a directory of its own.
@@ -72,8 +73,17 @@ impl Init {
         Self { process, socket, dir }
     }
 
-    /// The next thing that it says.
+    /// The next thing that it says itself.
     fn hear(&self) -> (Report, Vec<OwnedFd>) {
+        loop {
+            let heard = self.hear_any();
+            if heard.0 != Report::Begun {
+                return heard;
+            }
+        }
+    }
+
+    fn hear_any(&self) -> (Report, Vec<OwnedFd>) {
         let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
         // The children of tests beside this one interrupt it, where all run in one process.
         while poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&patience))
@@ -103,8 +113,9 @@ impl Init {
 
     /// How its command ends; then nobody is left, and the init ends too.
     fn ends(mut self) -> Exit {
-        let (Report::Exited(exit), _) = self.hear() else { panic!("no exit") };
+        let (Report::Exited(exit, _), _) = self.hear() else { panic!("no exit") };
         let (Report::Gone, _) = self.hear() else { panic!("somebody is left") };
+        shutdown(&self.socket, Shutdown::Both).unwrap();
         assert!(self.process.wait().unwrap().success());
         exit
     }
@@ -183,7 +194,7 @@ fn an_orphan_is_waited_for() {
     let init = Init::start("(setsid sh -c 'read line; echo last' < fifo &); exit 3");
     let fifo = init.dir.path().join("fifo");
     let (mut output, _) = init.started();
-    let (Report::Exited(exit), _) = init.hear() else { panic!("no exit") };
+    let (Report::Exited(exit, _), _) = init.hear() else { panic!("no exit") };
     assert_eq!(exit, Exit::Status(3));
     fs::write(&fifo, "go\n").unwrap();
     until(&mut output, "last");

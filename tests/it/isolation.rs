@@ -84,6 +84,34 @@ async fn a_dyno_sees_neither_other_apps_nor_the_state_nor_the_configuration() {
     says(&printed, &["worker: sh ./script"]);
 }
 
+/// Who makes a link chooses what it leads to, and must not choose what only somebody else reads.
+#[tokio::test]
+async fn a_link_of_another_user_makes_nobodys_files_the_dynos() {
+    if cannot_isolate() {
+        return;
+    }
+    for (maker, expected) in [(0, "yes: cat secret"), (12_345, "no")] {
+        let text = format!("{}cat secret >/dev/null 2>&1 || echo no", tries(&["cat secret"]));
+        let setup = Setup::new().isolated(&[]);
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(setup.dir(), open).unwrap();
+        let dir = setup.dir().to_owned();
+        fs::create_dir(dir.join("real")).unwrap();
+        fs::write(dir.join("real/Procfile"), "worker: sh ./script\n").unwrap();
+        fs::write(dir.join("real/script"), format!("{text}\necho done\nexec sleep 1000")).unwrap();
+        fs::write(dir.join("real/secret"), "hunter2").unwrap();
+        let private = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(dir.join("real/secret"), private).unwrap();
+        std::os::unix::fs::symlink("real", dir.join("link")).unwrap();
+        std::os::unix::fs::lchown(dir.join("link"), Some(maker), None).unwrap();
+        let mesh = setup.app("shop", &format!("dir = \"link\"\n{WORKER}\n{COOL}")).start().await;
+        mesh.says("app[worker.1]", "done").await;
+        let lines = mesh.lines().into_iter().filter(|line| line.source == "app[worker.1]");
+        let printed = lines.map(|line| line.message).collect::<Vec<_>>();
+        assert_eq!(printed, [expected, "done"], "a link of {maker}");
+    }
+}
+
 /// As where somebody keeps the configuration in the app's own directory.
 #[tokio::test]
 async fn an_app_around_everything_still_sees_only_itself() {

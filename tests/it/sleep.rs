@@ -80,6 +80,31 @@ async fn who_is_refused_does_not_wake_an_app() {
     assert_eq!(count(&mesh, "heroku[web.1]", "Unidling"), 1);
 }
 
+/// Refused for its number: the app has asked for quiet, and gets it.
+#[tokio::test]
+async fn a_request_beyond_the_apps_limit_does_not_wake_it() {
+    let lines = "limits = { requests_per_second = 1 }";
+    let mesh = sleeps_after("200ms", "web: TESTAPP\n", lines).start().await;
+    let (mut wakes, mut refused) = (0, 0);
+    // A second may be over before the app sleeps: then the request is one that wakes it.
+    while refused < 2 {
+        assert!(wakes < TRIES, "no request was refused while the app slept");
+        sleeps(&mesh).await;
+        match mesh.get("/").await.status {
+            429 => refused += 1,
+            status => {
+                assert_eq!(status, 200);
+                wakes += 1;
+                continue;
+            }
+        }
+        // Had it rung, the app would be up in a moment.
+        sleep(Duration::from_millis(200)).await;
+        sleeps(&mesh).await;
+        assert_eq!(count(&mesh, "heroku[web.1]", "Unidling"), wakes);
+    }
+}
+
 /// Whenever a request comes: before the app falls asleep, after it, or in between.
 #[tokio::test]
 async fn no_request_is_lost_to_an_app_that_is_falling_asleep() {

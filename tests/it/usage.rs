@@ -93,6 +93,9 @@ async fn eco_dynos_sleep_once_their_hours_are_used_up_and_others_do_not() {
     becomes_true("H82", async || ask(&mesh, "nap").await.status == 503).await;
     ask(&mesh, "nap").await.is_refusal(503, "H82");
     assert_eq!(ask(&mesh, "shop").await.status, 200);
+    let lines = mesh.lines();
+    let started = lines.iter().find(|it| it.app == "nap" && it.message.starts_with("Starting"));
+    assert!(started.is_none(), "not even for a moment: {started:?}");
     let run = mesh.command(&["run:detached", "-a", "nap", "true"]).await;
     assert_eq!(run.err, "dynomesh: the eco dynos' hours of this month are used up\n");
 }

@@ -3,11 +3,14 @@
 All do the same work (bench/README.md says what each cannot); the files are in contestants/.
 """
 
+import collections
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 
 from . import certificate, machine
 from .processes import Process
@@ -239,12 +242,22 @@ class Dynomesh(Contestant):
         dynos = ", ".join(f'"{address}"' for address in site.dynos.addresses)
         return self._serve(site, f"dynos = [{dynos}]")
 
+    def metrics(self, site):
+        """What it counts, by name, whatever the labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{site.admin_port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        values = collections.Counter()
+        for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#")):
+            values[name.split("{")[0]] += float(value)
+        return values
+
     def _serve(self, site, app):
+        site.admin_port = free_ports(1)[0]
         http, https = ([], [site.address]) if site.tls else ([site.address], [])
         config = site.write(
             "dynomesh.toml",
             app=app,
-            admin_port=free_ports(1)[0],
+            admin_port=site.admin_port,
             listeners=f"http = {json.dumps(http)}\nhttps = {json.dumps(https)}",
             certs=f'[[certs]]\ncert = "{certificate.chain()}"\nkey = "{certificate.key()}"\n' if site.tls else "",
         )
@@ -257,14 +270,61 @@ class DynomeshManaged(Dynomesh):
     name = "dynomesh+managed"
 
     def command(self, site):
-        app = site.folder / "app"
-        app.mkdir(exist_ok=True)
+        # The journal that the dynos write is read here, where an isolated one's would not be.
         command = f"exec {TOOLS / 'upstream'} --journal {site.dynos.journal} $PORT"
+        return self._serve_app(site, command, "", '[dynos]\nisolation = "none"')
+
+    def _serve_app(self, site, command, lines, tables):
+        app = self._folder(site)
         (app / "Procfile").write_text(f"web: {command}\n")
         formation = f"formation = {{ web = {len(site.dynos.ports)} }}"
-        # The journal that the dynos write is read here, where an isolated one's would not be.
-        return self._serve(site, f'dir = "{app}"\n{formation}\n[dynos]\nisolation = "none"')
+        return self._serve(site, f'dir = "{app}"\n{formation}\n{lines}\n{tables}')
+
+    def _folder(self, site):
+        app = site.folder / "app"
+        app.mkdir(exist_ok=True)
+        return app
+
+
+class DynomeshIsolated(DynomeshManaged):
+    """The same with its dynos kept apart, as they are where it is root."""
+
+    name = "dynomesh+isolated"
+    install = "only as root"
+    # What else the file says of the app, and after it.
+    lines = ""
+    tables = ""
+
+    def program(self):
+        return super().program() if os.geteuid() == 0 else None
+
+    def command(self, site):
+        # A dyno sees nothing of this machine but its app and the system.
+        shutil.copy(TOOLS / "upstream", self._folder(site))
+        tables = f'{self.tables}\n[dynos]\nisolation = "required"'
+        return self._serve_app(site, "exec ./upstream $PORT", self.lines, tables)
+
+
+class DynomeshSleepy(DynomeshIsolated):
+    """The same whose app sleeps after a second."""
+
+    name = "dynomesh+sleep"
+    lines = 'size = "nap"'
+    tables = '[sizes.nap]\nmemory = "512MB"\nsleep_after = "1s"'
+
+
+class DynomeshFrosty(DynomeshIsolated):
+    """The same whose dynos are frozen after a second."""
+
+    name = "dynomesh+freeze"
+    lines = 'freeze_after = "1s"'
 
 
 ALL = [Direct(), Relay(), Nginx(), Haproxy(), Envoy(), Sozu(), Pingora(), Dynomesh()]
-VARIANTS = {"reload": [HaproxyIdleClose()], "kill": [DynomeshManaged()], "crash": [DynomeshManaged()]}
+VARIANTS = {
+    "reload": [HaproxyIdleClose()],
+    "kill": [DynomeshManaged()],
+    "crash": [DynomeshManaged(), DynomeshIsolated()],
+    "wake": [DynomeshSleepy()],
+    "thaw": [DynomeshFrosty()],
+}

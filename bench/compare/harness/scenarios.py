@@ -11,8 +11,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import contestants, load, machine
-from .site import Dynos, Site, Target
+from . import contestants, kernel, load, machine
+from .processes import Process
+from .site import Dynos, Site, Target, ask_once, free_ports, wait_for_port
 
 
 @dataclass(frozen=True)
@@ -294,17 +295,26 @@ class Kill(Scenario):
         return {**values, "kinds": load.failures_by_kind(values), "twice": requests_seen_twice(running)}
 
 
+# What is looked at of a crash: by the kernel's record where it can be had, and as the daemon itself counts it.
+_CRASH_TIMES = [
+    ("out", "out"),
+    ("heard_out", "out by its own count"),
+    ("spawned", "successor started"),
+    ("heard_spawned", "started by its own count"),
+]
+
+
 class Crash(Scenario):
     """How long a dead dyno is believed to live, and how long until there is another."""
 
     name = "crash"
     question = (
-        "kill -9 of each of 20 dynos in turn: how long from the kill until it is out of the table, and until its "
-        "successor is in it? 'Out' is the line `State changed from up to crashed`, printed once that is done."
+        "kill -9 of each of 20 dynos in turn: how long from its exit until it is out of the table, until its "
+        "successor is started, and from the kill until that is up?"
     )
     columns = [
-        Column("out_p50", "out, median µs"),
-        Column("out_max", "out, worst µs"),
+        *(Column(f"{key}_p50", f"{title}, median µs") for key, title in _CRASH_TIMES),
+        *(Column(f"{key}_max", f"{title}, worst µs") for key, title in _CRASH_TIMES),
         Column("up_p50", "up again, median ms", 1),
         Column("up_max", "up again, worst ms", 1),
         Column("failures", "lost requests"),
@@ -321,24 +331,122 @@ class Crash(Scenario):
     def measure(self, running, clients, seconds):
         log = DaemonLog(running.site.folder / "stdout")
         log.wait_for("State changed from starting to up", self.dynos)
-        asking = load.losses(running.target, "/slow/10", clients, seconds) if clients else None
-        out, up = [], []
-        for pid in running.process.pids_named("upstream"):
-            time.sleep(seconds / 2 / self.dynos)
+        times = collections.defaultdict(list)
+        with kernel.record(running.process.pid) as record:
+            victims = running.process.pids_named("upstream")
+            asking = load.losses(running.target, "/slow/10", clients, seconds) if clients else None
+            for pid in victims:
+                time.sleep(seconds / 2 / self.dynos)
+                log.skip()
+                counted = _counted(running)
+                killed = time.time()
+                os.kill(pid, signal.SIGKILL)
+                times["up"].append(log.wait_for("State changed from starting to up") - killed)
+                for key, seconds_passed in _passed(counted, _counted(running)).items():
+                    times[key].append(seconds_passed)
+            values = asking.values() if asking else {"failures": 0}
+            for pid in victims if record else []:
+                exit = record.exit(pid)
+                times["out"].append(record.first_ring(exit) - exit)
+                times["spawned"].append(record.first_spawn(exit) - exit)
+        told = {"failures": values["failures"], "kinds": load.failures_by_kind(values)}
+        for key, all_seconds in times.items():
+            unit = 1e3 if key == "up" else 1e6
+            told |= {f"{key}_p50": statistics.median(all_seconds) * unit, f"{key}_max": max(all_seconds) * unit}
+        return told
+
+
+def _counted(running):
+    """Seconds and number of what the daemon counts of crashes."""
+    metrics = running.contestant.metrics(running.site)
+    names = {"heard_out": "dynomesh_dyno_out_seconds", "heard_spawned": "dynomesh_dyno_respawn_seconds"}
+    return {key: (metrics.get(f"{name}_sum", 0), metrics.get(f"{name}_count", 0)) for key, name in names.items()}
+
+
+def _passed(before, after):
+    """What one crash added."""
+    for key in before:
+        if after[key][1] != before[key][1] + 1:
+            raise load.LoadFailed(f"{key}: one crash counted as {after[key][1] - before[key][1]}")
+    return {key: after[key][0] - before[key][0] for key in before}
+
+
+class Wake(Scenario):
+    """What sleep costs whoever comes first."""
+
+    name = "wake"
+    question = (
+        "One request to an app that sleeps, 10 times: how long until its answer, and how much of that is the app's "
+        "own boot, measured as from the start of its shell to its first answer where nobody else is involved?"
+    )
+    columns = [
+        Column("boot_p50", "own boot, median ms", 1),
+        Column("boot_max", "own boot, worst ms", 1),
+        Column("answer_p50", "woken, median ms", 1),
+        Column("answer_max", "woken, worst ms", 1),
+        Column("more_p50", "more than the boot, median ms", 1),
+        Column("more_max", "more than the median boot, worst ms", 1),
+    ]
+    dynos = 1
+    times = 10
+    rest = "State changed from up to down"
+
+    def contestants(self):
+        # Nobody else has dynos that sleep.
+        return contestants.VARIANTS[self.name]
+
+    def measure(self, running, _case, _seconds):
+        log = DaemonLog(running.site.folder / "stdout")
+        boots, answers = [], []
+        for _ in range(self.times):
+            log.wait_for(self.rest)
+            # The process that went is gone, and its place is cleared.
+            time.sleep(0.3)
             log.skip()
-            killed = time.time()
-            os.kill(pid, signal.SIGKILL)
-            up.append(log.wait_for("State changed from starting to up") - killed)
-            out.append(log.wait_for("State changed from up to crashed") - killed)
-        values = asking.values() if asking else {"failures": 0}
+            answers.append(ask_once(running.site.port) * 1e3)
+            boots.append(self.alone(running) * 1e3)
+        boot = statistics.median(boots)
+        more = [answer - boot for answer in answers]
         return {
-            "out_p50": statistics.median(out) * 1e6,
-            "out_max": max(out) * 1e6,
-            "up_p50": statistics.median(up) * 1e3,
-            "up_max": max(up) * 1e3,
-            "failures": values["failures"],
-            "kinds": load.failures_by_kind(values),
+            **{"boot_p50": boot, "boot_max": max(boots)},
+            **{"answer_p50": statistics.median(answers), "answer_max": max(answers)},
+            **{"more_p50": statistics.median(more), "more_max": max(more)},
         }
+
+    def alone(self, running):
+        """Seconds from the start of the app's shell to its first answer, on the proxy's core."""
+        port = free_ports(1)[0]
+        command = ["bash", "-c", f"exec ./upstream {port}"]
+        began = time.monotonic()
+        process = Process(command, machine.PROXY_CORES, running.site.folder / "alone", cwd=running.site.folder / "app")
+        try:
+            wait_for_port(port, process, pause=0.0005)
+            ask_once(port)
+            return time.monotonic() - began
+        finally:
+            process.stop()
+
+
+class Thaw(Wake):
+    """What frost costs whoever comes first."""
+
+    name = "thaw"
+    question = (
+        "One request to a dyno that is frozen, 10 times: how long until its answer, and how much more is that than "
+        "one right after it takes?"
+    )
+    columns = [
+        Column("boot_p50", "warm, median ms", 2),
+        Column("boot_max", "warm, worst ms", 2),
+        Column("answer_p50", "thawed, median ms", 2),
+        Column("answer_max", "thawed, worst ms", 2),
+        Column("more_p50", "more than warm, median ms", 2),
+        Column("more_max", "more than the median warm, worst ms", 2),
+    ]
+    rest = "Freezing"
+
+    def alone(self, running):
+        return ask_once(running.site.port)
 
 
 class DaemonLog:
@@ -398,4 +506,6 @@ def every():
         Reload(),
         Kill(),
         Crash(),
+        Wake(),
+        Thaw(),
     ]

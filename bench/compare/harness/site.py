@@ -26,7 +26,7 @@ def free_ports(count):
             each.close()
 
 
-def wait_for_port(port, process, seconds=15):
+def wait_for_port(port, process, seconds=15, pause=0.02):
     """Returns once something accepts on the port."""
     deadline = time.monotonic() + seconds
     while True:
@@ -36,7 +36,7 @@ def wait_for_port(port, process, seconds=15):
         except OSError:
             if not process.is_running() or time.monotonic() > deadline:
                 raise Unready(process) from None
-            time.sleep(0.02)
+            time.sleep(pause)
 
 
 def wait_for_answer(port, process, tls=False, seconds=15):
@@ -55,6 +55,22 @@ def wait_for_answer(port, process, tls=False, seconds=15):
         if not process.is_running() or time.monotonic() > deadline:
             raise Unready(process)
         time.sleep(0.05)
+
+
+def ask_once(port):
+    """One small GET on a connection of its own; how many seconds it took."""
+    began = time.monotonic()
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("GET", "/small")
+        answer = connection.getresponse()
+        answer.read()
+    finally:
+        connection.close()
+    took = time.monotonic() - began
+    if answer.status != 200:
+        raise OSError(f"answered {answer.status}")
+    return took
 
 
 def _connection(port, tls):

@@ -1,12 +1,15 @@
 //! /app: the app's directory below, what the dyno writes above, in a directory that is gone with it.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::fstat;
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat, readlinkat};
+use rustix::io::Errno;
 use rustix::process::chdir;
 
 use crate::init::sandbox::plan::{Sandbox, SandboxError, Step, Upper};
@@ -21,6 +24,8 @@ pub(in crate::init::sandbox) const PATH: &str = "/app";
 const LAYERS: &str = "/layers";
 const LOWER: &str = "/layers/lower";
 const OWN: &str = "/layers/own";
+/// Links on the way to a directory, at most: as the kernel has it.
+const LINKS_MAX: usize = 40;
 
 /// Mounts /app.
 pub(in crate::init::sandbox) fn mount(
@@ -73,25 +78,56 @@ fn real(path: &Path) -> Result<PathBuf, SandboxError> {
 fn mount_lower(root: &Root, sandbox: &Sandbox) -> Result<(), SandboxError> {
     let app_dir = &sandbox.app_dir;
     let step = |deed: &str| format!("{deed} {}", app_dir.display());
-    let copy = kernel::copy_mount(app_dir, false).step(|| step("copy the mount at"))?;
+    let (dir, makers) = follow(app_dir).step(|| step("look at"))?;
+    let copy = kernel::copy_mount_of(dir.as_fd()).step(|| step("copy the mount at"))?;
     // Of what was opened: by its name it may be another directory by now.
     let owner = fstat(&copy).step(|| step("look at"))?;
-    let users = owners::swapped(owner.st_uid, sandbox.uid);
-    let groups = owners::swapped(owner.st_gid, sandbox.gid);
-    match owners::map(copy.as_fd(), &root.at(Path::new("/proc")), &users, &groups) {
-        Ok(()) => {}
-        // Then the dyno reads what everybody may read, and writes what is new.
-        Err(error) if cannot(&error) => {}
-        Err(error) => return Err(error).step(|| step("map the owner of")),
+    // Who makes a link chooses a directory, and may be somebody who must not read what only its owner does.
+    if makers.iter().all(|maker| [0, owner.st_uid].contains(maker)) {
+        let users = owners::swapped(owner.st_uid, sandbox.uid);
+        let groups = owners::swapped(owner.st_gid, sandbox.gid);
+        match owners::map(copy.as_fd(), &root.at(Path::new("/proc")), &users, &groups) {
+            Ok(()) => {}
+            // Then, too, the dyno reads what everybody may read, and writes what is new.
+            Err(error) if cannot(&error) => {}
+            Err(error) => return Err(error).step(|| step("map the owner of")),
+        }
     }
     kernel::set_attributes(copy.as_fd(), false, libc::MOUNT_ATTR_RDONLY)
         .step(|| step("make read-only:"))?;
     root.attach(copy.as_fd(), Path::new(LOWER))
 }
 
+/// Opens what a path leads to, and says who made the links on the way: each is looked at in the moment in which it is
+/// followed.
+fn follow(path: &Path) -> io::Result<(OwnedFd, Vec<u32>)> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Where it begins with one, a slash is a step like any other.
+    let steps = |path: &Path| {
+        let steps = path.components().rev().map(|step| step.as_os_str().to_owned());
+        steps.collect::<Vec<OsString>>()
+    };
+    let mut at = openat(CWD, ".", flags, Mode::empty())?;
+    let (mut ahead, mut makers) = (steps(path), Vec::new());
+    while let Some(step) = ahead.pop() {
+        let next = openat(&at, step.as_os_str(), flags, Mode::empty())?;
+        let stat = fstat(&next)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            at = next;
+            continue;
+        }
+        if makers.len() == LINKS_MAX {
+            return Err(Errno::LOOP.into());
+        }
+        makers.push(stat.st_uid);
+        let target = readlinkat(&next, "", Vec::new())?;
+        ahead.extend(steps(Path::new(OsStr::from_bytes(target.as_bytes()))));
+    }
+    Ok((at, makers))
+}
+
 /// Whether an error says that the host cannot do this, rather than that something went wrong.
 fn cannot(error: &io::Error) -> bool {
-    use rustix::io::Errno;
     let kinds = [Errno::INVAL, Errno::PERM, Errno::NOSYS, Errno::OPNOTSUPP, Errno::NOSPC];
     Errno::from_io_error(error).is_some_and(|errno| kinds.contains(&errno))
 }
@@ -120,4 +156,32 @@ pub(in crate::init::sandbox) fn show_at_its_own_path(
     }
     root.make_place(&path, true)?;
     root.bind(&root.at(Path::new(PATH)), &path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn links_are_followed_and_their_makers_are_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("releases/2/app")).unwrap();
+        symlink("releases/2", at("current")).unwrap();
+        symlink(at("current/../2/app"), at("shop")).unwrap();
+        symlink("loop", at("loop")).unwrap();
+        let this = rustix::process::geteuid().as_raw();
+        for (path, links) in [("releases/2/app", 0), ("current/app", 1), ("shop", 2)] {
+            let (found, makers) = follow(&at(path)).unwrap();
+            let expected = fs::metadata(at("releases/2/app")).unwrap().ino();
+            assert_eq!((fstat(&found).unwrap().st_ino, makers), (expected, vec![this; links]));
+        }
+        assert_eq!(
+            follow(&at("loop")).unwrap_err().raw_os_error(),
+            Some(Errno::LOOP.raw_os_error())
+        );
+        assert!(follow(&at("missing/app")).is_err());
+    }
 }

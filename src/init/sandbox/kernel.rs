@@ -16,6 +16,14 @@ pub(in crate::init::sandbox) fn copy_mount(path: &Path, recursive: bool) -> io::
     Ok(open_tree(CWD, path, flags)?)
 }
 
+/// The same of the mount in which a directory is that is open, from that directory on.
+pub(in crate::init::sandbox) fn copy_mount_of(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(open_tree(dir, "", flags)?)
+}
+
 /// Sets attributes (`MOUNT_ATTR_*`) of a mount, and of those below it where `recursive`.
 pub(in crate::init::sandbox) fn set_attributes(
     mount: BorrowedFd<'_>,

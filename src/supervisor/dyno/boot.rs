@@ -11,6 +11,7 @@ use crate::supervisor::place::{State, seconds};
 use crate::supervisor::program::Streams;
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
+use crate::wall_clock::monotonic;
 
 impl<S: Spawn> Dyno<S> {
     pub(super) fn boot(&mut self) -> Step<S::Process> {
@@ -23,7 +24,10 @@ impl<S: Spawn> Dyno<S> {
         }
         self.enter(State::Starting);
         match self.start() {
-            Ok(running) => Step::ComeUp(running),
+            Ok(running) => {
+                self.note_respawn();
+                Step::ComeUp(running)
+            }
             Err(error) => {
                 self.place.say(format_args!("Failed to start: {error}"));
                 let wait = self.fall(Duration::ZERO);
@@ -40,15 +44,15 @@ impl<S: Spawn> Dyno<S> {
         let health = self.place.orders.borrow().upkeep.health.clone();
         tokio::select! {
             biased;
-            exit = running.process.exited() => self.crashed(running, exit, Duration::ZERO).await,
+            () = running.process.ended() => self.crashed(running, Duration::ZERO).await,
             () = running.ready(health.as_ref()) => {
                 self.note_boot(&running);
                 Step::Up(running, None)
             }
             () = time::sleep_until(running.started + boot) => {
                 self.say_boot_timeout(boot, health.as_ref());
-                let exit = running.kill().await;
-                self.crashed(running, exit, Duration::ZERO).await
+                running.kill().await;
+                self.crashed(running, Duration::ZERO).await
             }
             call = called(&mut self.place, self.ran) => match call {
                 Call::Stop => self.stop(running).await,
@@ -79,6 +83,15 @@ impl<S: Spawn> Dyno<S> {
     pub(super) fn note_boot(&self, running: &Running<S::Process>) {
         let Self { place, .. } = self;
         metrics::booted(&place.app, &place.dyno.process_type, running.started.elapsed());
+    }
+
+    /// A crashed process has its successor.
+    fn note_respawn(&mut self) {
+        if let Some(ended_at) = self.ended_at.take() {
+            let Self { place, .. } = self;
+            let took = monotonic().saturating_sub(ended_at);
+            metrics::respawned(&place.app, &place.dyno.process_type, took);
+        }
     }
 
     pub(super) fn say_boot_timeout(&self, boot: Duration, health: Option<&HealthCheck>) {

@@ -4,24 +4,34 @@ use std::time::Duration;
 
 use tokio::time;
 
-use crate::model::Exit;
 use crate::supervisor::dyno::{Call, Dyno, Step, called};
 use crate::supervisor::metrics;
 use crate::supervisor::place::State;
 use crate::supervisor::running::Running;
-use crate::supervisor::spawn::Spawn;
+use crate::supervisor::spawn::{Process, Spawn};
+use crate::wall_clock::monotonic;
 
 impl<S: Spawn> Dyno<S> {
     /// The process went by itself, after it had been up for so long.
     pub(super) async fn crashed(
         &mut self,
         running: Running<S::Process>,
-        exit: Exit,
         was_up: Duration,
     ) -> Step<S::Process> {
-        // First of all the dyno leaves the line-up: requests must not wait for a line to be printed.
-        running.note(exit);
+        // First of all the dyno leaves the line-up: requests must not wait until it is known how it ended, or for a
+        // line to be printed.
         let wait = self.fall(was_up);
+        let out_at = monotonic();
+        let exit = running.exit().await;
+        let ended_at = running.process.ended_at();
+        if let (Some(ended_at), true) = (ended_at, self.entry.is_some()) {
+            metrics::out(
+                &self.place.app,
+                &self.place.dyno.process_type,
+                out_at.saturating_sub(ended_at),
+            );
+        }
+        self.ended_at = ended_at.filter(|_| wait.is_zero());
         running.bury(&self.place, exit).await;
         self.enter(State::Crashed);
         Step::CoolOff(wait)

@@ -40,6 +40,8 @@ pub(crate) struct Dyno<S: Spawn> {
     /// Its turn to be replaced, until it is up again.
     turn: Option<Turn>,
     cool_off: CoolOff,
+    /// When its last process crashed, by the monotonic clock, where the next one starts at once.
+    ended_at: Option<Duration>,
     /// Processes that are not the dyno any more, or never became it, and are ending.
     leaving: Vec<JoinHandle<()>>,
     /// Last, so that it is dropped last.
@@ -118,6 +120,7 @@ impl<S: Spawn> Dyno<S> {
             ran: Ran::default(),
             turn: None,
             cool_off: CoolOff::default(),
+            ended_at: None,
             leaving: Vec::new(),
             _ended: ended,
         }

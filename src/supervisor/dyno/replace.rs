@@ -31,11 +31,11 @@ impl<S: Spawn> Dyno<S> {
         };
         tokio::select! {
             biased;
-            exit = old.process.exited() => {
-                old.note(exit);
+            () = old.process.ended() => {
                 if let Some(entry) = &self.entry {
                     entry.starting();
                 }
+                let exit = old.exit().await;
                 old.bury(&self.place, exit).await;
                 self.enter(State::Crashed);
                 Replaced::Then(Step::ComeUp(new))
@@ -80,7 +80,6 @@ impl<S: Spawn> Dyno<S> {
         let (place, ran) = (self.place.clone(), self.ran);
         self.own(async move {
             let exit = running.kill().await;
-            running.note(exit);
             running.bury(&place, exit).await;
             place.say(restart_failed(ran));
         });

@@ -12,7 +12,6 @@ use std::time::Duration;
 use tokio::time::{self, Instant};
 
 use crate::config::{HealthCheck, limits};
-use crate::model::Exit;
 use crate::supervisor::dyno::freeze::Frost;
 use crate::supervisor::dyno::{Call, Dyno};
 use crate::supervisor::health::Unwell;
@@ -26,7 +25,7 @@ use crate::table::Dyno as Record;
 
 /// What interrupts a dyno that is up.
 pub(super) enum Next {
-    Exited(Exit),
+    Exited,
     Stop,
     Sleep,
     Replace(Why, Turn),
@@ -206,7 +205,7 @@ impl<S: Spawn> Dyno<S> {
         loop {
             tokio::select! {
                 biased;
-                exit = running.process.exited() => return Some(Next::Exited(exit)),
+                () = running.process.ended() => return Some(Next::Exited),
                 changed = self.place.orders.changed() => {
                     return changed.is_err().then_some(Next::Stop);
                 }

@@ -34,7 +34,7 @@ impl<S: Spawn> Dyno<S> {
             // Whatever comes next, it takes a process that hears of it.
             self.thaw(&running, &mut tending.frost);
             let why = match next {
-                Next::Exited(exit) => return self.crashed(running, exit, since.elapsed()).await,
+                Next::Exited => return self.crashed(running, since.elapsed()).await,
                 Next::Stop => return self.stop(running).await,
                 Next::Sleep => return self.fall_asleep(Some(running)),
                 Next::Replace(why, turn) => {
