@@ -217,10 +217,10 @@ pub const ACME_ORDER: Duration = Duration::from_secs(10 * 60);
 pub const ACME_POLL: Duration = Duration::from_secs(3 * 60);
 /// How soon the server is first asked how a validation went; doubles from there.
 pub const ACME_POLL_FIRST: Duration = Duration::from_millis(250);
+/// How long one address of a server that others run may take to accept: there may be another one.
+pub const OUTSIDE_CONNECT: Duration = Duration::from_secs(5);
 /// How long one request to the server may take in all.
 pub const ACME_REQUEST: Duration = Duration::from_secs(30);
-/// How long one address of the server may take to accept: there may be another one.
-pub const ACME_CONNECT: Duration = Duration::from_secs(5);
 /// Bytes of an answer of the server; a chain of certificates is some 5 KiB.
 pub const ACME_ANSWER_MAX: usize = 256 * 1024;
 /// Bytes of a reason that the server gives, as it is shown: a few sentences.
