@@ -17,6 +17,7 @@ mod outside; // servers that others run, and how they are reached
 pub mod wire; // HTTP/1.1 as bytes. No sockets, no clock
 
 // 2
+pub mod drains; // logs, sent elsewhere
 pub mod certs; // certificates by name
 pub mod store; // what is remembered from one daemon to the next
 pub mod init; // what runs first inside a dyno

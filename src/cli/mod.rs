@@ -9,6 +9,7 @@ mod ca; // the local CA's certificate
 mod ps; // an app's dynos
 mod run; // a command in a dyno of its own
 mod attached; // the person's end of one
+mod logs; // what an app said
 mod usage; // how long they ran
 mod app; // which app, which daemon
 mod health; // ask the daemon whether it is well
@@ -51,6 +52,7 @@ enum Command {
     Restart(ps::Restart),
     #[command(name = "ps:usage")]
     Usage(usage::Usage),
+    Logs(logs::Logs),
     Run(run::Run),
     #[command(name = "run:detached")]
     RunDetached(run::RunDetached),
@@ -91,6 +93,7 @@ impl Command {
             Self::Stop(stop) => stop.run(),
             Self::Restart(restart) => restart.run(),
             Self::Usage(usage) => usage.run(),
+            Self::Logs(logs) => logs.run(),
             Self::Run(run) => run.run(),
             Self::RunDetached(run) => run.run(),
         }

@@ -11,6 +11,7 @@ use crate::config::findings::Findings;
 use crate::config::nearest::nearest;
 use crate::config::procfile::{self, Procfile};
 use crate::config::resolve_jobs::resolve_jobs;
+use crate::config::resolve_logs::resolve_drains;
 use crate::config::resolve_sizes::size_named;
 use crate::config::resolve_upkeep::upkeep;
 use crate::config::values::{
@@ -67,6 +68,7 @@ pub(crate) fn resolve_app(
         acme: written.acme.unwrap_or(defaults::ACME_OF_APP),
         policy: resolver.policy(findings, timeouts),
         source: resolver.source(findings),
+        drains: resolve_drains(findings, &resolver.key("drains"), &written.drains),
         jobs: resolve_jobs(findings, &resolver.key("jobs"), written, sizes),
     }
 }

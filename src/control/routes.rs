@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::config::Summary;
 use crate::control::{
-    ReloadOutcome, Running, dynos, exposition, metrics, one_offs, readiness, usage,
+    ReloadOutcome, Running, dynos, exposition, logs, metrics, one_offs, readiness, usage,
 };
 
 /// How long a report waits for the workers: one that is stuck must not keep the others' from being read.
@@ -39,6 +39,8 @@ pub fn control(running: Arc<Running>) -> axum::Router {
         .route("/apps/{app}/dynos/{dyno}", delete(dynos::restart_one))
         .route("/apps/{app}/dynos/{dyno}/actions/stop", post(dynos::stop))
         .route("/apps/{app}/dynos/{dyno}/attach", get(one_offs::attach))
+        .route("/apps/{app}/log-sessions", post(logs::create))
+        .route("/log-sessions/{ticket}", get(logs::stream))
         .with_state(running)
 }
 

@@ -8,13 +8,14 @@ use tokio::sync::{mpsc, watch};
 
 use crate::certs::Acme;
 use crate::config::Config;
-use crate::control::ReloadRequest;
+use crate::control::{LogSessions, ReloadRequest};
+use crate::drains::Drains;
 use crate::router::Router;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::supervisor::Supervisor;
 use crate::table::Publisher;
-use crate::telemetry::Lines;
+use crate::telemetry::LogBook;
 
 /// The parts of the running daemon, and what it knows about itself. The daemon fills it and keeps it
 /// current; the routes only read.
@@ -31,8 +32,12 @@ pub struct Running {
     pub acme: Acme,
     /// What was counted through the metrics crate.
     pub recorded: PrometheusHandle,
-    /// Where the line per request goes.
-    pub access_log: Lines,
+    /// The newest lines of each app.
+    pub book: LogBook,
+    /// Who reads them.
+    pub log_sessions: LogSessions,
+    /// Where they are sent to.
+    pub drains: Drains,
     /// The configuration in force.
     pub config: ArcSwap<Config>,
     /// Where reloads are asked for.

@@ -162,6 +162,12 @@ impl Reloader {
         running.router.certs().swap(certs);
         running.acme.apply(&config);
         running.supervisor.apply(&config);
+        if before.logs.files != config.logs.files {
+            running.book.write_to(config.logs.files.clone());
+        }
+        running.book.keep_only(|app| config.apps.keys().any(|it| it.as_str() == app));
+        running.drains.trust(config.logs.ca_file.clone());
+        running.drains.apply(&config.drains());
         let listening = running.router.listening();
         running.router.apply(listeners);
         let lines = self.access_log.clone();

@@ -9,6 +9,7 @@ mod dyno;
 mod policy;
 mod size;
 mod address;
+mod drain;
 mod calendar;
 mod cron;
 mod schedule;
@@ -20,6 +21,7 @@ pub use app::AppName;
 pub use calendar::{Civil, Month};
 pub use cron::Cron;
 pub use domain::{Domain, Host};
+pub use drain::{DrainKind, DrainUrl};
 pub use dyno::{DynoName, DynoState, Exit};
 pub use eco::EcoHours;
 pub use policy::{

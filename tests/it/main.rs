@@ -37,6 +37,7 @@ mod sizes; // what dynos may take
 mod init; // what runs inside a dyno, by itself
 mod adoption; // dynos that outlive the daemon
 mod ps; // dynos as commands show and change them
+mod logs; // what apps said, read back, followed and sent elsewhere
 mod usage; // how long dynos ran
 mod one_offs; // dynos for one command
 mod jobs; // what apps run by the clock
