@@ -13,9 +13,11 @@ pub mod shutdown; // how everything ends: gracefully, then now
 pub mod config; // the file as written, the file as used, and every limit on one page
 pub mod table; // the one thing that router and supervisor share
 pub mod telemetry; // lines out: one writer thread per target
+mod outside; // servers that others run, and how they are reached
 pub mod wire; // HTTP/1.1 as bytes. No sockets, no clock
 
 // 2
+pub mod drains; // logs, sent elsewhere
 pub mod certs; // certificates by name
 pub mod store; // what is remembered from one daemon to the next
 pub mod init; // what runs first inside a dyno

@@ -17,16 +17,18 @@ const FLOORS: &[(u8, &str, &[&str])] = &[
     (1, "table",      &["model", "config"]),
     (1, "telemetry",  &["model", "wall_clock", "config"]),
     (1, "wire",       &["model", "config"]),
-    (2, "certs",      &["model", "private_file", "shutdown", "config", "table", "telemetry", "wire"]),
+    (1, "outside",    &["config"]),
+    (2, "drains",     &["model", "wall_clock", "shutdown", "config", "telemetry", "outside"]),
+    (2, "certs",      &["model", "private_file", "shutdown", "config", "table", "telemetry", "wire", "outside"]),
     (2, "store",      &["model", "private_file", "config"]),
     (2, "init",       &["model", "wall_clock", "shutdown", "config", "table", "telemetry", "wire"]),
     (2, "hello",      &["model", "shutdown", "config", "table", "telemetry", "wire"]),
     (3, "router",     &["model", "wall_clock", "shutdown", "config", "table", "telemetry", "wire", "certs"]),
     (3, "supervisor", &["model", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "wire", "init"]),
     (4, "scheduler",  &["model", "config", "telemetry", "store", "supervisor"]),
-    (4, "control",    &["model", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "certs", "store", "router", "supervisor"]),
-    (5, "daemon",     &["model", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "certs", "store", "init", "router", "supervisor", "scheduler", "control"]),
-    (6, "cli",        &["model", "wall_clock", "shutdown", "config", "table", "telemetry", "certs", "init", "hello", "control", "daemon"]),
+    (4, "control",    &["model", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "certs", "drains", "store", "router", "supervisor"]),
+    (5, "daemon",     &["model", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "certs", "drains", "store", "init", "router", "supervisor", "scheduler", "control"]),
+    (6, "cli",        &["model", "wall_clock", "shutdown", "config", "table", "telemetry", "certs", "store", "init", "hello", "control", "daemon"]),
 ];
 
 /// On floor 1 only `config` may be imported by its neighbours: the limits are there.

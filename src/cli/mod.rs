@@ -9,6 +9,7 @@ mod ca; // the local CA's certificate
 mod ps; // an app's dynos
 mod run; // a command in a dyno of its own
 mod attached; // the person's end of one
+mod logs; // what an app said
 mod usage; // how long they ran
 mod apps; // apps that commands make
 mod config_vars; // what they are configured by
@@ -61,6 +62,7 @@ enum Command {
     Usage(usage::Usage),
     #[command(name = "ps:scale", visible_alias = "scale")]
     Scale(scale::Scale),
+    Logs(logs::Logs),
     Run(run::Run),
     #[command(name = "run:detached")]
     RunDetached(run::RunDetached),
@@ -133,6 +135,7 @@ impl Command {
             Self::Restart(restart) => restart.run(),
             Self::Usage(usage) => usage.run(),
             Self::Scale(scale) => scale.run(),
+            Self::Logs(logs) => logs.run(),
             Self::Run(run) => run.run(),
             Self::RunDetached(run) => run.run(),
             Self::Apps(apps) => apps.run(),

@@ -57,6 +57,12 @@ pub(crate) const SUPERVISOR_TIMEOUTS: SupervisorTimeouts = SupervisorTimeouts {
     cool_off_max: Duration::from_secs(5 * 60),
 };
 
+/// What a file of an app's log may have before it is put aside.
+pub(crate) const LOG_FILE_SIZE: u64 = 10 << 20;
+
+/// How many files of an app's log are kept beside the one that is written to.
+pub(crate) const LOG_FILES_KEPT: u32 = 5;
+
 pub(crate) const UPKEEP: Upkeep = Upkeep { health: None, cycle: None, freeze_after: None };
 
 /// How soon numbers of dynos follow the requests.

@@ -42,6 +42,12 @@ impl Summary {
         writeln!(out, "state")?;
         line(out, "dir", &self.state_dir)?;
         self.write_dynos(out)?;
+        if !self.logs.is_empty() {
+            writeln!(out, "logs")?;
+        }
+        for (key, value) in &self.logs {
+            line(out, key, value)?;
+        }
         if !self.certs.is_empty() {
             writeln!(out, "certs")?;
         }
@@ -122,6 +128,9 @@ impl AppSummary {
             SourceSummary::External(dynos) => line(out, "dynos", &dynos.join(", "))?,
             SourceSummary::Blank => line(out, "dynos", "none: requests are answered with H81")?,
         }
+        if !self.drains.is_empty() {
+            line(out, "drains", &self.drains.join(", "))?;
+        }
         for (name, job) in &self.jobs {
             line(out, "job", &format!("{name}: {job}"))?;
         }
@@ -190,8 +199,12 @@ mod tests {
             recycle_on_r14 = "5m"
             [sizes.nap]
             memory = "256MB"
+            [logs]
+            dir = "logs"
+            keep = 2
             [apps.legacy]
             dynos = ["127.0.0.1:5001"]
+            drains = ["syslog://10.0.0.1:514"]
             [apps.blank]
             maintenance = true
         "#;
@@ -219,6 +232,10 @@ dynos
   isolation    none
   uids         70000-70999
   expose       shop, /usr
+logs
+  dir          logs
+  keep         2
+  max_size     10MB
 sizes
   nap          256MB, cpu_share 1, 256 processes, $0 a month
 app blank
@@ -229,6 +246,7 @@ app blank
 app legacy
   domains      legacy.localhost
   dynos        127.0.0.1:5001
+  drains       syslog://10.0.0.1:514
   timeouts     first_byte 10s
 app shop
   domains      shop.localhost, localhost, *.shop.test
@@ -242,7 +260,7 @@ app shop
   size         eco
   timeouts     exit 10s, first_byte 10s
 warnings
-  dynomesh.toml:29: apps.blank: the app has neither dir nor dynos: requests are answered with H81, Blank app
+  dynomesh.toml:33: apps.blank: the app has neither dir nor dynos: requests are answered with H81, Blank app
   shop/Procfile:2:1: `Worker` is read as `worker`
 ";
         let hash = format!("{:016x}", crate::config::config_var::fingerprint("<p>"));

@@ -109,6 +109,9 @@ pub fn diff(old: &Summary, new: &Summary) -> Diff {
     for (key, old, new) in differing(&old.timeouts, &new.timeouts) {
         diff.changed(&format!("timeouts.{key}"), text(old), text(new));
     }
+    for (key, old, new) in differing(&old.logs, &new.logs) {
+        diff.changed(&format!("logs.{key}"), text(old), text(new));
+    }
     diff.items("certs", &old.certs, &new.certs);
     diff_acme(&mut diff, old.acme.as_ref(), new.acme.as_ref());
     for (name, old, new) in differing(&old.sizes, &new.sizes) {
@@ -144,6 +147,7 @@ fn diff_acme(diff: &mut Diff, old: Option<&Settings>, new: Option<&Settings>) {
 fn diff_app(diff: &mut Diff, name: &str, old: &AppSummary, new: &AppSummary) {
     diff.items(&format!("app {name}: domain"), &old.domains, &new.domains);
     diff_source(diff, name, old, new);
+    diff.items(&format!("app {name}: drain"), &old.drains, &new.drains);
     for (job, old, new) in differing(&old.jobs, &new.jobs) {
         diff.changed(&format!("app {name}: job {job:?}"), text(old), text(new));
     }

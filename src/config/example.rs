@@ -116,6 +116,7 @@ fn fixture(config: &str) -> Fixture {
             ("shop/shop.key", ""),
             ("certs/other.pem", ""),
             ("acme-root.pem", ""),
+            ("logs-root.pem", ""),
         ],
     )
 }

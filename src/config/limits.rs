@@ -142,6 +142,57 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 pub const LOG_BLOCK: usize = 60 * 1024;
 /// Blocks that may wait for a writer. Beyond it lines are dropped and counted.
 pub const LOG_QUEUE: usize = 64;
+/// Log sessions that are read at one time: half of the connections of the control socket, so that the other commands
+/// have theirs.
+pub const LOG_STREAMS: usize = 32;
+/// How long a log session can be read, and come back to.
+pub const LOG_SESSION_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Lines that a log session sends at once, and about so many bytes.
+pub const LOG_EVENTS: usize = 500;
+/// See [`LOG_EVENTS`].
+pub const LOG_EVENTS_BYTES: usize = 64 * 1024;
+/// How long a log session is silent until it sends a comment: balancers cut what is silent for 30 s to 60 s, Heroku's
+/// command gives up after 300.
+pub const LOG_COMMENT: Duration = Duration::from_secs(20);
+/// How long clients are to wait until they come back when the daemon ends: its successor needs a moment.
+pub const LOG_RETRY: Duration = Duration::from_secs(3);
+/// Lines of one batch of a drain, and about so many bytes: what Heroku's drains have at most.
+pub const DRAIN_LINES: usize = 1000;
+/// See [`DRAIN_LINES`].
+pub const DRAIN_BYTES: usize = 256 * 1024;
+/// How long the other side of a drain may take for a batch, with the connection.
+pub const DRAIN_SEND: Duration = Duration::from_secs(30);
+/// Bytes of its answer, of which the status alone is read.
+pub const DRAIN_ANSWER_MAX: usize = 64 * 1024;
+/// How long a drain waits after its first failure; it doubles.
+pub const DRAIN_BACK_OFF_FIRST: Duration = Duration::from_millis(500);
+/// The longest wait: the lines of half a minute fit into the book.
+pub const DRAIN_BACK_OFF_MAX: Duration = Duration::from_secs(30);
+/// How long drains may take at the daemon's end for what is left.
+pub const DRAIN_LAST: Duration = Duration::from_secs(5);
+/// Blocks that may wait for the log book, and their bytes: a second and a half of a dyno that prints all that it
+/// may. The book's thread only copies, so it is behind where the machine is.
+pub const BOOK_QUEUE: usize = 4096;
+/// See [`BOOK_QUEUE`].
+pub const BOOK_QUEUE_BYTES: usize = 16 * 1024 * 1024;
+/// How long a line is held back until its place among the others is final. Workers hand over what is up to 100 ms
+/// old.
+pub const BOOK_SETTLE: Duration = Duration::from_millis(250);
+/// Bytes of lines that are held back at one time; beyond it they get their places as they are.
+pub const BOOK_SETTLE_BYTES: usize = 64 * 1024 * 1024;
+/// How often lines get their place.
+pub const BOOK_TICK: Duration = Duration::from_millis(50);
+/// Lines of an app that can be read back (Heroku: Logging).
+pub const BOOK_LINES: usize = 1500;
+/// Lines of an app that are kept while somebody follows it: a second and a half of 10,000 requests each, for a
+/// drain that has to connect again.
+pub const BOOK_LINES_FOLLOWED: usize = 16 * 1024;
+/// Bytes of an app's lines: 16 Ki of the router's are 5 MiB.
+pub const BOOK_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of all apps' lines. Beyond it each app gives up the older half of what it has.
+pub const BOOK_BYTES_ALL: usize = 256 * 1024 * 1024;
+/// What a line costs beside its text.
+pub const BOOK_LINE_COST: usize = 48;
 /// Bytes of a line of a dyno's output (Heroku: Logging); longer lines are cut into several.
 pub const OUTPUT_LINE_MAX: usize = 10_000;
 /// One in so many of the connections that may be: as many that are still opening have a descriptor for a dyno
@@ -180,6 +231,12 @@ pub const AUTOSCALE_AFTER_MIN: Duration = Duration::from_secs(2);
 /// What may be a target of time: a shorter one is noise of the machine, a longer one no request lives to see.
 pub const AUTOSCALE_TIMES: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(60 * 60);
+/// What a file of an app's log may be at least before it is put aside: a fraction of a second of a loud app.
+pub const LOG_FILE_SIZE_MIN: u64 = 1 << 20;
+/// Files of an app's log that may be kept; all are renamed when one is put aside.
+pub const LOG_FILES_KEPT_MAX: u32 = 1000;
+/// Drains of one app (Heroku has no more than five of a kind): each is a task and a connection.
+pub const DRAINS_OF_APP_MAX: usize = 10;
 /// Dynos of one process type: each is a process, a port and some descriptors.
 pub const FORMATION_MAX: u32 = 1000;
 /// What a configured backlog may be: a million waiting requests hold a million connections.
@@ -233,10 +290,10 @@ pub const ACME_ORDER: Duration = Duration::from_secs(10 * 60);
 pub const ACME_POLL: Duration = Duration::from_secs(3 * 60);
 /// How soon the server is first asked how a validation went; doubles from there.
 pub const ACME_POLL_FIRST: Duration = Duration::from_millis(250);
+/// How long one address of a server that others run may take to accept: there may be another one.
+pub const OUTSIDE_CONNECT: Duration = Duration::from_secs(5);
 /// How long one request to the server may take in all.
 pub const ACME_REQUEST: Duration = Duration::from_secs(30);
-/// How long one address of the server may take to accept: there may be another one.
-pub const ACME_CONNECT: Duration = Duration::from_secs(5);
 /// Bytes of an answer of the server; a chain of certificates is some 5 KiB.
 pub const ACME_ANSWER_MAX: usize = 256 * 1024;
 /// Bytes of a reason that the server gives, as it is shown: a few sentences.

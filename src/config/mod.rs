@@ -7,6 +7,7 @@ mod written; // the file, key by key
 mod resolve; // as written → as used
 mod resolve_endpoints; // the same for where the router listens
 mod resolve_certs; // the same for certificates
+mod resolve_logs; // the same for where lines go
 mod resolve_dynos; // the same for what holds for every dyno
 mod resolve_sizes; // the same for sizes of dynos
 mod resolve_app; // the same for one app
@@ -43,6 +44,6 @@ pub use said::Said;
 pub use summary::{AppSummary, SourceSummary, Summary};
 pub use used::{
     AccessLog, AcmeConfig, AdminConfig, AppConfig, AppSource, CertFiles, CertSource, Config,
-    DynosConfig, HealthCheck, IsolationWanted, JobConfig, ManagedApp, Notes, RouterConfig,
-    SupervisorTimeouts, Upkeep,
+    DynosConfig, HealthCheck, IsolationWanted, JobConfig, LogFiles, LogsConfig, ManagedApp, Notes,
+    RouterConfig, SupervisorTimeouts, Upkeep,
 };

@@ -214,7 +214,7 @@ mod tests {
         check(
             "nonsense = 1\n[router]\nhttp = 3\nworkers = \"two\"\n[apps.shop]\nmaintenance = 1\n",
             &[
-                "f:1: nonsense: unknown key; known here: router, admin, state, dynos, certs, acme, sizes, apps",
+                "f:1: nonsense: unknown key; known here: router, admin, state, dynos, logs, certs, acme, sizes, apps",
                 "f:3: router.http: invalid type: integer `3`, expected an array",
                 "f:4: router.workers: invalid type: string \"two\", expected a whole number",
                 "f:6: apps.shop.maintenance: invalid type: integer `1`, expected true or false",

@@ -15,6 +15,7 @@ use crate::config::resolve_app::{AppResolver, timeouts_of_router};
 use crate::config::resolve_certs::{resolve_acme, resolve_certs};
 use crate::config::resolve_dynos::resolve_dynos;
 use crate::config::resolve_endpoints::{resolve_endpoints, taken};
+use crate::config::resolve_logs::resolve_logs;
 use crate::config::resolve_sizes::resolve_sizes;
 use crate::config::values::{absolute, listen_addr, make_absolute, socket_path, timeout};
 use crate::config::written::{self, Optional, Written};
@@ -34,6 +35,7 @@ pub(crate) fn resolve(
     let router = resolve_router(findings, &written.router);
     let admin = resolve_admin(findings, written, &state_dir, &router.endpoints);
     let dynos = resolve_dynos(findings, &written.dynos);
+    let logs = resolve_logs(findings, &written.logs);
     let certs = resolve_certs(findings, &written.certs);
     let acme = resolve_acme(findings, written.acme.as_ref());
     let sizes = resolve_sizes(findings, &written.sizes);
@@ -52,7 +54,7 @@ pub(crate) fn resolve(
     let workers_per_core = written.router.workers.as_ref().is_none_or(|it| *it.get_ref() == 0);
     let notes = Notes { warnings: Vec::new(), workers_per_core, lines };
     let file = make_absolute(file);
-    Config { file, router, admin, state_dir, dynos, certs, acme, sizes, apps, notes }
+    Config { file, router, admin, state_dir, dynos, logs, certs, acme, sizes, apps, notes }
 }
 
 /// Where the state is, absolute.

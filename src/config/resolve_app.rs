@@ -12,6 +12,7 @@ use crate::config::nearest::nearest;
 use crate::config::procfile::{self, Procfile};
 use crate::config::resolve_autoscale::autoscale;
 use crate::config::resolve_jobs::resolve_jobs;
+use crate::config::resolve_logs::resolve_drains;
 use crate::config::resolve_sizes::size_named;
 use crate::config::resolve_upkeep::upkeep;
 use crate::config::said::said;
@@ -80,6 +81,7 @@ impl AppResolver<'_> {
             acme: written.acme.unwrap_or(defaults::ACME_OF_APP),
             policy: self.policy(findings, timeouts),
             source: self.source(findings),
+            drains: resolve_drains(findings, &self.key("drains"), &written.drains),
             jobs: resolve_jobs(findings, &self.key("jobs"), written, self.sizes),
             said: said(findings, self.at, written),
         }

@@ -72,7 +72,7 @@ pub(crate) fn resolve_acme(
         ca_file: written
             .ca_file
             .as_ref()
-            .and_then(|it| existing(findings, "acme.ca_file", it, Kind::File)),
+            .and_then(|it| existing_file(findings, "acme.ca_file", it)),
     })
 }
 
@@ -114,6 +114,15 @@ fn acme_contact(findings: &mut Findings<'_>, written: &List) -> Vec<String> {
         contact.push(text.clone());
     }
     contact
+}
+
+/// The absolute path of a file that is there.
+pub(crate) fn existing_file(
+    findings: &mut Findings<'_>,
+    key: &str,
+    written: &Spanned<String>,
+) -> Option<PathBuf> {
+    existing(findings, key, written, Kind::File)
 }
 
 #[derive(Clone, Copy)]

@@ -13,12 +13,13 @@ use serde::{Deserialize, Serialize};
 use crate::config::config_var::fingerprint;
 use crate::config::{
     AccessLog, AcmeConfig, AppConfig, AppSource, CertFiles, CertSource, Config, HealthCheck,
-    IsolationWanted, JobConfig, ManagedApp, RouterConfig, SupervisorTimeouts, Upkeep,
+    IsolationWanted, JobConfig, LogFiles, LogsConfig, ManagedApp, RouterConfig, SupervisorTimeouts,
+    Upkeep,
 };
 use crate::config::{bytes, defaults, duration};
 use crate::model::{
-    Affinity, AppName, AppPolicy, AppTimeouts, Autoscale, Balance, CpuShare, Endpoint, Expect,
-    ListenerPolicy, ProcessType, Size, SizeLimits, Sizes, TrafficLimits,
+    Affinity, AppName, AppPolicy, AppTimeouts, Autoscale, Balance, CpuShare, DrainUrl, Endpoint,
+    Expect, ListenerPolicy, ProcessType, Size, SizeLimits, Sizes, TrafficLimits,
 };
 
 /// What a configuration says, without secrets.
@@ -60,6 +61,8 @@ pub struct Summary {
     pub uids: String,
     /// `dynos.expose`
     pub expose: Vec<String>,
+    /// `[logs]`: every setting by its key; empty where all are as by default.
+    pub logs: BTreeMap<String, String>,
     /// `[[certs]]`, each as one text.
     pub certs: Vec<String>,
     /// `[acme]`: every setting by its key.
@@ -83,6 +86,8 @@ pub struct AppSummary {
     pub timeouts: BTreeMap<String, String>,
     /// Where its dynos come from.
     pub source: SourceSummary,
+    /// Where its log is sent to, without secrets but with the fingerprint of what is not shown.
+    pub drains: Vec<String>,
     /// What it runs by the clock, each as one text, by name.
     pub jobs: BTreeMap<String, String>,
 }
@@ -141,6 +146,7 @@ impl Summary {
             },
             uids: uids(&config.dynos.uids),
             expose: config.dynos.expose.iter().map(|it| it.display().to_string()).collect(),
+            logs: logs(&config.logs),
             certs: config.certs.iter().map(cert_source).collect(),
             acme: config.acme.as_ref().map(acme),
             sizes: config.sizes.iter().map(|it| (it.name.to_string(), size(it))).collect(),
@@ -234,11 +240,33 @@ fn sum_up(config: &Config, name: &AppName, app: &AppConfig) -> AppSummary {
         AppSource::Blank => SourceSummary::Blank,
     };
     let jobs = app.jobs.iter().map(job).collect();
-    AppSummary { domains, settings, timeouts, source, jobs }
+    let drains = app.drains.iter().map(drain).collect();
+    AppSummary { domains, settings, timeouts, source, drains, jobs }
+}
+
+fn drain(url: &DrainUrl) -> String {
+    match url.has_more() {
+        true => format!("{url} ({:016x})", fingerprint(url.as_str())),
+        false => url.to_string(),
+    }
 }
 
 // The structs are taken apart in full below, so that a field that is added does not compile until it is
 // shown here.
+
+fn logs(logs: &LogsConfig) -> BTreeMap<String, String> {
+    let LogsConfig { files, ca_file } = logs;
+    let mut of_logs = BTreeMap::new();
+    if let Some(LogFiles { dir, max_size, keep }) = files {
+        of_logs.insert("dir".to_owned(), dir.display().to_string());
+        of_logs.insert("max_size".to_owned(), bytes::print(*max_size));
+        of_logs.insert("keep".to_owned(), keep.to_string());
+    }
+    if let Some(ca_file) = ca_file {
+        of_logs.insert("ca_file".to_owned(), ca_file.display().to_string());
+    }
+    of_logs
+}
 
 fn settings(policy: &AppPolicy, acme: bool) -> BTreeMap<String, String> {
     let AppPolicy {

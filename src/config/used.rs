@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::config::config_var::Redacted;
 use crate::config::{ConfigProblem, Said, defaults};
 use crate::model::{
-    AppName, AppPolicy, Autoscale, Domain, DynoAddr, Endpoint, Formation, ListenAddr,
+    AppName, AppPolicy, Autoscale, Domain, DrainUrl, DynoAddr, Endpoint, Formation, ListenAddr,
     ListenerPolicy, ProcessType, Schedule, Size, Sizes,
 };
 
@@ -30,6 +30,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// `[dynos]`
     pub dynos: DynosConfig,
+    /// `[logs]`
+    pub logs: LogsConfig,
     /// `[[certs]]`, in the order of the file.
     pub certs: Vec<CertSource>,
     /// `[acme]`; absent: no automatic certificates.
@@ -117,6 +119,33 @@ pub enum IsolationWanted {
     None,
 }
 
+impl Config {
+    /// The drains of each app.
+    pub fn drains(&self) -> BTreeMap<AppName, Vec<DrainUrl>> {
+        self.apps.iter().map(|(name, app)| (name.clone(), app.drains.clone())).collect()
+    }
+}
+
+/// `[logs]`: where lines go beside standard output.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogsConfig {
+    /// Where each app's lines are written to; absent: nowhere.
+    pub files: Option<LogFiles>,
+    /// PEM: roots to trust for drains, beside those of the system. Absolute.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `[logs] dir` and what goes with it: `DIR/APP.log`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFiles {
+    /// The directory; made where it is not there. Absolute.
+    pub dir: PathBuf,
+    /// Bytes from which on a file becomes `APP.log.1`, and that one `APP.log.2`.
+    pub max_size: u64,
+    /// How many of these are kept.
+    pub keep: u32,
+}
+
 /// `[[certs]]`: own certificates. That the files are there was checked, what is in them was not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertSource {
@@ -164,6 +193,8 @@ pub struct AppConfig {
     pub policy: AppPolicy,
     /// Where its dynos come from.
     pub source: AppSource,
+    /// Where its log is sent to; none twice.
+    pub drains: Vec<DrainUrl>,
     /// What it runs by the clock, in the order of the file; no name twice.
     pub jobs: Vec<JobConfig>,
     /// What of it the file decides.

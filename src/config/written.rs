@@ -25,6 +25,7 @@ pub(crate) struct Written {
     pub(crate) admin: Table<Admin>,
     pub(crate) state: Table<State>,
     pub(crate) dynos: Table<Dynos>,
+    pub(crate) logs: Table<Logs>,
     pub(crate) certs: Vec<Spanned<Table<Certs>>>,
     pub(crate) acme: Optional<Table<Acme>>,
     pub(crate) sizes: Table<BTreeMap<Spanned<String>, Spanned<Table<Size>>>>,
@@ -81,6 +82,15 @@ pub(crate) struct Dynos {
     pub(crate) isolation: Optional<String>,
     pub(crate) uids: Optional<String>,
     pub(crate) expose: List,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Logs {
+    pub(crate) dir: Optional<String>,
+    pub(crate) max_size: Optional<BytesText>,
+    pub(crate) keep: Optional<u32>,
+    pub(crate) ca_file: Optional<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -148,6 +158,7 @@ pub(crate) struct App {
     pub(crate) env_file: Optional<String>,
     pub(crate) config: Optional<BTreeMap<Spanned<String>, Spanned<String>>>,
     pub(crate) timeouts: Table<AppTimeouts>,
+    pub(crate) drains: List,
     pub(crate) jobs: Vec<Spanned<Table<Job>>>,
 }
 

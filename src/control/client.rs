@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -109,6 +109,84 @@ pub async fn upgrade(
         };
         let (upgraded, _) = tokio::join!(ask, connection.with_upgrades());
         upgraded.map_err(|source| ClientError::Broken { addr: addr.clone(), source })
+    })
+    .await
+}
+
+/// An answer whose body is read as it comes.
+pub struct Streamed {
+    addr: ListenAddr,
+    body: Incoming,
+    /// Ends with the sender, which has to live as long.
+    connection: Option<Connection>,
+    _sender: http1::SendRequest<Full<Bytes>>,
+}
+
+impl Streamed {
+    /// The next bytes; `None`: it has ended as it should.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        let broken = |source| ClientError::Broken { addr: self.addr.clone(), source };
+        loop {
+            let connection = async {
+                match &mut self.connection {
+                    Some(connection) => connection.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                frame = self.body.frame() => match frame {
+                    None => return Ok(None),
+                    Some(Err(source)) => return Err(broken(source)),
+                    // What is no data is of no interest: trailers.
+                    Some(Ok(frame)) => if let Ok(bytes) = frame.into_data() {
+                        return Ok(Some(bytes));
+                    },
+                },
+                // The body says how it ended.
+                _ = connection => self.connection = None,
+            }
+        }
+    }
+}
+
+/// Asks for an answer that is read as it comes; where it is a refusal, the whole of it. `last_event_id`: what of it the
+/// asker has already.
+pub async fn stream(
+    addr: &ListenAddr,
+    path: &str,
+    last_event_id: Option<&str>,
+    within: Duration,
+) -> Result<Result<Streamed, Reply>, ClientError> {
+    let mut request = compose(Method::GET, path, Bytes::new());
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+    if let Some(id) = last_event_id.and_then(|id| HeaderValue::from_str(id).ok()) {
+        request.headers_mut().insert("last-event-id", id);
+    }
+    bounded(addr, within, async {
+        let broken = |source| ClientError::Broken { addr: addr.clone(), source };
+        let (mut sender, mut connection) = connect(addr).await?;
+        let mut response = std::pin::pin!(sender.send_request(request));
+        let response = tokio::select! {
+            biased;
+            response = &mut response => response,
+            // Where the connection ends, it has said so to whoever waits for an answer.
+            _ = &mut connection => response.await,
+        };
+        let response = response.map_err(broken)?;
+        match response.status().is_success() {
+            true => {
+                let (addr, body) = (addr.clone(), response.into_body());
+                Ok(Ok(Streamed { addr, body, connection: Some(connection), _sender: sender }))
+            }
+            false => {
+                let (reply, _) = tokio::join!(read(response), async {
+                    drop(sender);
+                    connection.await
+                });
+                Ok(Err(reply.map_err(broken)?))
+            }
+        }
     })
     .await
 }

@@ -160,13 +160,6 @@ fn render_daemon(running: &Running, out: &mut String) {
             stalled.iter().find(|(index, _)| *index == worker).map_or(0.0, |(_, seconds)| *seconds);
         family.sample(&[("worker", &worker)], stall);
     }
-    // Of their own lines apps have their own count; what is nobody's is the router's lines.
-    Family::counter(
-        out,
-        "dynomesh_log_lines_dropped_total",
-        "Log lines that were dropped, by app.",
-    )
-    .sample(&[("app", &"-")], running.access_log.dropped());
 }
 
 fn render_acme(states: &[AcmeStatus], out: &mut String) {

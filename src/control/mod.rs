@@ -12,6 +12,7 @@ mod usage; // what dynos used
 mod one_offs; // dynos for one command: begun, stopped, attached to
 mod attach; // the two ways between a client and its process
 mod frames; // what goes over them
+mod logs; // what apps said, read back and followed
 mod readiness; // whether requests would be served
 mod metrics; // the page that Prometheus reads
 mod exposition; // Prometheus' text format
@@ -24,10 +25,11 @@ mod client; // the other end: how commands ask
 mod scene; // for tests: a configuration and its table
 
 pub use change::{Caller, Change, ChangeRequest, Changed, Request};
-pub use client::{ClientError, Reply, Upgraded, request, send, upgrade};
+pub use client::{ClientError, Reply, Streamed, Upgraded, request, send, stream, upgrade};
 pub use dynos::{AppObject, DynoObject};
 pub use frames::{Frame, Frames, Garbled, PAYLOAD_MAX};
 pub use listen::{ControlError, Doors};
+pub use logs::{LogSession, LogSessionCreate, LogSessions};
 pub use one_offs::{DynoCreate, PROTOCOL};
 pub use problem::{Problem, message};
 pub use reload::{ReloadOutcome, ReloadRequest};

@@ -15,7 +15,8 @@ use tokio::time::timeout;
 
 use crate::config::Summary;
 use crate::control::{
-    ReloadOutcome, Request, Running, api, dynos, exposition, metrics, one_offs, readiness, usage,
+    ReloadOutcome, Request, Running, api, dynos, exposition, logs, metrics, one_offs, readiness,
+    usage,
 };
 
 /// How long a report waits for the workers: one that is stuck must not keep the others' from being read.
@@ -30,6 +31,8 @@ pub(in crate::control) fn admin(running: Arc<Running>) -> axum::Router {
 pub(in crate::control) fn api(running: Arc<Running>) -> axum::Router {
     apps()
         .layer(middleware::from_fn_with_state(running.clone(), api::require_token))
+        // Who has its ticket needs no token.
+        .route("/log-sessions/{ticket}", get(logs::stream))
         .fallback(api::unknown)
         .with_state(running)
 }
@@ -44,6 +47,7 @@ pub(in crate::control) fn control(running: Arc<Running>) -> axum::Router {
         .merge(apps())
         .merge(api::token_routes())
         .route("/apps/{app}/dynos/{dyno}/attach", get(one_offs::attach))
+        .route("/log-sessions/{ticket}", get(logs::stream))
         .fallback(api::unknown)
         .with_state(running)
 }
@@ -56,6 +60,7 @@ fn apps() -> axum::Router<Arc<Running>> {
         .route("/apps/{app}/formations/{type}", delete(dynos::restart_type))
         .route("/apps/{app}/dynos/{dyno}", delete(dynos::restart_one))
         .route("/apps/{app}/dynos/{dyno}/actions/stop", post(dynos::stop))
+        .route("/apps/{app}/log-sessions", post(logs::create))
 }
 
 fn pages() -> axum::Router<Arc<Running>> {

@@ -8,14 +8,15 @@ use tokio::sync::{mpsc, watch};
 
 use crate::certs::Acme;
 use crate::config::Config;
-use crate::control::Request;
+use crate::control::{LogSessions, Request};
+use crate::drains::Drains;
 use crate::model::Stated;
 use crate::router::Router;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::supervisor::Supervisor;
 use crate::table::Publisher;
-use crate::telemetry::Lines;
+use crate::telemetry::LogBook;
 
 /// The parts of the running daemon, and what it knows about itself. The daemon fills it and keeps it
 /// current; the routes only read.
@@ -32,8 +33,12 @@ pub struct Running {
     pub acme: Acme,
     /// What was counted through the metrics crate.
     pub recorded: PrometheusHandle,
-    /// Where the line per request goes.
-    pub access_log: Lines,
+    /// The newest lines of each app.
+    pub book: LogBook,
+    /// Who reads them.
+    pub log_sessions: LogSessions,
+    /// Where they are sent to.
+    pub drains: Drains,
     /// The configuration in force.
     pub config: ArcSwap<Config>,
     /// What commands said. Changed together with the configuration, by whoever puts that in force.

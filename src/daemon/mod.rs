@@ -10,7 +10,7 @@ mod signals; // what the operating system asks for
 mod descriptors; // how many connections the process may hold
 mod inherited; // sockets that the service manager opened for us
 mod notify; // what the service manager is told
-mod affinity_key; // what signs the cookies of session affinity
+mod keys; // secrets of the daemon's own
 mod access_log; // where the router's lines go
 mod url; // addresses as the log names them
 

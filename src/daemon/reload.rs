@@ -201,6 +201,12 @@ impl Reloader {
         let before = running.config.swap(config.clone());
         running.acme.apply(&config);
         running.supervisor.apply(&config);
+        if before.logs.files != config.logs.files {
+            running.book.write_to(config.logs.files.clone());
+        }
+        running.book.keep_only(|app| config.apps.keys().any(|it| it.as_str() == app));
+        running.drains.trust(config.logs.ca_file.clone());
+        running.drains.apply(&config.drains());
         let diff = config::diff(&Summary::of(&before), &Summary::of(&config));
         diff.changes.iter().map(ToString::to_string).collect()
     }

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::certs::{Acme, Certs, CertsError, Loaded};
 use crate::config::{Config, ConfigError, Source};
-use crate::control::{self, ControlError, Doors, Notes, Phase, Running};
+use crate::control::{self, ControlError, Doors, LogSessions, Notes, Phase, Running};
 use crate::daemon::access_log::AccessLogError;
 use crate::daemon::books::{eco_hours, keep_books};
 use crate::daemon::jobs::keep_jobs;
@@ -24,13 +24,14 @@ use crate::daemon::reload::{Reloader, load};
 use crate::daemon::signals::{self, Ends};
 use crate::daemon::url::Url;
 use crate::daemon::watch::watch;
-use crate::daemon::{access_log, affinity_key, descriptors, inherited, releases};
+use crate::daemon::{access_log, descriptors, inherited, keys, releases};
+use crate::drains::Drains;
 use crate::model::EcoHours;
 use crate::router::{self, BindError, Router};
 use crate::shutdown::Shutdown;
 use crate::store::{AskError, OpenError, Store};
 use crate::supervisor::{PrepareError, SWIFT_METRICS, Supervisor};
-use crate::telemetry::{self, AppLog, Lines, Target};
+use crate::telemetry::{self, AppLog, Lines, LogBook, Target};
 
 /// Commands that may wait for a reload or a change at one time.
 const REQUESTS_WAITING: usize = 16;
@@ -93,9 +94,12 @@ pub fn serve(path: &Path) -> Result<(), ServeError> {
     let source = Source::read(path)?;
     let stated = Store::peek(&source.state_dir()?)?;
     let (config, loaded) = load(&source, &stated)?;
-    let log = AppLog::new(Lines::start(Target::Stdout)?);
+    let book = LogBook::start()?;
+    book.write_to(config.logs.files.clone());
+    let log = AppLog::new(Lines::start(Target::Stdout)?.entered_into(&book));
     telemetry::install(log.clone());
-    let access_log = Lines::start(access_log::open(&config.router.access_log)?)?;
+    let access_log =
+        Lines::start(access_log::open(&config.router.access_log)?)?.entered_into(&book);
     for warning in &config.notes.warnings {
         tracing::warn!("{warning}");
     }
@@ -103,19 +107,21 @@ pub fn serve(path: &Path) -> Result<(), ServeError> {
         .enable_all()
         .event_interval(TURNS_PER_LOOK)
         .build()?;
+    let (to_log, to_access_log, to_book) = (log.clone(), access_log.clone(), book.clone());
     let start = Start {
         path,
         source,
         inherited,
         config,
         loaded,
-        log: log.clone(),
-        access_log: access_log.clone(),
+        log: to_log,
+        access_log: to_access_log,
+        book: to_book,
     };
     let ended = runtime.block_on(live(start));
     // Nothing is left to run but a log writer that is stuck.
     runtime.shutdown_background();
-    flush(log, access_log);
+    flush(log, access_log, book);
     ended
 }
 
@@ -128,6 +134,7 @@ struct Start<'a> {
     loaded: Loaded,
     log: AppLog,
     access_log: Lines,
+    book: LogBook,
 }
 
 async fn live(start: Start<'_>) -> Result<(), ServeError> {
@@ -163,7 +170,7 @@ async fn build(
     hangups: Signal,
     notifier: &Notifier,
 ) -> Result<Arc<Running>, ServeError> {
-    let Start { path, source, inherited, mut config, loaded, log, access_log } = start;
+    let Start { path, source, inherited, mut config, loaded, log, access_log, book } = start;
     let app_log = log.clone();
     let connections_max = descriptors::raise();
     tracing::info!(
@@ -190,7 +197,7 @@ async fn build(
         publisher: publisher.clone(),
         access_log: access_log.clone(),
         certs,
-        affinity_key: affinity_key::load_or_make(&config.state_dir),
+        affinity_key: keys::load_or_make(&config.state_dir, &keys::AFFINITY),
     };
     let router = Router::start(options)?;
     // Dynos come after all that can fail: those that an earlier daemon has left must not suffer from it.
@@ -201,6 +208,12 @@ async fn build(
             return Err(error.into());
         }
     };
+    // Before the first line of an app: a drain begins with what comes.
+    let drains = Drains::new(&book);
+    drains.trust(config.logs.ca_file.clone());
+    drains.apply(&config.drains());
+    let log_sessions =
+        LogSessions::new(&keys::load_or_make(&config.state_dir, &keys::LOG_SESSIONS));
     let eco_used_up = eco_hours(&store).await.is_some_and(|(_, hours)| hours == EcoHours::UsedUp);
     let supervisor = supervisor.begin(booked_until(&store).await, eco_used_up).await;
     router.apply(prepared);
@@ -221,7 +234,9 @@ async fn build(
         publisher,
         acme,
         recorded,
-        access_log: access_log.clone(),
+        book,
+        log_sessions,
+        drains,
         config: ArcSwap::new(config),
         stated: ArcSwap::from_pointee(stated),
         requests,
@@ -280,7 +295,7 @@ async fn stop(running: Arc<Running>, dynos: &Shutdown, control: &Shutdown) {
         control.finished().await;
     }
     let running = Arc::into_inner(running).expect("every task of the control plane has ended");
-    let Running { router, supervisor, store, .. } = running;
+    let Running { router, supervisor, store, drains, .. } = running;
     // It joins threads; meanwhile dynos that end are still seen to.
     let stopped = tokio::task::spawn_blocking(move || router.stop()).await;
     match stopped {
@@ -295,6 +310,8 @@ async fn stop(running: Arc<Running>, dynos: &Shutdown, control: &Shutdown) {
     control::book(&supervisor, &store).await;
     let left = supervisor.status().iter().filter(|dyno| dyno.pid.is_some()).count();
     tracing::info!("dynos: stopped, {left} left");
+    // They have said their last.
+    drains.finish().await;
 }
 
 /// What the end of the router cuts.
@@ -308,11 +325,12 @@ impl fmt::Display for Left<'_> {
 }
 
 /// Waits until what was logged is written, but not for a disk or a reader that is stuck.
-fn flush(log: AppLog, access_log: Lines) {
+fn flush(log: AppLog, access_log: Lines, book: LogBook) {
     let (done, flushed) = std::sync::mpsc::sync_channel(1);
     let flush = move || {
         access_log.flush();
         log.flush();
+        book.flush();
         // The receiver may have given up.
         let _ = done.send(());
     };

@@ -43,13 +43,12 @@ pub(crate) struct Outcome<'a> {
 pub(crate) struct AccessLog {
     lines: Lines,
     block: Vec<u8>,
-    count: u64,
     stamp: Stamp,
 }
 
 impl AccessLog {
     pub(crate) fn new(lines: Lines) -> Self {
-        Self { block: lines.empty_block(), lines, count: 0, stamp: Stamp::default() }
+        Self { block: lines.empty_block(), lines, stamp: Stamp::default() }
     }
 
     /// Writes the line of a request that has ended.
@@ -126,9 +125,9 @@ impl AccessLog {
 
     /// Hands over what has gathered. Called on each tick.
     pub(crate) fn flush(&mut self) {
-        if self.count > 0 {
+        if !self.block.is_empty() {
             let block = std::mem::replace(&mut self.block, self.lines.empty_block());
-            self.lines.send(block, std::mem::take(&mut self.count));
+            self.lines.send(block);
         }
     }
 
@@ -141,7 +140,6 @@ impl AccessLog {
 
     fn end(&mut self) {
         self.block.push(b'\n');
-        self.count += 1;
         if self.block.len() >= LOG_BLOCK {
             self.flush();
         }

@@ -10,6 +10,7 @@ use metrics::{
 };
 
 use crate::model::{AppName, DynoState, ProcessType};
+use crate::telemetry::LINES_DROPPED;
 
 /// Dynos by app, process type and state.
 pub(crate) const DYNOS: &str = "dynomesh_dynos";
@@ -33,8 +34,6 @@ pub(crate) const HEALTH_FAILURES: &str = "dynomesh_dyno_health_failures_total";
 pub(crate) const ERRORS: &str = "dynomesh_errors_total";
 /// Processes of dynos that the kernel killed for their memory.
 pub(crate) const OOM_KILLS: &str = "dynomesh_dyno_oom_kills_total";
-/// Lines of output that nobody will read.
-pub(crate) const LINES_DROPPED: &str = "dynomesh_log_lines_dropped_total";
 
 /// Says what each is, once a recorder is installed.
 pub(crate) fn describe() {
@@ -63,7 +62,8 @@ pub(crate) fn describe() {
     );
     describe_counter!(ERRORS, "Errors by Heroku's code");
     describe_counter!(OOM_KILLS, "Processes of dynos that the kernel killed for their memory");
-    describe_counter!(LINES_DROPPED, "Lines of output of dynos that were dropped");
+    describe_counter!(LINES_DROPPED, "Log lines that were dropped, by app");
+    counter!(LINES_DROPPED, "app" => "-").absolute(0);
 }
 
 /// A dyno entered this state, or left it.

@@ -197,7 +197,8 @@ impl Carrier {
         if self.log.outputs(&self.app, &self.dyno, lines.iter().map(Vec::as_slice)) {
             self.say_lost();
         } else {
-            self.lose(lines.len() as u64);
+            // The log has counted them.
+            self.dropped.count(lines.len() as u64);
         }
     }
 
@@ -215,7 +216,7 @@ impl Carrier {
             let line = format!(
                 "Error L10 (output buffer overflow): {lines} messages dropped since {since}."
             );
-            if self.log.platform(&self.app, &self.dyno, &line) {
+            if self.log.try_platform(&self.app, &self.dyno, &line) {
                 self.dropped.lines = 0;
             }
         }

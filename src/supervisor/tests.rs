@@ -9,7 +9,7 @@ use tokio::time;
 
 use crate::config::{
     AccessLog, AdminConfig, AppConfig, AppSource, Config, DynosConfig, HealthCheck,
-    IsolationWanted, ManagedApp, Notes, RouterConfig, Said, SupervisorTimeouts,
+    IsolationWanted, LogsConfig, ManagedApp, Notes, RouterConfig, Said, SupervisorTimeouts,
 };
 use crate::model::{
     Affinity, AppName, AppPolicy, AppTimeouts, Balance, DynoAddr, Exit, Expect, ListenerPolicy,
@@ -123,6 +123,7 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
         acme: true,
         policy: policy.clone(),
         source: source.clone(),
+        drains: vec![],
         jobs: vec![],
         said: Said::default(),
     };
@@ -149,6 +150,7 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
             uids: 70_000..=70_000,
             expose: vec![],
         },
+        logs: LogsConfig::default(),
         certs: vec![],
         acme: None,
         sizes: Sizes::heroku(),

@@ -22,6 +22,16 @@ impl AppLog {
         self.write(Some(app), "heroku", process, |out| write!(out, "{message}"))
     }
 
+    /// As [`platform`](Self::platform), for a line that is said again until somebody takes it.
+    pub(crate) fn try_platform(
+        &self,
+        app: &AppName,
+        process: &dyn Display,
+        message: &dyn Display,
+    ) -> bool {
+        self.0.try_send(line(Some(app), "heroku", process, |out| write!(out, "{message}")))
+    }
+
     /// A line that an app's process printed: `shop app[web.1]: Listening on 5000`. `false`: dropped.
     pub fn output(&self, app: &AppName, process: &dyn Display, line: &[u8]) -> bool {
         self.write(Some(app), "app", process, |out| out.write_all(line))
@@ -36,7 +46,6 @@ impl AppLog {
         lines: impl IntoIterator<Item = &'a [u8]>,
     ) -> bool {
         let mut out = Vec::new();
-        let mut count = 0;
         let mut head = Vec::with_capacity(64);
         Stamp::default().write_now(&mut head);
         // Writing to a Vec does not fail.
@@ -45,9 +54,8 @@ impl AppLog {
             out.extend_from_slice(&head);
             out.extend_from_slice(line);
             out.push(b'\n');
-            count += 1;
         }
-        self.0.send(out, count)
+        self.0.send(out)
     }
 
     /// A line of the daemon about itself: `- dynomesh[daemon]: listening on 127.0.0.1:8080`.
@@ -67,13 +75,22 @@ impl AppLog {
         process: &dyn Display,
         message: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>,
     ) -> bool {
-        let mut out = Vec::with_capacity(128);
-        Stamp::default().write_now(&mut out);
-        let app = app.map_or("-", AppName::as_str);
-        // Writing to a Vec does not fail.
-        let _ = write!(out, " {app} {source}[{process}]: ");
-        let _ = message(&mut out);
-        out.push(b'\n');
-        self.0.send(out, 1)
+        self.0.send(line(app, source, process, message))
     }
+}
+
+fn line(
+    app: Option<&AppName>,
+    source: &str,
+    process: &dyn Display,
+    message: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    Stamp::default().write_now(&mut out);
+    let app = app.map_or("-", AppName::as_str);
+    // Writing to a Vec does not fail.
+    let _ = write!(out, " {app} {source}[{process}]: ");
+    let _ = message(&mut out);
+    out.push(b'\n');
+    out
 }

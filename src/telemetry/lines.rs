@@ -1,16 +1,20 @@
 //! A bounded queue of blocks of lines, and the thread that writes them.
 //!
-//! Whoever logs never waits for a disk or a reader: what does not fit is dropped, counted and said.
+//! Whoever logs never waits for a disk or a reader: what does not fit is dropped, counted and said. The same
+//! blocks go to the log book, which neither waits for the writer nor makes it wait.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use crate::config::limits;
+use crate::telemetry::LogBook;
+use crate::telemetry::block::{Block, Spare};
+use crate::telemetry::lost::{LostLines, as_block, count_dropped};
 
 /// Where lines go, opened and ready.
 pub enum Target {
@@ -18,7 +22,7 @@ pub enum Target {
     Stdout,
     /// A file, appended to.
     File(PathBuf, File),
-    /// Nowhere.
+    /// Nowhere, the log book included.
     Off,
 }
 
@@ -35,17 +39,20 @@ impl Target {
 pub struct Lines {
     queue: SyncSender<Message>,
     shared: Arc<Shared>,
+    book: Option<LogBook>,
 }
 
 #[derive(Default)]
 struct Shared {
-    /// Emptied blocks, to be filled again.
-    spare: Mutex<Vec<Vec<u8>>>,
-    dropped: AtomicU64,
+    spare: Arc<Spare>,
+    /// Whether lines go nowhere.
+    off: AtomicBool,
+    /// Lines that the target has lost and a book has, until the target is told.
+    lost: Mutex<LostLines>,
 }
 
 enum Message {
-    Block { bytes: Vec<u8>, lines: u64 },
+    Block(Arc<Block>),
     Retarget(Target),
     Flush(SyncSender<()>),
 }
@@ -54,38 +61,54 @@ impl Lines {
     /// Starts the writer thread.
     pub fn start(target: Target) -> io::Result<Self> {
         let (queue, messages) = sync_channel(limits::LOG_QUEUE);
-        let shared = Arc::new(Shared::default());
+        let off = AtomicBool::new(matches!(target, Target::Off));
+        let shared = Arc::new(Shared { off, ..Shared::default() });
         let writer = Writer { target, shared: shared.clone(), failing: false };
         thread::Builder::new().name("log".into()).spawn(move || writer.run(&messages))?;
-        Ok(Self { queue, shared })
+        Ok(Self { queue, shared, book: None })
     }
 
-    /// Hands over a block of whole lines. Never blocks; `false` if it was dropped (and counted).
-    pub fn send(&self, bytes: Vec<u8>, lines: u64) -> bool {
-        if bytes.is_empty() {
+    /// What is sent from now on is entered into this book, too.
+    pub fn entered_into(self, book: &LogBook) -> Self {
+        Self { book: Some(book.clone()), ..self }
+    }
+
+    /// Hands over a block of whole lines. Never blocks; `false` if nobody took it: neither the target's writer
+    /// nor a book. What the writer did not take is counted.
+    pub fn send(&self, bytes: Vec<u8>) -> bool {
+        self.offer(bytes, true)
+    }
+
+    /// As [`send`](Self::send), for lines that are offered again until somebody takes them: they are not counted.
+    pub(crate) fn try_send(&self, bytes: Vec<u8>) -> bool {
+        self.offer(bytes, false)
+    }
+
+    fn offer(&self, bytes: Vec<u8>, counted: bool) -> bool {
+        if bytes.is_empty() || self.shared.off.load(Ordering::Relaxed) {
             return true;
         }
-        match self.queue.try_send(Message::Block { bytes, lines }) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.shared.dropped.fetch_add(lines, Ordering::Relaxed);
-                false
+        let block = Arc::new(Block::new(bytes, &self.shared.spare));
+        let written = self.queue.try_send(Message::Block(block.clone())).is_ok();
+        let entered = self.book.as_ref().is_some_and(|book| book.enter(block.clone()));
+        if !written && (counted || entered) {
+            count_dropped(block.bytes());
+            if entered {
+                // Otherwise it is for the sender to say.
+                lock(&self.shared.lost).add(block.bytes());
             }
         }
+        written || entered
     }
 
     /// An empty block, with the capacity of one that was written before where there is one.
     pub fn empty_block(&self) -> Vec<u8> {
-        lock(&self.shared.spare).pop().unwrap_or_default()
-    }
-
-    /// Lines that were dropped since the start.
-    pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
+        self.shared.spare.take()
     }
 
     /// Writes later lines to another target. Blocks while the queue is full.
     pub fn retarget(&self, target: Target) {
+        self.shared.off.store(matches!(target, Target::Off), Ordering::Relaxed);
         // The thread lives as long as this sender does.
         let _ = self.queue.send(Message::Retarget(target));
     }
@@ -110,24 +133,31 @@ impl Writer {
     fn run(mut self, messages: &Receiver<Message>) {
         while let Ok(message) = messages.recv() {
             match message {
-                Message::Block { bytes, lines } => self.write(bytes, lines),
+                Message::Block(block) => {
+                    let lost = lock(&self.shared.lost).say("L10 (output buffer overflow)");
+                    let lost = as_block(&lost);
+                    if !lost.is_empty() {
+                        self.write(&lost);
+                    }
+                    self.write(block.bytes());
+                }
                 Message::Retarget(target) => self.target = target,
                 Message::Flush(done) => drop(done),
             }
         }
     }
 
-    fn write(&mut self, mut bytes: Vec<u8>, lines: u64) {
+    fn write(&mut self, bytes: &[u8]) {
         let written = match &mut self.target {
             Target::Stdout => {
                 let mut stdout = io::stdout().lock();
-                stdout.write_all(&bytes).and_then(|()| stdout.flush())
+                stdout.write_all(bytes).and_then(|()| stdout.flush())
             }
-            Target::File(_, file) => file.write_all(&bytes),
+            Target::File(_, file) => file.write_all(bytes),
             Target::Off => Ok(()),
         };
         if let Err(error) = &written {
-            self.shared.dropped.fetch_add(lines, Ordering::Relaxed);
+            count_dropped(bytes);
             if !self.failing {
                 let path = if let Target::File(path, _) = &self.target {
                     path
@@ -143,11 +173,6 @@ impl Writer {
             }
         }
         self.failing = written.is_err();
-        bytes.clear();
-        let mut spare = lock(&self.shared.spare);
-        if spare.len() < limits::LOG_QUEUE && bytes.capacity() > limits::LOG_BLOCK / 4 {
-            spare.push(bytes);
-        }
     }
 }
 
@@ -165,21 +190,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (first, second) = (dir.path().join("first"), dir.path().join("second"));
         let lines = Lines::start(Target::file(&first).unwrap()).unwrap();
-        assert!(lines.send(b"a\n".to_vec(), 1));
-        assert!(lines.send(b"b\n".to_vec(), 1));
+        assert!(lines.send(b"a\n".to_vec()));
+        assert!(lines.send(b"b\n".to_vec()));
         lines.retarget(Target::file(&second).unwrap());
-        assert!(lines.send(b"c\n".to_vec(), 1));
+        assert!(lines.send(b"c\n".to_vec()));
         lines.flush();
         assert_eq!(std::fs::read_to_string(first).unwrap(), "a\nb\n");
         assert_eq!(std::fs::read_to_string(second).unwrap(), "c\n");
     }
 
     #[test]
-    fn what_cannot_be_written_is_counted() {
-        let full = Path::new("/dev/full");
-        let lines = Lines::start(Target::file(full).unwrap()).unwrap();
-        lines.send(b"a\nb\n".to_vec(), 2);
+    fn blocks_are_filled_again_once_nobody_has_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = Lines::start(Target::file(&dir.path().join("log")).unwrap()).unwrap();
+        let mut block = Vec::with_capacity(limits::LOG_BLOCK);
+        block.extend_from_slice(b"a\n");
+        assert!(lines.send(block));
         lines.flush();
-        assert_eq!(lines.dropped(), 2);
+        let again = lines.empty_block();
+        assert!(again.is_empty() && again.capacity() >= limits::LOG_BLOCK);
     }
 }

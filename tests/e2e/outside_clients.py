@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Clients that others wrote, against the router: curl, ab, h2load, Python's, a WebSocket library, slowhttptest."""
+"""Clients that others wrote, against the router: curl, ab, h2load, Python's, a WebSocket library, slowhttptest;
+and rsyslog behind it."""
 
 import asyncio
 import hashlib
@@ -12,13 +13,14 @@ import sys
 import unittest
 
 from load import ab, h2load
+from log_drains import LogDrains
 from mesh import Mesh, home_with, venv
 from slow_clients import SlowClients
 
 TEN_MB = 10_000_000
 
 
-class OutsideClients(SlowClients, unittest.TestCase):
+class OutsideClients(SlowClients, LogDrains, unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         home = home_with({"echo": "echo", "static": "static", "ws": "websocket"})
@@ -27,6 +29,7 @@ class OutsideClients(SlowClients, unittest.TestCase):
         (home / "ws/Procfile").write_text(f"web: {venv()}/python server.py\n")
         names = ["echo", "static", "ws"]
         apps = [f'[apps.{name}]\ndir = "{home / name}"\nformation = {{ web = 2 }}\n' for name in names]
+        apps[0] += cls.drain(home)
         apps.append('[apps.static.timeouts]\ndyno_keepalive = "0s"\n')
         cls.mesh = Mesh(home, "\n".join(apps), default_app="echo")
         cls.addClassCleanup(cls.mesh.stop)

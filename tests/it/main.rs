@@ -41,6 +41,7 @@ mod adoption; // dynos that outlive the daemon
 mod lives; // dynos that are replaced, and inits that hang
 mod stated; // what commands say, beside what the file says
 mod ps; // dynos as commands show and change them
+mod logs; // what apps said, read back, followed and sent elsewhere
 mod usage; // how long dynos ran
 mod one_offs; // dynos for one command
 mod jobs; // what apps run by the clock

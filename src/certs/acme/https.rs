@@ -4,31 +4,19 @@
 //! and another set of roots, and loses both the status of an answer that is no problem document and its
 //! `Retry-After`. A connection per request, resumed by ticket: an order is a dozen requests in two months.
 
-use std::error::Error as StdError;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::fmt;
+use std::pin::Pin;
 use std::time::{Duration, SystemTime};
-use std::{fmt, io};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
-use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, pem};
-use rustls::{ClientConfig, RootCertStore};
-use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use crate::config::limits;
+use crate::outside::{DialError, Dialer, ExchangeError, Http};
 
 /// RFC 8555 §6.1: the client names itself.
 const AGENT: &str = concat!("dynomesh/", env!("CARGO_PKG_VERSION"), " (instant-acme)");
@@ -38,28 +26,7 @@ const PROBLEM: &str = "urn:ietf:params:acme:error:";
 /// A client of one server. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Https {
-    tls: TlsConnector,
-}
-
-/// Why the roots to trust could not be had.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RootsError {
-    /// `[acme] ca_file` cannot be read.
-    #[error("read {} ([acme] ca_file): {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: pem::Error,
-    },
-    /// `[acme] ca_file` has nothing to trust.
-    #[error("{} ([acme] ca_file) has no certificate that can be trusted", .0.display())]
-    Empty(PathBuf),
-    /// Neither the system nor the file has any.
-    #[error(
-        "the system has no certificates to trust (Debian: ca-certificates), and there is no [acme] ca_file"
-    )]
-    None,
+    dialer: Dialer,
 }
 
 /// Why a request to the server has no good answer.
@@ -68,21 +35,12 @@ pub(crate) enum AskError {
     /// The configuration's directory, or an address that the server gave.
     #[error("{0} is no https URL")]
     Url(Uri),
-    /// The host of the URL is no name.
-    #[error("{0}: {1}")]
-    Host(Authority, InvalidDnsNameError),
-    /// No address of the server accepts.
-    #[error("connect to {0}: {1}")]
-    Connect(Authority, io::Error),
-    /// The handshake; above all a certificate that is not trusted.
-    #[error("connect to {0}: {1}")]
-    Tls(Authority, io::Error),
-    /// The exchange broke off.
+    /// There is no connection.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The exchange broke off, or the answer is too long.
     #[error("ask {0}: {1}")]
-    Exchange(Authority, hyper::Error),
-    /// The answer's body broke off or is too long.
-    #[error("ask {0}: {1}")]
-    Body(Authority, Box<dyn StdError + Send + Sync>),
+    Exchange(Authority, ExchangeError),
     /// It took longer than [`limits::ACME_REQUEST`].
     #[error("{0} did not answer within {1:?}")]
     TimedOut(Authority, Duration),
@@ -137,22 +95,9 @@ impl fmt::Display for Told<'_> {
 }
 
 impl Https {
-    /// Trusts what the system trusts, and the certificates of a file beside it. Reads files: not for a
-    /// runtime that has other things to do.
-    pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, RootsError> {
-        let mut roots = RootCertStore::empty();
-        // Files of the system that cannot be read are missed only if there are no others.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if let Some(path) = ca_file {
-            let (added, _) = roots.add_parsable_certificates(read_pem(path)?);
-            if added == 0 {
-                return Err(RootsError::Empty(path.to_owned()));
-            }
-        }
-        if roots.is_empty() {
-            return Err(RootsError::None);
-        }
-        Ok(Self { tls: TlsConnector::from(Arc::new(trusting(roots))) })
+    /// A client that trusts whom the dialer trusts.
+    pub(crate) fn new(dialer: Dialer) -> Self {
+        Self { dialer }
     }
 
     async fn ask(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, AskError> {
@@ -162,28 +107,17 @@ impl Https {
             _ => return Err(AskError::Url(uri.clone())),
         };
         let asked = async {
-            let stream = self.connect(&authority).await?;
-            exchange(stream, to_origin(request, &authority), &authority).await
+            let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+            let stream = self.dialer.tls(host, authority.port_u16().unwrap_or(443)).await?;
+            let failed = |error| AskError::Exchange(authority.clone(), error);
+            let mut http = Http::on(stream).await.map_err(|error| failed(error.into()))?;
+            let request = to_origin(request, &authority);
+            http.ask(request, limits::ACME_ANSWER_MAX).await.map_err(failed)
         };
         match timeout(limits::ACME_REQUEST, asked).await {
             Ok(answer) => Ok(judged(answer?)?),
             Err(_) => Err(AskError::TimedOut(authority.clone(), limits::ACME_REQUEST)),
         }
-    }
-
-    async fn connect(
-        &self,
-        authority: &Authority,
-    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, AskError> {
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(host.to_owned());
-        let name = name.map_err(|error| AskError::Host(authority.clone(), error))?;
-        let failed = |error| AskError::Connect(authority.clone(), error);
-        let port = authority.port_u16().unwrap_or(443);
-        let addrs = lookup_host((host, port)).await.map_err(failed)?;
-        let stream = connect_any(addrs).await.map_err(failed)?;
-        let tls = self.tls.connect(name, stream).await;
-        tls.map_err(|error| AskError::Tls(authority.clone(), error))
     }
 }
 
@@ -195,32 +129,6 @@ impl HttpClient for Https {
         let asked = self.clone().ask(request);
         Box::pin(async move { asked.await.map_err(|error| Error::Other(Box::new(error))) })
     }
-}
-
-fn trusting(roots: RootCertStore) -> ClientConfig {
-    ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("the provider has what TLS 1.2 and 1.3 need")
-        .with_root_certificates(roots)
-        .with_no_client_auth()
-}
-
-fn read_pem(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError> {
-    let failed = |source| RootsError::File { path: path.to_owned(), source };
-    CertificateDer::pem_file_iter(path).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
-}
-
-/// One address after the other: the first may be one of a family that leads nowhere from here.
-async fn connect_any(addrs: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for addr in addrs {
-        match timeout(limits::ACME_CONNECT, TcpStream::connect(addr)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::ErrorKind::TimedOut.into(),
-        }
-    }
-    Err(last)
 }
 
 /// RFC 9112 §3.2.1: to the server itself goes the path alone.
@@ -238,27 +146,6 @@ fn to_origin(
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     request
-}
-
-async fn exchange(
-    stream: tokio_rustls::client::TlsStream<TcpStream>,
-    request: Request<BodyWrapper<Bytes>>,
-    authority: &Authority,
-) -> Result<Response<Bytes>, AskError> {
-    let failed = |error| AskError::Exchange(authority.clone(), error);
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let answer = async {
-        let (parts, body) = sender.send_request(request).await.map_err(failed)?.into_parts();
-        let body = Limited::new(body, limits::ACME_ANSWER_MAX).collect().await;
-        let body = body.map_err(|error| AskError::Body(authority.clone(), error))?;
-        Ok(Response::from_parts(parts, body.to_bytes()))
-    };
-    let mut answer = pin!(answer);
-    tokio::select! {
-        answer = &mut answer => answer,
-        // The connection has ended; what it had read is with the answer, or an error is.
-        _ = connection => answer.await,
-    }
 }
 
 /// Good answers go on to instant-acme, and so does `badNonce`, which it repeats by itself.
@@ -349,22 +236,8 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_asked_in_the_clear() {
         let request = Request::get("http://127.0.0.1:1/").body(BodyWrapper::default()).unwrap();
-        let https = Https { tls: TlsConnector::from(Arc::new(trusting(RootCertStore::empty()))) };
+        let https = Https::new(Dialer::distrustful());
         let error = https.ask(request).await.err().unwrap();
         assert_eq!(error.to_string(), "http://127.0.0.1:1/ is no https URL");
-    }
-
-    #[test]
-    fn a_ca_file_that_is_none_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("root.pem");
-        let check = |expected: &str| {
-            let error = Https::new(Some(&path)).err().unwrap().to_string();
-            assert!(error.contains("root.pem ([acme] ca_file)"), "{error}");
-            assert!(error.contains(expected), "{error}");
-        };
-        check("No such file");
-        std::fs::write(&path, "nothing").unwrap();
-        check("has no certificate that can be trusted");
     }
 }

@@ -22,6 +22,7 @@ use crate::certs::acme::shown::Shown;
 use crate::certs::acme::store::{Store, StoredAccount};
 use crate::certs::acme::wanted::Proof;
 use crate::config::{AcmeConfig, limits};
+use crate::outside::Dialer;
 
 /// How long the server is asked after what it does.
 const POLLS: RetryPolicy =
@@ -150,7 +151,9 @@ impl Server {
     async fn open_account(&self) -> Result<Account, Trouble> {
         let (ca_file, store) = (self.config.ca_file.clone(), self.store.clone());
         let read = move || {
-            let https = Https::new(ca_file.as_deref()).map_err(Failure::new)?;
+            let https = Https::new(
+                Dialer::new(ca_file.as_deref(), "[acme] ca_file").map_err(Failure::new)?,
+            );
             // An account that could not be kept would be made anew at each start.
             store.prepare().map_err(Failure::new)?;
             Ok::<_, Failure>((https, store.account()))

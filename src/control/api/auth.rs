@@ -10,17 +10,23 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
+use crate::control::logs::Origin;
 use crate::control::{Problem, Running};
 use crate::model::Scope;
 
-/// Lets a request pass whose token allows it.
+/// Lets a request pass whose token allows it, and notes by which name its client knows this daemon: what leads back here
+/// has to be of that name, also behind `ssh -L`.
 pub(in crate::control) async fn require_token(
     State(running): State<Arc<Running>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     match check(&running, request.method(), request.uri().path(), request.headers()).await {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            let host = host(request.headers()).to_owned();
+            request.extensions_mut().insert(Origin(format!("http://{host}")));
+            next.run(request).await
+        }
         Err(problem) => problem.into_response(),
     }
 }
@@ -50,9 +56,13 @@ async fn check(
     Ok(())
 }
 
+fn host(headers: &HeaderMap) -> &str {
+    headers.get(HOST).and_then(|it| it.to_str().ok()).unwrap_or_default()
+}
+
 /// A page in somebody's browser can send requests here under a name of its own that leads to this address.
 fn refuse_foreign_host(headers: &HeaderMap) -> Result<(), Problem> {
-    let host = headers.get(HOST).and_then(|it| it.to_str().ok()).unwrap_or_default();
+    let host = host(headers);
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     match name {
         "localhost" | "127.0.0.1" | "[::1]" => Ok(()),

@@ -4,6 +4,7 @@
 
 mod acme_server; // a certificate authority
 mod app; // an app process that the test starts itself
+mod drains; // where logs are sent to
 mod client; // a connection on which every byte is the test's own
 mod http2; // a client that speaks HTTP/2
 mod http2_frames; // HTTP/2 by hand, for what no client sends
@@ -16,6 +17,7 @@ mod tls; // TLS, as clients speak it
 pub(crate) use acme_server::{AcmeServer, Fault, Issued, Resource};
 pub(crate) use app::{App, refusing_addr};
 pub(crate) use client::{Answer, Client, End, percent_encoded, request};
+pub(crate) use drains::DrainServer;
 pub(crate) use http2::{Http2, Http2Exchange, get, is_switched, post, read_body};
 pub(crate) use http2_frames::{Frame, Frames, PREFACE, get_fields};
 pub(crate) use lines::{Line, Request};
