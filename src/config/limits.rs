@@ -43,6 +43,10 @@ pub const TICK: Duration = Duration::from_millis(100);
 pub const QUARANTINE: Duration = Duration::from_secs(5);
 /// How long a connection that is over may still send, so that a reset does not destroy our answer.
 pub const WIND_DOWN: Duration = Duration::from_secs(2);
+/// How long an idle connection is kept for one more request once the daemon stops. Whoever uses it more often hears
+/// of its end with an answer; for the others it ends as it does after `keepalive`, which a client must expect, and
+/// waiting longer would keep the next daemon's clients waiting.
+pub const STOP_IDLE: Duration = Duration::from_secs(5);
 /// A request that may not be repeated takes only a connection used within this time: servers close idle
 /// ones after 2 s (gunicorn) to 5 s (node).
 pub const FRESH_ENOUGH: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::config_var::Redacted;
-use crate::config::{ConfigProblem, defaults};
+use crate::config::{ConfigProblem, Said, defaults};
 use crate::model::{
     AppName, AppPolicy, Autoscale, Domain, DynoAddr, Endpoint, Formation, ListenAddr,
     ListenerPolicy, ProcessType, Schedule, Size, Sizes,
@@ -163,6 +163,8 @@ pub struct AppConfig {
     pub source: AppSource,
     /// What it runs by the clock, in the order of the file; no name twice.
     pub jobs: Vec<JobConfig>,
+    /// What of it the file decides.
+    pub said: Said,
 }
 
 /// `[[apps.NAME.jobs]]`
@@ -182,6 +184,7 @@ pub struct JobConfig {
 
 /// Where an app's dynos come from.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one per app, most of them the large one")]
 pub enum AppSource {
     /// `dir`: dynomesh runs them.
     Managed(ManagedApp),
@@ -207,6 +210,9 @@ pub struct ManagedApp {
     pub size: Arc<Size>,
     /// The size of the dynos of each type of the Procfile.
     pub sizes: BTreeMap<ProcessType, Arc<Size>>,
+    /// The number of the release that this is: 7 is `v7`. Absent: whoever runs it counts, one more for each change
+    /// of what it runs.
+    pub release: Option<u64>,
     /// How long a dyno may be above its memory quota until it is replaced; absent: as long as it likes.
     pub recycle_on_r14: Option<Duration>,
     /// Whether its dynos' load and memory are said in the log each 20 s.
@@ -228,6 +234,7 @@ impl fmt::Debug for ManagedApp {
             .field("autoscale", &self.autoscale)
             .field("size", &self.size)
             .field("sizes", &self.sizes)
+            .field("release", &self.release)
             .field("recycle_on_r14", &self.recycle_on_r14)
             .field("runtime_metrics", &self.runtime_metrics)
             .field("config_vars", &Redacted(&self.config_vars))

@@ -127,7 +127,7 @@ pub(crate) struct App {
     pub(crate) balance: Optional<String>,
     pub(crate) expect: Optional<String>,
     pub(crate) backlog: Optional<u32>,
-    pub(crate) maintenance: Option<bool>,
+    pub(crate) maintenance: Optional<bool>,
     pub(crate) acme: Option<bool>,
     pub(crate) force_https: Optional<bool>,
     pub(crate) http2_to_dyno: Option<bool>,

@@ -156,6 +156,11 @@ impl Routes {
         entry
     }
 
+    /// Has a record, which is out of the line-up, take no more requests.
+    pub(crate) fn close(&self, dyno: &Dyno) {
+        self.publisher.close(dyno);
+    }
+
     /// Tells the workers that a record, which is out of the line-up and closed, is gone for good.
     pub(crate) fn gone(&self, dyno: &Arc<Dyno>) -> crate::table::Acknowledged {
         self.publisher.gone(dyno)
@@ -177,7 +182,7 @@ impl Routes {
             let removed = app.follow_addresses(addresses);
             app.follow_places(wanted_app);
             self.publisher.publish_lineup(&app.roster, app.lineup());
-            removed.iter().for_each(|dyno| dyno.close());
+            removed.iter().for_each(|dyno| self.publisher.close(dyno));
             gone.extend(removed.into_iter().map(|dyno| (dyno, app.drain)));
             if let Some(app_now) = wanted_app {
                 app.drain = app_now.policy.timeouts.drain;

@@ -9,7 +9,7 @@ use tokio::time;
 
 use crate::config::{
     AccessLog, AdminConfig, AppConfig, AppSource, Config, DynosConfig, HealthCheck,
-    IsolationWanted, ManagedApp, Notes, RouterConfig, SupervisorTimeouts,
+    IsolationWanted, ManagedApp, Notes, RouterConfig, Said, SupervisorTimeouts,
 };
 use crate::model::{
     Affinity, AppName, AppPolicy, AppTimeouts, Balance, DynoAddr, Exit, Expect, ListenerPolicy,
@@ -48,6 +48,7 @@ pub(crate) fn managed(formation: &[(&str, u32)]) -> AppSource {
         size: basic(),
         autoscale: BTreeMap::new(),
         sizes: formation.iter().map(|(name, _)| (of_type(name), basic())).collect(),
+        release: None,
         recycle_on_r14: None,
         runtime_metrics: false,
         config_vars: BTreeMap::new(),
@@ -122,6 +123,7 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
         policy: policy.clone(),
         source: source.clone(),
         jobs: vec![],
+        said: Said::default(),
     };
     Config {
         file: "/dynomesh.toml".into(),

@@ -86,6 +86,13 @@ impl Publisher {
         self.tell(|| Notice::Lineup);
     }
 
+    /// Has a dyno give no more leases (publish the line-up without it first), and tells the workers: only now does
+    /// a request that is connecting to it see that it must look elsewhere.
+    pub fn close(&self, dyno: &Dyno) {
+        dyno.close();
+        self.tell(|| Notice::Lineup);
+    }
+
     /// Tells the workers that a record has left the table (publish the line-up without it first).
     pub fn gone(&self, dyno: &Arc<Dyno>) -> Acknowledged {
         // One slot suffices: nothing is ever sent, the last sender's drop ends the wait.

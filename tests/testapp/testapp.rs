@@ -239,6 +239,11 @@ impl Connection {
         match request.path.as_str() {
             "/early" => return self.early(request, Then::Close),
             "/early-keep" => return self.early(request, Then::Keep),
+            "/early-part" => {
+                self.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")?;
+                thread::park();
+                return Ok(Then::Close);
+            }
             "/never-read" => {
                 thread::park();
                 return Ok(Then::Close);
@@ -276,6 +281,12 @@ impl Connection {
             "/trailers" => self.text(200, &String::from_utf8_lossy(&trailers)),
             "/head" => self.respond(200, "", &request.head),
             "/close" => Ok(Then::Close),
+            // Works until nobody wants the answer any more.
+            "/until-unwanted" => {
+                while self.fill()? {}
+                fs::write(request.text("touch"), "noticed")?;
+                self.text(200, "unwanted")
+            }
             // Closes a connection that has carried a request before, as a server does whose idle time is up.
             "/once" if self.requests > 1 => Ok(Then::Close),
             "/reset" => self.reset(),

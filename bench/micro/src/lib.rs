@@ -59,6 +59,7 @@ fn policy() -> AppPolicy {
     AppPolicy {
         timeouts,
         balance: Balance::P2c,
+        slow_start: None,
         expect: Expect::Router,
         maintenance: false,
         backlog: 200,
