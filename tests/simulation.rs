@@ -489,6 +489,26 @@ fn the_most_is_the_most_and_it_is_said_once() {
     }
 }
 
+/// Pipes never end, so there is nothing to be seen of them but that they are there.
+#[test]
+fn pipes_are_requests_in_flight_and_nothing_else() {
+    for (target, expected) in targets().into_iter().zip([None, Some(4), None]) {
+        let mut scaler = Autoscaler::new(rules(target));
+        let served = Load::new(1).total();
+        let mut steps = (0..30_u64).map(|second| {
+            let dynos = vec![Seen { in_flight: 50, queued: 0 }; 3];
+            let at = Duration::from_secs(second);
+            let served = served.clone();
+            scaler.look(&Look { at, count: 3, up: 3, dynos, held: 0, pipes: 150, served })
+        });
+        let to = steps.find_map(|step| match step? {
+            Verdict::Scale { to, .. } => Some(to),
+            Verdict::Missed { .. } => None,
+        });
+        assert_eq!(to, expected, "{target}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
