@@ -386,7 +386,7 @@ fn a_flash_crowd_is_met_within_minutes_and_forgotten_within_the_hour() {
 
 #[test]
 fn what_comes_steadily_is_left_alone() {
-    let cases: [(u32, Traffic); 4] = [(1, |_| 3.0), (3, |_| 15.0), (5, |_| 33.0), (2, |_| 14.0)];
+    let cases: [(u32, Traffic); 4] = [(1, |_| 3.0), (3, |_| 15.0), (4, |_| 24.0), (2, |_| 14.0)];
     for (begins_with, traffic) in cases {
         let scene = Scene { begins_with, ..Scene::of(traffic) };
         each_target(&scene, |target, played| {
