@@ -16,11 +16,12 @@ use crate::model::{Autoscale, Formation, ProcessType, Target};
 const EXPECTED: &str = r#"a target like "p95 500ms", "in_flight 20" or "queue 50ms""#;
 
 /// Makes the rules of each process type, and has the formation begin within their bounds. `key` makes the whole
-/// name of one of the app's keys.
+/// name of one of the app's keys; `is_stated` says whether commands said a number of a process type.
 pub(crate) fn autoscale(
     findings: &mut Findings<'_>,
     key: impl Fn(&str) -> String,
     written: &written::App,
+    is_stated: impl Fn(&ProcessType) -> bool,
     formation: &mut Formation,
 ) -> BTreeMap<ProcessType, Autoscale> {
     let mut rules = BTreeMap::new();
@@ -42,6 +43,8 @@ pub(crate) fn autoscale(
         let begins = written.formation.iter().flat_map(|it| it.get_ref());
         let begins = begins.into_iter().find(|(it, _)| it.get_ref() == name.get_ref());
         match begins {
+            // Said by a command before there were bounds, so that it is nobody's mistake.
+            None if is_stated(process_type) => *count = (*count).clamp(of_type.min, of_type.max),
             None => *count = of_type.min,
             Some((begins, _)) if !(of_type.min..=of_type.max).contains(count) => {
                 let Autoscale { min, max, .. } = of_type;
@@ -219,6 +222,15 @@ mod tests {
             // It begins with the least, where formation says nothing else.
             assert_eq!(shop.formation[&ProcessType::web()], 2);
         }
+        // No command changes what has no effect.
+        let config = fixture("\nautoscale.web = { max = 5, target = \"in_flight 1\" }").loaded();
+        let shop = &config.apps[&AppName::parse("shop").unwrap()];
+        assert_eq!(shop.said.line("formation.web"), Some(4));
+    }
+
+    #[test]
+    fn it_may_begin_with_more_and_take_its_time() {
+        let secs = Duration::from_secs;
         let table = "formation = { web = 4 }\n[apps.shop.autoscale.web]\nmax = 5\ntarget = \"in_flight 1\"\nup_after = \"2s\"\ndown_after = \"1m\"";
         let shop = shop(table);
         let rules = shop.autoscale[&ProcessType::web()];

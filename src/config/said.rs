@@ -40,6 +40,10 @@ pub(crate) fn said(findings: &Findings<'_>, at: usize, app: &App) -> Said {
     for item in app.domains.iter().flat_map(|it| it.get_ref()) {
         say(format!("domains.{}", item.get_ref().to_ascii_lowercase()), item.span().start);
     }
+    // Beside the rules, a word about the number would have no effect.
+    for (name, _) in app.autoscale.iter().flat_map(|it| it.get_ref()) {
+        say(format!("formation.{}", name.get_ref()), name.span().start);
+    }
     for (name, _) in app.formation.iter().flat_map(|it| it.get_ref()) {
         say(format!("formation.{}", name.get_ref()), name.span().start);
     }

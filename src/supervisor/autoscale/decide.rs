@@ -445,7 +445,7 @@ impl Judged {
 
     /// Whether what has piled up is being worked off.
     fn catches_up(&self) -> bool {
-        self.answered >= self.asked * GROWN
+        self.answered > self.asked * GROWN + self.chance(self.answered)
     }
 
     /// By how much so many requests in a second may be others than they were by chance alone.
