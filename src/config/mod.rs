@@ -39,6 +39,6 @@ pub use problem::{ConfigError, ConfigProblem, Remark};
 pub use summary::{AppSummary, SourceSummary, Summary};
 pub use used::{
     AccessLog, AcmeConfig, AdminConfig, AppConfig, AppSource, CertFiles, CertSource, Config,
-    DynosConfig, HealthCheck, IsolationWanted, JobConfig, ManagedApp, Notes, RouterConfig,
+    Deploy, DynosConfig, HealthCheck, IsolationWanted, JobConfig, ManagedApp, Notes, RouterConfig,
     SupervisorTimeouts, Upkeep,
 };

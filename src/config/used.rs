@@ -204,6 +204,11 @@ pub struct ManagedApp {
     pub size: Arc<Size>,
     /// The size of the dynos of each type of the Procfile.
     pub sizes: BTreeMap<ProcessType, Arc<Size>>,
+    /// How another release takes the place of the one that runs.
+    pub deploy: Deploy,
+    /// The number of the release that this is: 7 is `v7`. Absent: whoever runs it counts, one more for each change
+    /// of what it runs.
+    pub release: Option<u64>,
     /// How long a dyno may be above its memory quota until it is replaced; absent: as long as it likes.
     pub recycle_on_r14: Option<Duration>,
     /// Whether its dynos' load and memory are said in the log each 20 s.
@@ -224,6 +229,8 @@ impl fmt::Debug for ManagedApp {
             .field("formation", &self.formation)
             .field("size", &self.size)
             .field("sizes", &self.sizes)
+            .field("deploy", &self.deploy)
+            .field("release", &self.release)
             .field("recycle_on_r14", &self.recycle_on_r14)
             .field("runtime_metrics", &self.runtime_metrics)
             .field("config_vars", &Redacted(&self.config_vars))
@@ -231,6 +238,17 @@ impl fmt::Debug for ManagedApp {
             .field("upkeep", &self.upkeep)
             .finish()
     }
+}
+
+/// How another release takes the place of the one that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deploy {
+    /// A quarter of each process type at a time, and each successor is up before its predecessor goes.
+    Rolling,
+    /// All new web dynos boot beside the old ones, then requests go to all of them at once.
+    Preboot,
+    /// All old ones stop, then the new ones start; requests are held meanwhile. Heroku's default.
+    Restart,
 }
 
 /// How dynos are booted, stopped and restarted.

@@ -119,6 +119,7 @@ impl<P: Process> Running<P> {
     pub(crate) async fn drain(&self, place: &Place) {
         let Some(record) = &self.record else { return };
         record.close();
+        self.routes.draining(record);
         tokio::select! {
             biased;
             exit = self.process.exited() => return self.note_and_purge(exit),

@@ -1,5 +1,7 @@
 //! Formations with scripted processes on a paused clock, and what tests of the supervisor are made from.
 
+mod rollouts; // releases on their way
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use std::time::Duration;
 use tokio::time;
 
 use crate::config::{
-    AccessLog, AdminConfig, AppConfig, AppSource, Config, DynosConfig, HealthCheck,
+    AccessLog, AdminConfig, AppConfig, AppSource, Config, Deploy, DynosConfig, HealthCheck,
     IsolationWanted, ManagedApp, Notes, RouterConfig, SupervisorTimeouts,
 };
 use crate::model::{
@@ -18,7 +20,7 @@ use crate::model::{
 use crate::shutdown::Shutdown;
 use crate::supervisor::Supervisor;
 use crate::supervisor::meter::Meter;
-use crate::supervisor::place::{Orders, WatchOrders};
+use crate::supervisor::place::{Orders, Replace, WatchOrders};
 use crate::supervisor::program::Program;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::scripted::{Script, Scripted, Scripts};
@@ -47,6 +49,8 @@ pub(crate) fn managed(formation: &[(&str, u32)]) -> AppSource {
         formation: formation.iter().map(|(name, count)| (of_type(name), *count)).collect(),
         size: basic(),
         sizes: formation.iter().map(|(name, _)| (of_type(name), basic())).collect(),
+        deploy: Deploy::Rolling,
+        release: None,
         recycle_on_r14: None,
         runtime_metrics: false,
         config_vars: BTreeMap::new(),
@@ -79,6 +83,7 @@ pub(crate) fn orders(command: &str) -> Orders {
         watch,
         upkeep: app.upkeep,
         slow_start: None,
+        replace: Replace::Beside,
         restart: 0,
         asleep: false,
         stop: false,
@@ -98,6 +103,7 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
         rolling: secs(55),
         linger: secs(600),
         drain: secs(300),
+        ws_drain: secs(30),
         dyno_keepalive: secs(90),
     };
     let policy = AppPolicy {

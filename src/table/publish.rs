@@ -16,6 +16,9 @@ pub enum Notice {
     Table,
     /// Some app's dynos changed: requests that wait look again.
     Lineup,
+    /// This record is out of the line-up and closed: what it holds is to be finished, and what would last for ever
+    /// is to be ended.
+    Draining(Arc<Dyno>),
     /// This record left the table: close its idle connections, give up connects to it. Dropping the
     /// acknowledgement says that it is done.
     Gone(Arc<Dyno>, Acknowledgement),
@@ -84,6 +87,11 @@ impl Publisher {
     pub fn publish_lineup(&self, roster: &Roster, lineup: Lineup) {
         roster.replace(lineup);
         self.tell(|| Notice::Lineup);
+    }
+
+    /// Tells the workers that a record drains (publish the line-up without it, and close it, first).
+    pub fn draining(&self, dyno: &Arc<Dyno>) {
+        self.tell(|| Notice::Draining(dyno.clone()));
     }
 
     /// Tells the workers that a record has left the table (publish the line-up without it first).

@@ -1,5 +1,5 @@
 //! HTTP/1.1 as bytes (RFC 9112), strict: whatever two parsers could read two ways is refused. And the PROXY
-//! header that may stand before it.
+//! header that may stand before it, and the frames of WebSockets that may come after it.
 //!
 //! Invariant: no sockets, no clock, no async. Bytes in, values and bytes out.
 
@@ -10,6 +10,7 @@ mod response_head;
 mod chunked;
 mod print;
 mod proxy_header;
+mod websocket;
 #[cfg(test)]
 mod smuggling;
 
@@ -21,3 +22,4 @@ pub use print::{write_field, write_name, write_number, write_status_line};
 pub use proxy_header::{BadProxyHeader, ProxyHeader};
 pub use request_head::{BadRequest, RequestBody, RequestHead, Target};
 pub use response_head::{BadResponse, ResponseBody, ResponseHead};
+pub use websocket::{Frames, close_frame};
