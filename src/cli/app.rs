@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
 use clap::Args;
 use http::{Method, StatusCode};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::cli::place::{File, Socket, ask};
 use crate::control::{self, AppObject, Reply};
@@ -34,7 +36,7 @@ pub(in crate::cli) struct App {
 impl Daemon {
     /// Where it answers.
     pub(in crate::cli) fn addr(&self) -> anyhow::Result<ListenAddr> {
-        Ok(self.socket.of(&self.file)?)
+        self.socket.of(&self.file)
     }
 
     /// Asks it, and reads what it answers; its refusals are errors.
@@ -43,7 +45,18 @@ impl Daemon {
         method: Method,
         path: &str,
     ) -> anyhow::Result<T> {
-        let reply = accepted(ask(&self.addr()?, method, path, WITHIN)??)?;
+        self.tell(method, path, &Value::Null)
+    }
+
+    /// The same with a body.
+    pub(in crate::cli) fn tell<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> anyhow::Result<T> {
+        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+        let reply = accepted(ask(&self.addr()?, method, path, body, WITHIN)??)?;
         serde_json::from_slice(&reply.body).context("read the daemon's answer")
     }
 }

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use crate::certs::Ca;
 use crate::cli::place::File;
-use crate::config;
 
 /// Print the certificate of the local CA, which signs for every name that has no other certificate
 ///
@@ -20,7 +19,7 @@ pub(in crate::cli) struct PrintCa {
 
 impl PrintCa {
     pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
-        let config = config::load(&self.file.path())?;
+        let config = self.file.load()?;
         let ca = Ca::open(&config.state_dir)?;
         print!("{}", ca.pem());
         if stdout().is_terminal() && stderr().is_terminal() {

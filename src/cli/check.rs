@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
 use http::Method;
 
 use crate::certs;
@@ -24,13 +25,13 @@ pub(in crate::cli) struct Check {
 
 impl Check {
     pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
-        let mut config = config::load(&self.file.path())?;
+        let mut config = self.file.load()?;
         let certs = certs::load(&config)?;
         config.notes.warnings.extend(certs.warnings);
         let wanted = Summary::of(&config);
         print!("{}", wanted.describe());
         let addr = self.socket.or(config.admin.socket);
-        let reply = match ask(&addr, Method::GET, "/config", WITHIN)? {
+        let reply = match ask(&addr, Method::GET, "/config", Bytes::new(), WITHIN)? {
             Ok(reply) if reply.status.is_success() => reply,
             Ok(reply) => bail!("the dynomesh on {addr} answered {}", reply.status),
             // That none runs is no mistake: then there is nothing to compare with.

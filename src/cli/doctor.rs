@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::cli::place::File;
-use crate::config::{self, Config, limits};
+use crate::config::{Config, limits};
 use crate::init::{Part, SYSTEM, Trial, TrialError, Upper, try_sandbox};
 
 /// Try what this host can do to keep dynos apart, and say what to do for the rest
@@ -50,7 +50,7 @@ impl Finding {
 
 impl Doctor {
     pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
-        let config = config::load(&self.file.path())?;
+        let config = self.file.load()?;
         let findings = examine(&config);
         if self.json {
             println!("{}", serde_json::to_string_pretty(&findings)?);

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Method;
 
 use crate::cli::place::{File, Socket, ask};
@@ -25,7 +26,7 @@ pub(in crate::cli) struct Health {
 impl Health {
     pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
         let path = if self.ready { "/readyz" } else { "/healthz" };
-        let reply = ask(&self.socket.of(&self.file)?, Method::GET, path, WITHIN)??;
+        let reply = ask(&self.socket.of(&self.file)?, Method::GET, path, Bytes::new(), WITHIN)??;
         print!("{}", String::from_utf8_lossy(&reply.body));
         Ok(if reply.status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -10,6 +10,12 @@ mod ps; // an app's dynos
 mod run; // a command in a dyno of its own
 mod attached; // the person's end of one
 mod usage; // how long they ran
+mod apps; // apps that commands make
+mod config_vars; // what they are configured by
+mod scale; // how many dynos of which size
+mod maintenance; // whether requests are told to come later
+mod domains; // names they answer at
+mod releases; // what they ran and run
 mod app; // which app, which daemon
 mod health; // ask the daemon whether it is well
 mod doctor; // what this host can do for dynos
@@ -51,9 +57,36 @@ enum Command {
     Restart(ps::Restart),
     #[command(name = "ps:usage")]
     Usage(usage::Usage),
+    #[command(name = "ps:scale", visible_alias = "scale")]
+    Scale(scale::Scale),
     Run(run::Run),
     #[command(name = "run:detached")]
     RunDetached(run::RunDetached),
+    Apps(apps::Apps),
+    #[command(name = "apps:create", visible_alias = "create")]
+    Create(apps::Create),
+    #[command(name = "apps:destroy", visible_alias = "destroy")]
+    Destroy(apps::Destroy),
+    Config(config_vars::Config),
+    #[command(name = "config:set", visible_alias = "config:add")]
+    ConfigSet(config_vars::Set),
+    #[command(name = "config:get")]
+    ConfigGet(config_vars::Get),
+    #[command(name = "config:unset", visible_alias = "config:remove")]
+    ConfigUnset(config_vars::Unset),
+    Releases(releases::Releases),
+    #[command(name = "rollback", visible_alias = "releases:rollback")]
+    Rollback(releases::Rollback),
+    Maintenance(maintenance::Maintenance),
+    #[command(name = "maintenance:on")]
+    MaintenanceOn(maintenance::On),
+    #[command(name = "maintenance:off")]
+    MaintenanceOff(maintenance::Off),
+    Domains(domains::Domains),
+    #[command(name = "domains:add")]
+    DomainsAdd(domains::Add),
+    #[command(name = "domains:remove")]
+    DomainsRemove(domains::Remove),
 }
 
 /// Runs the command line of this process.
@@ -91,8 +124,24 @@ impl Command {
             Self::Stop(stop) => stop.run(),
             Self::Restart(restart) => restart.run(),
             Self::Usage(usage) => usage.run(),
+            Self::Scale(scale) => scale.run(),
             Self::Run(run) => run.run(),
             Self::RunDetached(run) => run.run(),
+            Self::Apps(apps) => apps.run(),
+            Self::Create(create) => create.run(),
+            Self::Destroy(destroy) => destroy.run(),
+            Self::Config(config) => config.run(),
+            Self::ConfigSet(set) => set.run(),
+            Self::ConfigGet(get) => get.run(),
+            Self::ConfigUnset(unset) => unset.run(),
+            Self::Releases(releases) => releases.run(),
+            Self::Rollback(rollback) => rollback.run(),
+            Self::Maintenance(maintenance) => maintenance.run(),
+            Self::MaintenanceOn(on) => on.run(),
+            Self::MaintenanceOff(off) => off.run(),
+            Self::Domains(domains) => domains.run(),
+            Self::DomainsAdd(add) => add.run(),
+            Self::DomainsRemove(remove) => remove.run(),
         }
     }
 }

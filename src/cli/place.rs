@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use clap::Args;
 use http::Method;
 
-use crate::config::{self, ConfigError};
+use crate::config::{self, Config, Source};
 use crate::control::{self, ClientError, Reply};
 use crate::model::ListenAddr;
+use crate::store::Store;
 
 /// `--config`, of every command that reads the file.
 #[derive(Args)]
@@ -22,6 +24,13 @@ pub(in crate::cli) struct File {
 impl File {
     pub(in crate::cli) fn path(&self) -> PathBuf {
         self.config.clone().unwrap_or_else(config::default_path)
+    }
+
+    /// The configuration, as `serve` would have it: together with what commands said.
+    pub(in crate::cli) fn load(&self) -> anyhow::Result<Config> {
+        let source = Source::read(&self.path())?;
+        let stated = Store::peek(&source.state_dir()?)?;
+        Ok(source.resolve(&stated)?)
     }
 }
 
@@ -36,10 +45,10 @@ pub(in crate::cli) struct Socket {
 impl Socket {
     /// The socket that was named, else the configuration's. Reads the file only if it must: the daemon can
     /// be asked while its file is being edited.
-    pub(in crate::cli) fn of(&self, file: &File) -> Result<ListenAddr, ConfigError> {
+    pub(in crate::cli) fn of(&self, file: &File) -> anyhow::Result<ListenAddr> {
         match self.named() {
             Some(path) => Ok(ListenAddr::Unix(path)),
-            None => Ok(ListenAddr::Unix(config::load(&file.path())?.admin.socket)),
+            None => Ok(ListenAddr::Unix(file.load()?.admin.socket)),
         }
     }
 
@@ -58,8 +67,10 @@ pub(in crate::cli) fn ask(
     addr: &ListenAddr,
     method: Method,
     path: &str,
+    body: Bytes,
     within: Duration,
 ) -> anyhow::Result<Result<Reply, ClientError>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    Ok(runtime.context("start a runtime")?.block_on(control::request(addr, method, path, within)))
+    let asked = control::send(addr, method, path, body, within);
+    Ok(runtime.context("start a runtime")?.block_on(asked))
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use crate::cli::place::{File, Socket, ask};
@@ -24,7 +25,7 @@ pub(in crate::cli) struct Reload {
 impl Reload {
     pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
         let addr = self.socket.of(&self.file)?;
-        let reply = ask(&addr, Method::POST, "/reload", WITHIN)??;
+        let reply = ask(&addr, Method::POST, "/reload", Bytes::new(), WITHIN)??;
         if !matches!(reply.status, StatusCode::OK | StatusCode::UNPROCESSABLE_ENTITY) {
             bail!("{}", String::from_utf8_lossy(&reply.body).trim_end());
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::findings::Findings;
+use crate::config::findings::{COMMAND, Findings};
 use crate::model::{AppName, Domain};
 
 /// The domains taken so far.
@@ -12,8 +12,18 @@ pub(crate) struct Claims {
 
 struct Claim {
     app: AppName,
-    /// The line that says so; none for the names that an app has by being one.
-    line: Option<usize>,
+    by: By,
+}
+
+/// Who says that a domain is an app's.
+#[derive(Clone, Copy)]
+enum By {
+    /// Nobody has to: it is the app's own name.
+    Name,
+    /// This line of the file.
+    Line(usize),
+    /// `domains:add`
+    Command,
 }
 
 impl Claims {
@@ -25,7 +35,7 @@ impl Claims {
     ) -> Self {
         let own = apps.map(|app| (Domain::Exact(format!("{app}.{domain}").into()), app));
         let default = default_app.map(|app| (Domain::Exact(domain.into()), app));
-        let claim = |app: &AppName| Claim { app: app.clone(), line: None };
+        let claim = |app: &AppName| Claim { app: app.clone(), by: By::Name };
         Self { by_domain: own.chain(default).map(|(domain, app)| (domain, claim(app))).collect() }
     }
 
@@ -37,20 +47,25 @@ impl Claims {
         app: &AppName,
         domain: &Domain,
     ) -> bool {
-        let line = Some(findings.line(at));
+        let by = if at == COMMAND { By::Command } else { By::Line(findings.line(at)) };
         let Some(taken) = self.by_domain.get_mut(domain) else {
-            self.by_domain.insert(domain.clone(), Claim { app: app.clone(), line });
+            self.by_domain.insert(domain.clone(), Claim { app: app.clone(), by });
             return true;
         };
-        let whose = match taken.line {
+        let own = taken.app == *app;
+        let whose = match taken.by {
             // An app may say that its own name is its own.
-            None if taken.app == *app => {
-                taken.line = line;
+            By::Name if own => {
+                taken.by = by;
                 return true;
             }
-            None => format!("{} is the name that apps.{} has of itself", domain, taken.app),
-            Some(first) if taken.app == *app => format!("{domain} stands on line {first} already"),
-            Some(first) => format!("{domain} belongs to apps.{} (line {first})", taken.app),
+            // The file may say what a command has said before: from now on it decides.
+            By::Line(_) if own && at == COMMAND => return false,
+            By::Name => format!("{domain} is the name that apps.{} has of itself", taken.app),
+            By::Line(first) if own => format!("{domain} stands on line {first} already"),
+            By::Line(first) => format!("{domain} belongs to apps.{} (line {first})", taken.app),
+            By::Command if own => format!("{domain} is the app's already"),
+            By::Command => format!("{domain} belongs to the app {} (domains:add)", taken.app),
         };
         findings.problem(at, format!("apps.{app}.domains"), whose);
         false

@@ -7,6 +7,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 /// The names that the dyno manager gives itself.
 const RESERVED: [&str; 2] = ["PORT", "DYNO"];
 
+/// Checks a name and its value; the error says what is wrong without showing the value.
+pub fn check_config_var(name: &str, value: &str) -> Result<(), &'static str> {
+    check_name(name).and_then(|()| check_value(value))
+}
+
 /// Checks a name; the error says what is wrong with it.
 pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
     let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');

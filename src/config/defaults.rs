@@ -63,6 +63,18 @@ pub(crate) const SUPERVISOR_TIMEOUTS: SupervisorTimeouts = SupervisorTimeouts {
 
 pub(crate) const UPKEEP: Upkeep = Upkeep { health: None, cycle: None, freeze_after: None };
 
+/// How soon numbers of dynos follow the requests.
+pub(crate) struct Autoscale {
+    pub(crate) up_after: Duration,
+    pub(crate) down_after: Duration,
+}
+
+/// Up: at 20 requests a second a p95 of 10 s is more than ten slow requests, and clients that wait through it have not
+/// left yet. Down: between two crowds there are minutes, and a dyno that idles through them costs less than all who
+/// wait for it to boot again, which may take a minute itself.
+pub(crate) const AUTOSCALE: Autoscale =
+    Autoscale { up_after: Duration::from_secs(10), down_after: Duration::from_secs(5 * 60) };
+
 /// How a web dyno is asked, where the file says at which path.
 pub(crate) struct Health {
     pub(crate) interval: Duration,

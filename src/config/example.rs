@@ -9,10 +9,13 @@ use serde::Deserialize;
 use crate::config::fixture::Fixture;
 use crate::config::read::unknown_field;
 use crate::config::written::Written;
+use crate::config::{AppConfig, Config, Said};
 use crate::model::AppName;
 
 /// Stands for the names that people choose: `apps.NAME.dir`.
 const NAME: &str = "NAME";
+/// Tables of tables by such names.
+const KEYED: [&str; 3] = ["apps", "sizes", "apps.NAME.autoscale"];
 /// Ends the key of an array of tables.
 const ARRAY: &str = "[]";
 
@@ -63,10 +66,10 @@ fn keys_written(text: &str) -> BTreeSet<String> {
         for (key, value) in table {
             let path = match prefix {
                 "" => key.clone(),
-                "apps" | "sizes" => format!("{prefix}.{NAME}"),
+                prefix if KEYED.contains(&prefix) => format!("{prefix}.{NAME}"),
                 _ => format!("{prefix}.{key}"),
             };
-            if !["apps", "sizes"].contains(&prefix) {
+            if !KEYED.contains(&prefix) {
                 keys.insert(path.clone());
             }
             let chosen = ["apps.NAME.config", "apps.NAME.formation", "apps.NAME.sizes"];
@@ -143,8 +146,12 @@ fn commented_keys_show_the_defaults() {
     assert_eq!(full.admin, brief.admin);
     assert_eq!(full.state_dir, brief.state_dir);
     assert_eq!(full.dynos, brief.dynos);
-    let hello = AppName::parse("hello").unwrap();
-    assert_eq!(full.apps[&hello], brief.apps[&hello]);
+    // What the file decides is what is written in it; all else is the same.
+    let hello = |config: &Config| AppConfig {
+        said: Said::default(),
+        ..config.apps[&AppName::parse("hello").unwrap()].clone()
+    };
+    assert_eq!(hello(&full), hello(&brief));
 }
 
 #[test]

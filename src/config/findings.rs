@@ -4,6 +4,11 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{ConfigError, ConfigProblem, Remark};
 
+/// Where the file does not say it, but a command did: an offset that no file has.
+pub(crate) const COMMAND: usize = usize::MAX;
+/// What stands for the file then.
+const COMMANDS: &str = "what commands said";
+
 /// Problems and warnings of one configuration file and of the files that it names.
 pub(crate) struct Findings<'a> {
     file: &'a Path,
@@ -70,13 +75,12 @@ impl<'a> Findings<'a> {
     }
 
     fn here(&self, at: usize, key: String, message: String) -> ConfigProblem {
-        ConfigProblem {
-            file: self.file.to_path_buf(),
-            line: Some(self.line(at)),
-            column: None,
-            key: (!key.is_empty()).then_some(key),
-            message,
-        }
+        let (file, line) = match at {
+            COMMAND => (Path::new(COMMANDS), None),
+            at => (self.file, Some(self.line(at))),
+        };
+        let key = (!key.is_empty()).then_some(key);
+        ConfigProblem { file: file.to_path_buf(), line, column: None, key, message }
     }
 }
 

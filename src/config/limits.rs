@@ -45,6 +45,10 @@ pub const QUARANTINE: Duration = Duration::from_secs(5);
 pub const WEBSOCKET_CLOSE: Duration = Duration::from_secs(5);
 /// How long a connection that is over may still send, so that a reset does not destroy our answer.
 pub const WIND_DOWN: Duration = Duration::from_secs(2);
+/// How long an idle connection is kept for one more request once the daemon stops. Whoever uses it more often hears
+/// of its end with an answer; for the others it ends as it does after `keepalive`, which a client must expect, and
+/// waiting longer would keep the next daemon's clients waiting.
+pub const STOP_IDLE: Duration = Duration::from_secs(5);
 /// A request that may not be repeated takes only a connection used within this time: servers close idle
 /// ones after 2 s (gunicorn) to 5 s (node).
 pub const FRESH_ENOUGH: Duration = Duration::from_secs(1);
@@ -166,6 +170,14 @@ pub const CYCLE_MIN: Duration = Duration::from_secs(60);
 pub const CYCLE_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Bytes of the path at which a dyno is asked whether it is well.
 pub const HEALTH_PATH_MAX: usize = 1024;
+/// How often autoscaled dynos are looked at: each look is some loads and, for a target of queues, a question to the
+/// kernel for each dyno.
+pub const AUTOSCALE_LOOK: Duration = Duration::from_millis(500);
+/// The shortest time over which their load is judged: four looks.
+pub const AUTOSCALE_AFTER_MIN: Duration = Duration::from_secs(2);
+/// What may be a target of time: a shorter one is noise of the machine, a longer one no request lives to see.
+pub const AUTOSCALE_TIMES: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(60 * 60);
 /// Dynos of one process type: each is a process, a port and some descriptors.
 pub const FORMATION_MAX: u32 = 1000;
 /// What a configured backlog may be: a million waiting requests hold a million connections.

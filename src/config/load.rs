@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::config::findings::Findings;
 use crate::config::{Config, ConfigError, ConfigProblem};
 use crate::config::{read, resolve, text_file};
+use crate::model::Stated;
 
 /// Where the configuration is looked for, in this order.
 const DEFAULT_PATHS: [&str; 2] = ["config/dynomesh.toml", "/etc/dynomesh/dynomesh.toml"];
@@ -15,22 +16,61 @@ pub fn default_path() -> PathBuf {
     PathBuf::from(found.unwrap_or(&DEFAULT_PATHS[0]))
 }
 
-/// Reads and checks a configuration and every file that it names. The error has all that is wrong.
-///
-/// Blocks on the disk; `serve` calls it once, then at each SIGHUP.
+/// The text of a configuration file, and what was made of it so far.
+#[derive(Clone, Debug)]
+pub struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+impl Source {
+    /// Reads the file. Blocks on the disk.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |message| {
+            let file = path.to_path_buf();
+            let problem = ConfigProblem { file, line: None, column: None, key: None, message };
+            ConfigError { problems: vec![problem] }
+        };
+        let text = text_file::read(path).map_err(unreadable)?;
+        Ok(Self { path: path.to_path_buf(), text })
+    }
+
+    /// A text that is at hand. What it names is looked for beside `path`.
+    pub fn of_text(path: &Path, text: String) -> Self {
+        Self { path: path.to_path_buf(), text }
+    }
+
+    /// The name of the file, without its directory.
+    pub fn file_name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Where the state is, absolute: what commands said has to be read before the rest can be.
+    pub fn state_dir(&self) -> Result<PathBuf, ConfigError> {
+        let written = read::read(&self.path, &self.text)?;
+        Ok(resolve::state_dir(&Findings::new(&self.path, &self.text), &written))
+    }
+
+    /// Checks it, and every file that it names, together with what commands said. The error has all that is wrong.
+    ///
+    /// Blocks on the disk; `serve` calls it once, then at each reload and for each command that changes something.
+    pub fn resolve(&self, stated: &Stated) -> Result<Config, ConfigError> {
+        let written = read::read(&self.path, &self.text)?;
+        let mut findings = Findings::new(&self.path, &self.text);
+        let mut config = resolve::resolve(&mut findings, &self.path, &written, stated);
+        config.notes.warnings = findings.verdict()?;
+        Ok(config)
+    }
+}
+
+/// Reads and checks a configuration as if commands had said nothing.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let unreadable = |message| {
-        let file = path.to_path_buf();
-        ConfigError {
-            problems: vec![ConfigProblem { file, line: None, column: None, key: None, message }],
-        }
-    };
-    let text = text_file::read(path).map_err(unreadable)?;
-    let written = read::read(path, &text)?;
-    let mut findings = Findings::new(path, &text);
-    let mut config = resolve::resolve(&mut findings, path, &written);
-    config.notes.warnings = findings.verdict()?;
-    Ok(config)
+    Source::read(path)?.resolve(&Stated::default())
+}
+
+/// Where the slug of this name is.
+pub fn slug_dir(state_dir: &Path, slug: &str) -> PathBuf {
+    state_dir.join("slugs").join(slug)
 }
 
 #[cfg(test)]

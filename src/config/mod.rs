@@ -10,6 +10,8 @@ mod resolve_certs; // the same for certificates
 mod resolve_dynos; // the same for what holds for every dyno
 mod resolve_sizes; // the same for sizes of dynos
 mod resolve_app; // the same for one app
+mod said; // what of an app the file decides
+mod resolve_autoscale; // the same for how their numbers follow its requests
 mod resolve_jobs; // the same for what it runs by the clock
 mod resolve_upkeep; // the same for how its dynos are looked after
 mod claims; // which app a domain belongs to
@@ -33,9 +35,11 @@ mod fixture; // configurations for tests
 #[cfg(test)]
 mod example; // config/example.toml stays complete and true
 
+pub use config_var::check_config_var;
 pub use diff::{Change, Diff, Mark, diff};
-pub use load::{default_path, load};
+pub use load::{Source, default_path, load, slug_dir};
 pub use problem::{ConfigError, ConfigProblem, Remark};
+pub use said::Said;
 pub use summary::{AppSummary, SourceSummary, Summary};
 pub use used::{
     AccessLog, AcmeConfig, AdminConfig, AppConfig, AppSource, CertFiles, CertSource, Config,

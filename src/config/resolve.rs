@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::num::NonZero;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
 use crate::config::claims::Claims;
-use crate::config::findings::Findings;
+use crate::config::findings::{COMMAND, Findings};
 use crate::config::nearest::nearest;
-use crate::config::resolve_app::{resolve_app, timeouts_of_router};
+use crate::config::resolve_app::{AppResolver, timeouts_of_router};
 use crate::config::resolve_certs::{resolve_acme, resolve_certs};
 use crate::config::resolve_dynos::resolve_dynos;
 use crate::config::resolve_endpoints::{resolve_endpoints, taken};
@@ -19,22 +19,25 @@ use crate::config::values::{absolute, listen_addr, make_absolute, socket_path, t
 use crate::config::written::{self, Optional, Written};
 use crate::config::{AccessLog, AdminConfig, AppConfig, AppSource, Config, Notes, RouterConfig};
 use crate::config::{defaults, limits};
-use crate::model::{AppName, Domain, Endpoint, ListenAddr, ListenerPolicy, Sizes};
+use crate::model::{AppName, Domain, Endpoint, ListenAddr, ListenerPolicy, Sizes, Stated};
 
 /// Makes the configuration as used. Where the findings have a problem afterwards it is not to be used:
 /// stand-ins hold the places of what was wrong.
-pub(crate) fn resolve(findings: &mut Findings<'_>, file: &Path, written: &Written) -> Config {
-    let state_dir = absolute(
-        findings,
-        written.state.dir.as_ref().map_or(defaults::STATE_DIR, |it| it.get_ref()),
-    );
+pub(crate) fn resolve(
+    findings: &mut Findings<'_>,
+    file: &Path,
+    written: &Written,
+    stated: &Stated,
+) -> Config {
+    let state_dir = state_dir(findings, written);
     let router = resolve_router(findings, &written.router);
     let admin = resolve_admin(findings, written, &state_dir, &router.endpoints);
     let dynos = resolve_dynos(findings, &written.dynos);
     let certs = resolve_certs(findings, &written.certs);
     let acme = resolve_acme(findings, written.acme.as_ref());
     let sizes = resolve_sizes(findings, &written.sizes);
-    let apps = resolve_apps(findings, written, &router, &sizes);
+    let context = Context { router: &router, sizes: &sizes, state_dir: &state_dir };
+    let apps = resolve_apps(findings, written, stated, &context);
     warn_of_unseen_certificates(findings, written, &router);
     if let (Some(name), Some(written)) = (&router.default_app, &written.router.default_app)
         && !apps.contains_key(name)
@@ -49,6 +52,19 @@ pub(crate) fn resolve(findings: &mut Findings<'_>, file: &Path, written: &Writte
     let notes = Notes { warnings: Vec::new(), workers_per_core, lines };
     let file = make_absolute(file);
     Config { file, router, admin, state_dir, dynos, certs, acme, sizes, apps, notes }
+}
+
+/// Where the state is, absolute.
+pub(crate) fn state_dir(findings: &Findings<'_>, written: &Written) -> PathBuf {
+    let written = written.state.dir.as_ref();
+    absolute(findings, written.map_or(defaults::STATE_DIR, |it| it.get_ref()))
+}
+
+/// What of the rest of the configuration an app is read with.
+struct Context<'a> {
+    router: &'a RouterConfig,
+    sizes: &'a Sizes,
+    state_dir: &'a Path,
 }
 
 fn resolve_router(findings: &mut Findings<'_>, written: &written::Router) -> RouterConfig {
@@ -177,25 +193,33 @@ fn resolve_admin(
 fn resolve_apps(
     findings: &mut Findings<'_>,
     written: &Written,
-    router: &RouterConfig,
-    sizes: &Sizes,
+    stated: &Stated,
+    context: &Context<'_>,
 ) -> BTreeMap<AppName, AppConfig> {
     let mut apps = Vec::new();
     for (name, app) in written.apps.iter() {
         match AppName::parse(name.get_ref()) {
-            Ok(parsed) => apps.push((parsed, name.span().start, app)),
+            Ok(parsed) => apps.push((parsed, name.span().start, &**app)),
             Err(wrong) => {
                 findings.problem(name.span().start, format!("apps.{}", name.get_ref()), wrong)
             }
         }
     }
+    let unwritten = written::App::default();
+    let made = stated.apps.iter().filter(|(_, app)| app.made).map(|(name, _)| name);
+    let made = made.filter(|name| !written.apps.contains_key(name.as_str()));
+    apps.extend(made.map(|name| (name.clone(), COMMAND, &unwritten)));
+
+    let Context { router, sizes, state_dir } = context;
     let timeouts = timeouts_of_router(findings, &written.router.timeouts);
     let names = apps.iter().map(|(name, ..)| name);
     let mut claims = Claims::new(&router.domain, router.default_app.as_ref(), names);
     let resolved: BTreeMap<AppName, AppConfig> = apps
         .into_iter()
-        .map(|(name, at, app)| {
-            let config = resolve_app(findings, &mut claims, sizes, &name, at, app, timeouts);
+        .map(|(name, at, written)| {
+            let stated = stated.apps.get(&name);
+            let app = AppResolver { name: &name, at, written, stated, sizes, state_dir };
+            let config = app.resolve(findings, &mut claims, timeouts);
             (name, config)
         })
         .collect();

@@ -2,26 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::claims::Claims;
-use crate::config::findings::Findings;
+use crate::config::findings::{COMMAND, Findings};
 use crate::config::nearest::nearest;
 use crate::config::procfile::{self, Procfile};
+use crate::config::resolve_autoscale::autoscale;
 use crate::config::resolve_jobs::resolve_jobs;
 use crate::config::resolve_sizes::size_named;
 use crate::config::resolve_upkeep::upkeep;
+use crate::config::said::said;
 use crate::config::values::{
-    absolute, choice, dyno_addr, make_absolute, timeout, timeout_or_zero, traffic_limit,
+    choice, dyno_addr, make_absolute, timeout, timeout_or_zero, traffic_limit,
 };
 use crate::config::written::{self, Optional};
-use crate::config::{AppConfig, AppSource, Deploy, ManagedApp, SupervisorTimeouts};
+use crate::config::{AppConfig, AppSource, Deploy, ManagedApp, SupervisorTimeouts, slug_dir};
 use crate::config::{config_var, defaults, duration, env_file, limits, text_file};
 use crate::model::{
     Affinity, AppName, AppPolicy, AppTimeouts, Balance, Domain, DynoAddr, Expect, Formation,
-    ProcessType, Size, Sizes, TrafficLimits,
+    ProcessType, Size, Sizes, StatedApp, TrafficLimits,
 };
 
 /// The timers that hold for an app that has none of its own: `[router.timeouts]`.
@@ -57,36 +59,38 @@ pub(crate) fn timeouts_of_router(
     }
 }
 
-/// Makes one app as used. Problems go to the findings; stand-ins hold the places of what was wrong.
-pub(crate) fn resolve_app(
-    findings: &mut Findings<'_>,
-    claims: &mut Claims,
-    sizes: &Sizes,
-    name: &AppName,
-    at: usize,
-    written: &written::App,
-    timeouts: AppTimeouts,
-) -> AppConfig {
-    let resolver = AppResolver { name, at, written, sizes };
-    AppConfig {
-        domains: resolver.domains(findings, claims),
-        acme: written.acme.unwrap_or(defaults::ACME_OF_APP),
-        policy: resolver.policy(findings, timeouts),
-        source: resolver.source(findings),
-        jobs: resolve_jobs(findings, &resolver.key("jobs"), written, sizes),
-    }
-}
-
-struct AppResolver<'a> {
-    name: &'a AppName,
+/// One app, and where what is said of it stands.
+pub(crate) struct AppResolver<'a> {
+    pub(crate) name: &'a AppName,
     /// Where the name stands.
-    at: usize,
-    written: &'a written::App,
+    pub(crate) at: usize,
+    pub(crate) written: &'a written::App,
+    /// What commands said. It holds where the file says nothing.
+    pub(crate) stated: Option<&'a StatedApp>,
     /// Every size that there is.
-    sizes: &'a Sizes,
+    pub(crate) sizes: &'a Sizes,
+    pub(crate) state_dir: &'a Path,
 }
 
 impl AppResolver<'_> {
+    /// Makes one app as used. Problems go to the findings; stand-ins hold the places of what was wrong.
+    pub(crate) fn resolve(
+        &self,
+        findings: &mut Findings<'_>,
+        claims: &mut Claims,
+        timeouts: AppTimeouts,
+    ) -> AppConfig {
+        let written = self.written;
+        AppConfig {
+            domains: self.domains(findings, claims),
+            acme: written.acme.unwrap_or(defaults::ACME_OF_APP),
+            policy: self.policy(findings, timeouts),
+            source: self.source(findings),
+            jobs: resolve_jobs(findings, &self.key("jobs"), written, self.sizes),
+            said: said(findings, self.at, written),
+        }
+    }
+
     fn key(&self, key: &str) -> String {
         format!("apps.{}.{key}", self.name)
     }
@@ -116,6 +120,11 @@ impl AppResolver<'_> {
                 }
             }
         }
+        for domain in self.stated.iter().flat_map(|it| &it.domains) {
+            if claims.claim(findings, COMMAND, self.name, &domain.domain) {
+                domains.push(domain.domain.clone());
+            }
+        }
         domains
     }
 
@@ -143,7 +152,12 @@ impl AppResolver<'_> {
                 &expects,
                 default.expect,
             ),
-            maintenance: written.maintenance.unwrap_or(default.maintenance),
+            maintenance: written
+                .maintenance
+                .as_ref()
+                .map(|it| *it.get_ref())
+                .or(self.stated.and_then(|it| it.maintenance))
+                .unwrap_or(default.maintenance),
             backlog: self.backlog(findings),
             force_https: written
                 .force_https
@@ -250,8 +264,11 @@ impl AppResolver<'_> {
             }
             return AppSource::External(self.dynos(findings, dynos.span().start, dynos.get_ref()));
         }
-        let Some(dir) = &self.written.dir else {
+        let Some((at, dir)) = self.dir(findings) else {
             self.refuse_what_needs_dir(findings);
+            if self.at == COMMAND {
+                return AppSource::Blank;
+            }
             let message =
                 "the app has neither dir nor dynos: requests are answered with H81, Blank app";
             findings.warn(self.at, format!("apps.{}", self.name), message);
@@ -260,14 +277,16 @@ impl AppResolver<'_> {
         let timeouts = self.supervisor_timeouts(findings);
         let upkeep = upkeep(findings, |key| self.key(key), self.written);
         let config_vars = self.config_vars(findings);
-        let commands = self.procfile(findings, dir.span().start, &findings.path(dir.get_ref()));
+        let commands = self.procfile(findings, at, &dir);
         let Some(commands) = commands else { return AppSource::Blank };
-        let formation = self.formation(findings, &commands);
+        let mut formation = self.formation(findings, &commands);
+        let autoscale = autoscale(findings, |key| self.key(key), self.written, &mut formation);
         let (size, sizes) = self.sizes(findings, &commands);
         AppSource::Managed(ManagedApp {
-            dir: absolute(findings, dir.get_ref()),
+            dir: make_absolute(&dir),
             commands,
             formation,
+            autoscale,
             size,
             sizes,
             deploy: self.deploy(findings),
@@ -294,12 +313,22 @@ impl AppResolver<'_> {
         choice(findings, &self.key("deploy"), written, &deploys, defaults::DEPLOY)
     }
 
+    /// The directory of the file, else that of what was deployed; with the place that says so.
+    fn dir(&self, findings: &Findings<'_>) -> Option<(usize, PathBuf)> {
+        if let Some(written) = &self.written.dir {
+            return Some((written.span().start, findings.path(written.get_ref())));
+        }
+        let slug = self.stated?.slug.as_ref()?;
+        Some((COMMAND, slug_dir(self.state_dir, slug)))
+    }
+
     fn refuse_what_needs_dir(&self, findings: &mut Findings<'_>) {
         let written = self.written;
         let timeouts = &written.timeouts;
         let start = |it: &Optional<written::DurationText>| it.as_ref().map(|it| it.span().start);
         for (key, at) in [
             ("formation", written.formation.as_ref().map(|it| it.span().start)),
+            ("autoscale", written.autoscale.as_ref().map(|it| it.span().start)),
             ("size", written.size.as_ref().map(|it| it.span().start)),
             ("sizes", written.sizes.as_ref().map(|it| it.span().start)),
             ("deploy", written.deploy.as_ref().map(|it| it.span().start)),
@@ -392,6 +421,10 @@ impl AppResolver<'_> {
     ) -> Formation {
         let mut formation: Formation =
             commands.keys().map(|it| (it.clone(), u32::from(it.is_web()))).collect();
+        // What was said of a type that the Procfile does not have any more waits for it to come back.
+        for (name, count) in self.stated.iter().flat_map(|it| &it.formation) {
+            formation.entry(name.clone()).and_modify(|wanted| *wanted = *count);
+        }
         for (name, count) in self.written.formation.iter().flat_map(|it| it.get_ref()) {
             let key = self.key(&format!("formation.{}", name.get_ref()));
             match formation.iter_mut().find(|(it, _)| it.as_str() == name.get_ref()) {
@@ -423,6 +456,12 @@ impl AppResolver<'_> {
             .expect("the default is one of Heroku's sizes");
         let mut sizes: BTreeMap<_, _> =
             commands.keys().map(|it| (it.clone(), size.clone())).collect();
+        for (name, named) in self.stated.iter().flat_map(|it| &it.sizes) {
+            // A size of the file that is not there any more: the app's own, then.
+            if let (Some(size), Some(named)) = (sizes.get_mut(name), self.sizes.find(named)) {
+                *size = named.clone();
+            }
+        }
         for (name, written) in self.written.sizes.iter().flat_map(|it| it.get_ref()) {
             let key = self.key(&format!("sizes.{}", name.get_ref()));
             let named = size_named(findings, &key, self.sizes, written);
@@ -456,13 +495,13 @@ impl AppResolver<'_> {
     }
 
     fn config_vars(&self, findings: &mut Findings<'_>) -> BTreeMap<String, String> {
-        let mut vars = BTreeMap::new();
+        let mut vars = self.stated.map(|it| it.config_vars.clone()).unwrap_or_default();
         if let Some(written) = &self.written.env_file {
             let path = findings.path(written.get_ref());
             match text_file::read(&path) {
                 Ok(text) => {
                     let file = env_file::parse(&text);
-                    vars = file.vars;
+                    vars.extend(file.vars);
                     findings.warnings_in(&path, file.warnings);
                 }
                 Err(wrong) => {
@@ -473,8 +512,7 @@ impl AppResolver<'_> {
         }
         for (name, value) in self.written.config.iter().flat_map(|it| it.get_ref()) {
             let key = self.key(&format!("config.{}", name.get_ref()));
-            let checked = config_var::check_name(name.get_ref())
-                .and_then(|()| config_var::check_value(value.get_ref()));
+            let checked = config_var::check_config_var(name.get_ref(), value.get_ref());
             match checked {
                 Ok(()) => {
                     vars.insert(name.get_ref().clone(), value.get_ref().clone());

@@ -17,8 +17,8 @@ use crate::config::{
 };
 use crate::config::{bytes, defaults, duration};
 use crate::model::{
-    Affinity, AppName, AppPolicy, AppTimeouts, Balance, CpuShare, Endpoint, Expect, ListenerPolicy,
-    Size, SizeLimits, Sizes, TrafficLimits,
+    Affinity, AppName, AppPolicy, AppTimeouts, Autoscale, Balance, CpuShare, Endpoint, Expect,
+    ListenerPolicy, ProcessType, Size, SizeLimits, Sizes, TrafficLimits,
 };
 
 /// What a configuration says, without secrets.
@@ -176,6 +176,7 @@ impl AppSummary {
             None,
             defaults::RUNTIME_METRICS,
         ));
+        of_app.insert("autoscale".into(), autoscale_setting(&BTreeMap::new()));
         of_app.extend(upkeep_settings(&defaults::UPKEEP));
         of_app
     }
@@ -205,6 +206,7 @@ fn sum_up(config: &Config, name: &AppName, app: &AppConfig) -> AppSummary {
             let ManagedApp { size, deploy, recycle_on_r14, runtime_metrics, .. } = managed;
             let size = size.name.as_str();
             settings.extend(dyno_settings(size, *deploy, *recycle_on_r14, *runtime_metrics));
+            settings.insert("autoscale".into(), autoscale_setting(&managed.autoscale));
             settings.extend(upkeep_settings(&managed.upkeep));
             timeouts.extend(supervisor_timeouts(&managed.timeouts));
             SourceSummary::Managed {
@@ -314,6 +316,19 @@ fn dyno_settings(
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()
+}
+
+/// `web 1 to 5 dynos for p95 500ms, up after 10s, down after 5m`
+fn autoscale_setting(rules: &BTreeMap<ProcessType, Autoscale>) -> String {
+    let of_type = |(process_type, rules): (&ProcessType, &Autoscale)| {
+        let Autoscale { min, max, target, up_after, down_after } = rules;
+        let [up_after, down_after] = [*up_after, *down_after].map(duration::print);
+        format!(
+            "{process_type} {min} to {max} dynos for {target}, up after {up_after}, down after {down_after}"
+        )
+    };
+    let rules: Vec<_> = rules.iter().map(of_type).collect();
+    if rules.is_empty() { "off".into() } else { rules.join("; ") }
 }
 
 /// `256MB, cpu_share 1, 256 processes, sleeps after 30m, $5 a month`

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::config_var::Redacted;
-use crate::config::{ConfigProblem, defaults};
+use crate::config::{ConfigProblem, Said, defaults};
 use crate::model::{
-    AppName, AppPolicy, Domain, DynoAddr, Endpoint, Formation, ListenAddr, ListenerPolicy,
-    ProcessType, Schedule, Size, Sizes,
+    AppName, AppPolicy, Autoscale, Domain, DynoAddr, Endpoint, Formation, ListenAddr,
+    ListenerPolicy, ProcessType, Schedule, Size, Sizes,
 };
 
 /// Everything `serve` needs to know.
@@ -163,6 +163,8 @@ pub struct AppConfig {
     pub source: AppSource,
     /// What it runs by the clock, in the order of the file; no name twice.
     pub jobs: Vec<JobConfig>,
+    /// What of it the file decides.
+    pub said: Said,
 }
 
 /// `[[apps.NAME.jobs]]`
@@ -182,6 +184,7 @@ pub struct JobConfig {
 
 /// Where an app's dynos come from.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one per app, most of them the large one")]
 pub enum AppSource {
     /// `dir`: dynomesh runs them.
     Managed(ManagedApp),
@@ -198,8 +201,11 @@ pub struct ManagedApp {
     pub dir: PathBuf,
     /// The Procfile: command by process type.
     pub commands: BTreeMap<ProcessType, String>,
-    /// How many dynos of each type; only types of the Procfile. `web` is 1 and others 0 where unsaid.
+    /// How many dynos of each type; only types of the Procfile. `web` is 1 and others 0 where unsaid. Of those
+    /// that are autoscaled, with how many they begin: within their bounds.
     pub formation: Formation,
+    /// By what the number of dynos of a type follows the requests; web only.
+    pub autoscale: BTreeMap<ProcessType, Autoscale>,
     /// The size of its dynos, and of what runs beside them, where none of its own is said.
     pub size: Arc<Size>,
     /// The size of the dynos of each type of the Procfile.
@@ -227,6 +233,7 @@ impl fmt::Debug for ManagedApp {
             .field("dir", &self.dir)
             .field("commands", &self.commands)
             .field("formation", &self.formation)
+            .field("autoscale", &self.autoscale)
             .field("size", &self.size)
             .field("sizes", &self.sizes)
             .field("deploy", &self.deploy)

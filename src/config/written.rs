@@ -120,6 +120,7 @@ pub(crate) struct App {
     pub(crate) dynos: List,
     pub(crate) domains: List,
     pub(crate) formation: Optional<BTreeMap<Spanned<String>, Spanned<u32>>>,
+    pub(crate) autoscale: Optional<BTreeMap<Spanned<String>, Spanned<Table<Autoscale>>>>,
     pub(crate) size: Optional<String>,
     pub(crate) sizes: Optional<BTreeMap<Spanned<String>, Spanned<String>>>,
     pub(crate) deploy: Optional<String>,
@@ -128,7 +129,7 @@ pub(crate) struct App {
     pub(crate) balance: Optional<String>,
     pub(crate) expect: Optional<String>,
     pub(crate) backlog: Optional<u32>,
-    pub(crate) maintenance: Option<bool>,
+    pub(crate) maintenance: Optional<bool>,
     pub(crate) acme: Option<bool>,
     pub(crate) force_https: Optional<bool>,
     pub(crate) http2_to_dyno: Option<bool>,
@@ -149,6 +150,16 @@ pub(crate) struct App {
     pub(crate) config: Optional<BTreeMap<Spanned<String>, Spanned<String>>>,
     pub(crate) timeouts: Table<AppTimeouts>,
     pub(crate) jobs: Vec<Spanned<Table<Job>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Autoscale {
+    pub(crate) min: Optional<u32>,
+    pub(crate) max: Optional<u32>,
+    pub(crate) target: Optional<String>,
+    pub(crate) up_after: Optional<DurationText>,
+    pub(crate) down_after: Optional<DurationText>,
 }
 
 #[derive(Deserialize, Default)]

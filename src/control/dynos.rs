@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{AppConfig, AppSource};
 use crate::control::Running;
 use crate::control::problem::Problem;
-use crate::model::{AppName, Civil, ProcessType};
+use crate::model::{AppName, Civil, Id, ProcessType};
 use crate::supervisor::{DynoStatus, Which};
 
 /// An app, as `GET /apps` has it.
@@ -42,14 +42,6 @@ pub struct DynoObject {
     /// Where a client attaches to it, by an upgrade of the connection; of an attached one-off alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attach_url: Option<String>,
-}
-
-/// `GET /apps`
-pub(in crate::control) async fn apps(State(running): State<Arc<Running>>) -> Response {
-    let config = running.config.load();
-    let apps: Vec<_> =
-        config.apps.keys().map(|name| AppObject { name: name.to_string() }).collect();
-    Json(apps).into_response()
 }
 
 /// `GET /apps/APP/dynos`
@@ -118,15 +110,20 @@ fn no_dyno(app: &AppName, dyno: &str) -> Problem {
     Problem::not_found(format!("Couldn't find the dyno {dyno} of {app}."))
 }
 
-/// The app of a request's path.
+/// The app of a request's path, by its name or its id.
 pub(in crate::control) fn find_app(
     running: &Running,
-    name: &str,
+    which: &str,
 ) -> Result<(AppName, AppConfig), Problem> {
     let config = running.config.load();
-    let found = AppName::parse(name).ok().and_then(|name| config.apps.get_key_value(&name));
-    let (name, app) =
-        found.ok_or_else(|| Problem::not_found(format!("Couldn't find the app {name}.")))?;
+    let by_id = Id::parse(which).and_then(|id| {
+        let stated = running.stated.load();
+        let found = stated.apps.iter().find(|(_, app)| app.id == id);
+        found.map(|(name, _)| name.clone())
+    });
+    let name = by_id.or_else(|| AppName::parse(which).ok());
+    let found = name.and_then(|name| config.apps.get_key_value(&name));
+    let (name, app) = found.ok_or_else(|| Problem::no_app(which))?;
     Ok((name.clone(), app.clone()))
 }
 

@@ -16,17 +16,20 @@ mod readiness; // whether requests would be served
 mod metrics; // the page that Prometheus reads
 mod exposition; // Prometheus' text format
 mod reload; // what came of a reload
+mod change; // how commands change what holds
+mod api; // what they may change
 mod listen; // binding the two doors, and serving behind them
 mod client; // the other end: how commands ask
 #[cfg(test)]
 mod scene; // for tests: a configuration and its table
 
+pub use change::{Change, ChangeRequest, Changed, Request};
 pub use client::{ClientError, Reply, Upgraded, request, send, upgrade};
 pub use dynos::{AppObject, DynoObject};
 pub use frames::{Frame, Frames, Garbled, PAYLOAD_MAX};
 pub use listen::{ControlError, Doors};
 pub use one_offs::{DynoCreate, PROTOCOL};
-pub use problem::message;
+pub use problem::{Problem, message};
 pub use reload::{ReloadOutcome, ReloadRequest};
 pub use routes::{admin, control};
 pub use running::{Notes, Phase, Running};

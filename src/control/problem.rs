@@ -5,19 +5,44 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-/// A refusal. Its message is a sentence for people.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::control) struct Problem {
-    pub(in crate::control) status: StatusCode,
+/// A refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What HTTP says of it.
+    pub status: StatusCode,
     /// For programs: `not_found`, `invalid_params`.
-    pub(in crate::control) id: &'static str,
-    pub(in crate::control) message: String,
+    pub id: &'static str,
+    /// A sentence for people.
+    pub message: String,
 }
 
 impl Problem {
     /// There is no such thing.
-    pub(in crate::control) fn not_found(message: impl Into<String>) -> Self {
+    pub fn not_found(message: impl Into<String>) -> Self {
         Self { status: StatusCode::NOT_FOUND, id: "not_found", message: message.into() }
+    }
+
+    /// There is no such app.
+    pub fn no_app(name: &str) -> Self {
+        Self::not_found(format!("Couldn't find the app {name}."))
+    }
+
+    /// What is asked for cannot be.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Self { status, id: "invalid_params", message: message.into() }
+    }
+
+    /// Not now.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self { status, id: "maintenance", message: message.into() }
+    }
+
+    /// It is our own fault.
+    pub fn internal(message: impl Into<String>) -> Self {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self { status, id: "internal_server_error", message: message.into() }
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::config::Summary;
 use crate::control::{
-    ReloadOutcome, Running, dynos, exposition, metrics, one_offs, readiness, usage,
+    ReloadOutcome, Request, Running, api, dynos, exposition, metrics, one_offs, readiness, usage,
 };
 
 /// How long a report waits for the workers: one that is stuck must not keep the others' from being read.
@@ -32,7 +32,7 @@ pub fn control(running: Arc<Running>) -> axum::Router {
         .route("/dynos", get(all_dynos))
         .route("/reload", post(reload))
         .route("/usage", get(usage::all))
-        .route("/apps", get(dynos::apps))
+        .merge(api::routes())
         .route("/apps/{app}/usage", get(usage::of_app))
         .route("/apps/{app}/dynos", get(dynos::list).post(one_offs::create).delete(dynos::restart))
         .route("/apps/{app}/formations/{type}", delete(dynos::restart_type))
@@ -101,7 +101,7 @@ async fn config(State(running): State<Arc<Running>>) -> Response {
 
 async fn reload(State(running): State<Arc<Running>>) -> Response {
     let (answer, outcome) = oneshot::channel();
-    let asked = running.reloads.try_send(answer).is_ok();
+    let asked = running.requests.try_send(Request::Reload(answer)).is_ok();
     match outcome.await {
         Ok(outcome @ ReloadOutcome::Ok { .. }) if asked => Json(outcome).into_response(),
         Ok(outcome) => (StatusCode::UNPROCESSABLE_ENTITY, Json(outcome)).into_response(),

@@ -8,7 +8,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::certs::Acme;
 use crate::config::Config;
-use crate::control::ReloadRequest;
+use crate::control::Request;
+use crate::model::Stated;
 use crate::router::Router;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
@@ -35,8 +36,10 @@ pub struct Running {
     pub access_log: Lines,
     /// The configuration in force.
     pub config: ArcSwap<Config>,
-    /// Where reloads are asked for.
-    pub reloads: mpsc::Sender<ReloadRequest>,
+    /// What commands said. Changed together with the configuration, by whoever puts that in force.
+    pub stated: ArcSwap<Stated>,
+    /// Where reloads and changes are asked for.
+    pub requests: mpsc::Sender<Request>,
     /// Carried by what goes on beside the requests of commands.
     pub shutdown: Shutdown,
     /// Empty at first, in [`Phase::Starting`].

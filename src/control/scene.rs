@@ -24,7 +24,17 @@ impl Scene {
         let app = |(name, app): (_, &config::AppConfig)| {
             let (name, policy) = (Clone::clone(name), app.policy.clone());
             let roster = Roster::new(Standing::Starting);
-            (Arc::new(App { id: AppId::fresh(), name, policy, roster, traffic: None }), Vec::new())
+            (
+                Arc::new(App {
+                    id: AppId::fresh(),
+                    name,
+                    policy,
+                    roster,
+                    traffic: None,
+                    load: None,
+                }),
+                Vec::new(),
+            )
         };
         let publisher = Publisher::new(Table::new(Routes {
             version: 1,

@@ -1,6 +1,6 @@
 //! One configuration swapped for another in one step, or refused as a whole.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use metrics::counter;
@@ -10,36 +10,46 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::certs::{self, Loaded};
-use crate::config::{self, Config, ConfigError, Summary, limits};
-use crate::control::{Phase, ReloadOutcome, ReloadRequest, Running};
-use crate::daemon::access_log;
+use crate::config::{self, Config, ConfigError, Source, Summary, limits};
+use crate::control::{
+    Change, ChangeRequest, Changed, Phase, Problem, ReloadOutcome, Request, Running,
+};
 use crate::daemon::notify::Notifier;
 use crate::daemon::url::Url;
+use crate::daemon::{access_log, releases};
+use crate::model::Stated;
 use crate::router::Prepared;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Lines, Target};
 
 const RELOADS: &str = "dynomesh_reloads_total";
 
-/// Reloads the file when asked, one reload at a time.
+/// Puts other configurations in force, one at a time: when the file is to be read again, and when a command changes
+/// what commands said.
 pub(in crate::daemon) struct Reloader {
     path: PathBuf,
+    /// The text that is in force.
+    source: Source,
     running: Arc<Running>,
     access_log: Lines,
     notifier: Notifier,
 }
 
-/// Reads a configuration and the certificates that it names.
-pub(in crate::daemon) fn load(path: &Path) -> Result<(Arc<Config>, Loaded), ConfigError> {
-    let mut config = config::load(path)?;
+/// Reads a configuration, together with what commands said, and the certificates that it names.
+pub(in crate::daemon) fn load(
+    source: &Source,
+    stated: &Stated,
+) -> Result<(Config, Loaded), ConfigError> {
+    let mut config = source.resolve(stated)?;
     let mut certs = certs::load(&config)?;
     config.notes.warnings.append(&mut certs.warnings);
-    Ok((Arc::new(config), certs))
+    Ok((config, certs))
 }
 
 /// A configuration against which nothing stands, and what it needs, opened.
 struct Checked {
-    config: Arc<Config>,
+    source: Source,
+    config: Config,
     certs: Loaded,
     listeners: Prepared,
     access_log: Target,
@@ -49,6 +59,7 @@ impl Reloader {
     /// For the file at `path`.
     pub(in crate::daemon) fn new(
         path: PathBuf,
+        source: Source,
         running: Arc<Running>,
         access_log: Lines,
         notifier: Notifier,
@@ -57,15 +68,15 @@ impl Reloader {
         for result in ["ok", "refused"] {
             counter!(RELOADS, "result" => result).absolute(0);
         }
-        Self { path, running, access_log, notifier }
+        Self { path, source, running, access_log, notifier }
     }
 
     /// Runs until the shutdown begins. Whoever asks while a reload is under way gets another one after it:
     /// the file may have changed since it was read.
     pub(in crate::daemon) async fn run(
-        self,
+        mut self,
         mut hangups: Signal,
-        mut requests: mpsc::Receiver<ReloadRequest>,
+        mut requests: mpsc::Receiver<Request>,
         shutdown: Shutdown,
     ) {
         let mut looks = interval(limits::CERTIFICATES_LOOK);
@@ -78,20 +89,23 @@ impl Reloader {
                     continue;
                 }
                 _ = hangups.recv() => {}
-                Some(request) = requests.recv() => waiting.push(request),
+                Some(request) = requests.recv() => match request {
+                    Request::Reload(asker) => waiting.push(asker),
+                    Request::Change(request) => {
+                        self.change(request).await;
+                        continue;
+                    }
+                },
                 () = shutdown.begun() => return,
-            }
-            while let Ok(request) = requests.try_recv() {
-                waiting.push(request);
             }
             let outcome = tokio::select! {
                 outcome = self.reload() => outcome,
                 // Of a reload that is broken off nothing is done yet: its last step does not await.
                 () = shutdown.forced() => return,
             };
-            for request in waiting {
+            for asker in waiting {
                 // Who asked may have left.
-                let _ = request.send(outcome.clone());
+                let _ = asker.send(outcome.clone());
             }
         }
     }
@@ -119,10 +133,10 @@ impl Reloader {
         }
     }
 
-    async fn reload(&self) -> ReloadOutcome {
+    async fn reload(&mut self) -> ReloadOutcome {
         self.notifier.reloading();
         let outcome = match self.check().await {
-            Ok(checked) => self.apply(checked),
+            Ok(checked) => self.apply(checked).await,
             Err(reasons) => ReloadOutcome::Refused { reasons },
         };
         self.notifier.ready();
@@ -132,12 +146,15 @@ impl Reloader {
 
     /// Loads the file and everything that could fail about it; nothing has changed afterwards.
     async fn check(&self) -> Result<Checked, Vec<String>> {
-        let path = self.path.clone();
+        let (path, stated) = (self.path.clone(), self.running.stated.load_full());
+        let load = move || {
+            let source = Source::read(&path)?;
+            load(&source, &stated).map(|(config, certs)| (source, config, certs))
+        };
         // It reads the disk, and a large file takes a while: the control runtime has dynos to watch.
-        let loaded = spawn_blocking(move || load(&path)).await;
+        let loaded = spawn_blocking(load).await;
         let loaded = loaded.map_err(|panic| vec![format!("{}: {panic}", self.path.display())])?;
-        let (config, certs) = loaded
-            .map_err(|error| error.problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let (source, config, certs) = loaded.map_err(|error| reasons(&error))?;
         let refusals = self.running.config.load().reload_refusals(&config);
         if !refusals.is_empty() {
             return Err(refusals.iter().map(ToString::to_string).collect());
@@ -150,19 +167,20 @@ impl Reloader {
             listeners.map_err(|error| vec![format!("{error} ([router] http, https)")])?;
         let access_log =
             access_log::open(&config.router.access_log).map_err(|error| vec![error.to_string()])?;
-        Ok(Checked { config, certs, listeners, access_log })
+        Ok(Checked { source, config, certs, listeners, access_log })
     }
 
-    /// Puts a checked configuration in force. Nothing here awaits, so nobody sees it half done.
-    fn apply(&self, checked: Checked) -> ReloadOutcome {
-        let Checked { config, certs, listeners, access_log } = checked;
-        let running = &self.running;
-        let before = running.config.swap(config.clone());
+    /// Puts a checked configuration in force. But for the books, nothing here awaits, so nobody sees it half done.
+    async fn apply(&mut self, checked: Checked) -> ReloadOutcome {
+        let Checked { source, mut config, certs, listeners, access_log } = checked;
+        let name = source.file_name();
+        self.source = source;
+        releases::number(&self.running, &mut config, format!("Reload of {name}")).await;
         // Before the routes: a new name has its certificate when it leads somewhere.
-        running.router.certs().swap(certs);
-        running.acme.apply(&config);
-        running.supervisor.apply(&config);
-        let listening = running.router.listening();
+        self.running.router.certs().swap(certs);
+        let listening = self.running.router.listening();
+        let changes = self.put_in_force(config);
+        let running = &self.running;
         running.router.apply(listeners);
         let lines = self.access_log.clone();
         // It waits while the writer is stuck, and a stuck writer may be why there is a new target.
@@ -170,13 +188,60 @@ impl Reloader {
         for endpoint in running.router.listening().iter().filter(|it| !listening.contains(it)) {
             tracing::info!("listening on {}", Url::of(endpoint));
         }
-        for warning in &config.notes.warnings {
+        for warning in &running.config.load().notes.warnings {
             tracing::warn!("{warning}");
         }
-        let diff = config::diff(&Summary::of(&before), &Summary::of(&config));
-        let changes = diff.changes.iter().map(ToString::to_string).collect();
         ReloadOutcome::Ok { table_version: running.publisher.table().version(), changes }
     }
+
+    /// Has routes and dynos follow a configuration, and says what is different now.
+    fn put_in_force(&self, config: Config) -> Vec<String> {
+        let running = &self.running;
+        let config = Arc::new(config);
+        let before = running.config.swap(config.clone());
+        running.acme.apply(&config);
+        running.supervisor.apply(&config);
+        let diff = config::diff(&Summary::of(&before), &Summary::of(&config));
+        diff.changes.iter().map(ToString::to_string).collect()
+    }
+
+    /// Does what a command wants, or says why not.
+    async fn change(&self, request: ChangeRequest) {
+        let ChangeRequest { change, user, done } = request;
+        // Who asked may have left.
+        let _ = done.send(self.follow(change, &user).await);
+    }
+
+    async fn follow(&self, change: Change, user: &str) -> Result<(), Problem> {
+        let running = &self.running;
+        if running.phase() == Phase::Stopping {
+            return Err(Problem::unavailable("dynomesh is stopping"));
+        }
+        let (config, stated) = (running.config.load_full(), running.stated.load_full());
+        let Changed { app, now, description } = change(&config, &stated)?;
+        if stated.apps.get(&app) == now.as_ref() {
+            return Ok(());
+        }
+        let mut wanted = Stated::clone(&stated);
+        match now.clone() {
+            Some(now) => drop(wanted.apps.insert(app.clone(), now)),
+            None => drop(wanted.apps.remove(&app)),
+        }
+        let source = self.source.clone();
+        let resolved = spawn_blocking(move || source.resolve(&wanted)).await;
+        let resolved = resolved.map_err(|panic| Problem::internal(panic.to_string()))?;
+        let mut config = resolved.map_err(|error| Problem::invalid(reasons(&error).join("\n")))?;
+        let maker = releases::maker(description, user);
+        releases::commit(running, &mut config, (app, now), maker).await?;
+        for change in self.put_in_force(config) {
+            tracing::info!("{user}: {change}");
+        }
+        Ok(())
+    }
+}
+
+fn reasons(error: &ConfigError) -> Vec<String> {
+    error.problems.iter().map(ToString::to_string).collect()
 }
 
 fn say(outcome: &ReloadOutcome) {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::certs::{Acme, Certs, CertsError, Loaded};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Source};
 use crate::control::{self, ControlError, Doors, Notes, Phase, Running};
 use crate::daemon::access_log::AccessLogError;
 use crate::daemon::books::keep_books;
@@ -24,15 +24,15 @@ use crate::daemon::reload::{Reloader, load};
 use crate::daemon::signals::{self, Ends};
 use crate::daemon::url::Url;
 use crate::daemon::watch::watch;
-use crate::daemon::{access_log, affinity_key, descriptors, inherited};
+use crate::daemon::{access_log, affinity_key, descriptors, inherited, releases};
 use crate::router::{self, BindError, Router};
 use crate::shutdown::Shutdown;
-use crate::store::Store;
+use crate::store::{AskError, OpenError, Store};
 use crate::supervisor::{PrepareError, Supervisor};
 use crate::telemetry::{self, AppLog, Lines, Target};
 
-/// Commands that may wait for a reload at one time.
-const RELOADS_WAITING: usize = 16;
+/// Commands that may wait for a reload or a change at one time.
+const REQUESTS_WAITING: usize = 16;
 /// Turns of tasks before the control runtime looks for timers and for what has become readable. A start of a dyno
 /// takes a turn of milliseconds: by tokio's own number, 61, sixty of them would come before a signal or a probe.
 const TURNS_PER_LOOK: u32 = 1;
@@ -65,6 +65,12 @@ pub enum ServeError {
     /// The dynos of an earlier daemon, or what keeps dynos apart.
     #[error(transparent)]
     Dynos(#[from] PrepareError),
+    /// What is remembered.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// What commands said.
+    #[error("read what commands said: {0}")]
+    Stated(#[from] AskError),
     /// The socket of the service manager.
     #[error("use $NOTIFY_SOCKET: {0}")]
     Notify(io::Error),
@@ -80,7 +86,9 @@ pub enum ServeError {
 pub fn serve(path: &Path) -> Result<(), ServeError> {
     // Before any dyno is started, which must inherit none of them.
     let inherited = inherited::take();
-    let (config, loaded) = load(path)?;
+    let source = Source::read(path)?;
+    let stated = Store::peek(&source.state_dir()?)?;
+    let (config, loaded) = load(&source, &stated)?;
     let log = AppLog::new(Lines::start(Target::Stdout)?);
     telemetry::install(log.clone());
     let access_log = Lines::start(access_log::open(&config.router.access_log)?)?;
@@ -91,8 +99,15 @@ pub fn serve(path: &Path) -> Result<(), ServeError> {
         .enable_all()
         .event_interval(TURNS_PER_LOOK)
         .build()?;
-    let start =
-        Start { path, inherited, config, loaded, log: log.clone(), access_log: access_log.clone() };
+    let start = Start {
+        path,
+        source,
+        inherited,
+        config,
+        loaded,
+        log: log.clone(),
+        access_log: access_log.clone(),
+    };
     let ended = runtime.block_on(live(start));
     // Nothing is left to run but a log writer that is stuck.
     runtime.shutdown_background();
@@ -103,8 +118,9 @@ pub fn serve(path: &Path) -> Result<(), ServeError> {
 /// What is there before the runtime is.
 struct Start<'a> {
     path: &'a Path,
+    source: Source,
     inherited: Vec<OwnedFd>,
-    config: Arc<Config>,
+    config: Config,
     loaded: Loaded,
     log: AppLog,
     access_log: Lines,
@@ -143,7 +159,7 @@ async fn build(
     hangups: Signal,
     notifier: &Notifier,
 ) -> Result<Arc<Running>, ServeError> {
-    let Start { path, inherited, config, loaded, log, access_log } = start;
+    let Start { path, source, inherited, mut config, loaded, log, access_log } = start;
     let app_log = log.clone();
     let connections_max = descriptors::raise();
     tracing::info!(
@@ -156,6 +172,8 @@ async fn build(
     // The control socket comes first: where another dynomesh runs, no dyno is started.
     let doors = Doors::bind(&config.admin)?;
     let store = Store::open(&config.state_dir)?;
+    let stated = releases::number_first(&store, &mut config).await?;
+    let config = Arc::new(config);
     let certs = Certs::open(&config.state_dir, loaded)?;
     // Before the router, so that its first handshake has what is kept; what is missing is ordered as soon as
     // this task waits, when the router accepts.
@@ -187,7 +205,7 @@ async fn build(
     if let Some(addr) = doors.admin_addr() {
         tracing::info!("metrics and health on {}", Url::plain(&addr));
     }
-    let (reloads, requests) = mpsc::channel(RELOADS_WAITING);
+    let (requests, asked) = mpsc::channel(REQUESTS_WAITING);
     let running = Arc::new(Running {
         router,
         supervisor,
@@ -197,7 +215,8 @@ async fn build(
         recorded,
         access_log: access_log.clone(),
         config: ArcSwap::new(config),
-        reloads,
+        stated: ArcSwap::from_pointee(stated),
+        requests,
         shutdown: control.clone(),
         notes: Notes::default(),
     });
@@ -206,8 +225,9 @@ async fn build(
     control.spawn(watch(running.clone(), control.clone()));
     control.spawn(keep_books(running.clone(), control.clone()));
     control.spawn(keep_jobs(running.clone(), app_log));
-    let reloader = Reloader::new(path.to_owned(), running.clone(), access_log, notifier.clone());
-    control.spawn(reloader.run(hangups, requests, control.clone()));
+    let path = path.to_owned();
+    let reloader = Reloader::new(path, source, running.clone(), access_log, notifier.clone());
+    control.spawn(reloader.run(hangups, asked, control.clone()));
     Ok(running)
 }
 

@@ -7,25 +7,33 @@ mod domain;
 mod process_type;
 mod dyno;
 mod policy;
+mod autoscale;
 mod size;
 mod address;
 mod calendar;
 mod cron;
 mod schedule;
 mod usage;
+mod id;
+mod stated;
+mod release;
 mod eco;
 
 pub use address::{ClientNet, DynoAddr, Endpoint, ListenAddr};
 pub use app::AppName;
+pub use autoscale::{Autoscale, Target};
 pub use calendar::{Civil, Month};
 pub use cron::Cron;
 pub use domain::{Domain, Host};
 pub use dyno::{DynoName, DynoState, Exit};
 pub use eco::EcoHours;
+pub use id::Id;
 pub use policy::{
     Affinity, AppPolicy, AppTimeouts, Balance, Expect, ListenerPolicy, TrafficLimits,
 };
 pub use process_type::{Formation, ProcessType};
+pub use release::{Release, ReleaseStatus, Runs};
 pub use schedule::{Period, Schedule};
 pub use size::{CpuShare, Size, SizeLimits, SizeName, Sizes};
+pub use stated::{Stated, StatedApp, StatedDomain};
 pub use usage::{Payer, Usage};

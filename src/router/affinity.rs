@@ -217,7 +217,7 @@ mod tests {
         };
         let (id, name) = (AppId::fresh(), AppName::parse(name).unwrap());
         let roster = Roster::new(Standing::Up);
-        Arc::new(App { id, name, policy, roster, traffic: None })
+        Arc::new(App { id, name, policy, roster, traffic: None, load: None })
     }
 
     fn name(number: u32) -> DynoName {

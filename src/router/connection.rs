@@ -185,7 +185,12 @@ impl Waiting {
             }
             self.client.transport.input = input;
         }
-        match self.poll_input(cx, fresh) {
+        let input = self.poll_input(cx, fresh);
+        if self.client.worker.is_draining() && is_blank(&self.client.transport.input) {
+            let soon = self.client.worker.now().deadline(limits::STOP_IDLE);
+            self.client.deadline.bring_forward(soon);
+        }
+        match input {
             Poll::Ready(Next::Over) => {
                 if !is_blank(&self.client.transport.input) {
                     self.client.worker.registry().incomplete_heads.fetch_add(1, Ordering::Relaxed);

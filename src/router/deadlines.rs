@@ -100,6 +100,12 @@ impl Deadline {
         self.list.slots.borrow_mut().at[self.slot as usize] = at.max(DUE + 1);
     }
 
+    /// Has the deadline be no later than this.
+    pub(crate) fn bring_forward(&self, at: Tick) {
+        let deadline = &mut self.list.slots.borrow_mut().at[self.slot as usize];
+        *deadline = at.min(*deadline);
+    }
+
     /// Has the task woken at each change of dynos, or no more.
     pub(crate) fn wait_for_changes(&self, waiting: bool) {
         self.list.slots.borrow_mut().waiting[self.slot as usize] = waiting;
@@ -139,6 +145,14 @@ mod tests {
         assert!(deadline.is_due());
         deadline.set(9);
         assert!(!deadline.is_due());
+        deadline.bring_forward(12);
+        list.pass(8);
+        assert!(!deadline.is_due());
+        deadline.bring_forward(8);
+        list.pass(8);
+        assert!(deadline.is_due());
+        deadline.bring_forward(20);
+        assert!(deadline.is_due(), "what has passed does not come back");
         drop(deadline);
         let again = list.slot();
         list.pass(100);

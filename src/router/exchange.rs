@@ -438,16 +438,35 @@ impl Exchange {
     ) -> After {
         let Some((lease, stream)) = relay.into_parts() else { return After::Close };
         let timeouts = &app.policy.timeouts;
+        let _open = app.load.as_ref().map(|load| load.pipe(client.worker.index));
         let piped = upgrade::pipe(client, lease.dyno(), stream, switched, timeouts).await;
         drop(lease);
         client.worker.read_clock();
-        self.end(client, piped.refusal, T::SWITCHED, Some(piped.to_client));
+        self.close_books(client, piped.refusal, T::SWITCHED, Some(piped.to_client));
         // The dyno's last bytes must not be lost to a reset while the client is still sending.
         if piped.refusal.is_none() { After::WindDown } else { After::Close }
     }
 
-    /// The books: one line and one count, in the turn in which the exchange ends (whose clock was read).
+    /// What its number of dynos follows, where it follows something; pipes say nothing of how long requests take.
     fn end<T: Transport>(
+        &self,
+        client: &Client<T>,
+        refusal: Option<Refusal>,
+        status: u16,
+        bytes: Option<u64>,
+    ) {
+        if let Some(load) = self.app.as_ref().and_then(|app| app.load.as_ref())
+            && let Some(wait) = self.connect
+        {
+            let worker = &client.worker;
+            let service = self.connected.map(|connected| worker.now().since(connected));
+            load.count(worker.index, wait, service, refusal.is_none());
+        }
+        self.close_books(client, refusal, status, bytes);
+    }
+
+    /// The books: one line and one count, in the turn in which the exchange ends (whose clock was read).
+    fn close_books<T: Transport>(
         &self,
         client: &Client<T>,
         refusal: Option<Refusal>,

@@ -19,7 +19,7 @@ use crate::router::headers::RequestId;
 use crate::router::lingers::Ticket;
 use crate::router::worker::Worker;
 use crate::table::{App, Lease, Slot};
-use crate::wire::{ChunkedDecoder, FieldSlots, HeadScan, Piece, ResponseBody, ResponseHead};
+use crate::wire::{BadResponse, ChunkedDecoder, Piece, ResponseBody, ResponseHead, ResponseHeads};
 
 /// What is left of an exchange without its client.
 pub(crate) struct Linger {
@@ -99,6 +99,9 @@ async fn live(
     let now = worker.read_clock();
     let end = closed.map_or(LateEnd::Ended { after: now.since(since) }, LateEnd::Closed);
     worker.counters(Some(&app)).late();
+    if let (Some(load), None) = (&app.load, closed) {
+        load.late(worker.index);
+    }
     let Reading { status, bytes, .. } = answer;
     let dyno = guard.lease.dyno().clone();
     // The slot is given back before the line says so.
@@ -118,7 +121,7 @@ struct Reading {
 }
 
 enum State {
-    Head { bytes: Vec<u8>, scan: HeadScan },
+    Head(ResponseHeads),
     Length(u64),
     Chunked(ChunkedDecoder),
     UntilClose,
@@ -126,7 +129,7 @@ enum State {
 
 impl Default for State {
     fn default() -> Self {
-        Self::Head { bytes: Vec::new(), scan: HeadScan::default() }
+        Self::Head(ResponseHeads::default())
     }
 }
 
@@ -149,10 +152,17 @@ impl Reading {
     /// Takes bytes; `true` when the answer is whole, or cannot be read.
     fn take(&mut self, bytes: &[u8]) -> bool {
         match &mut self.state {
-            State::Head { bytes: before, .. } => {
-                let mut whole = std::mem::take(before);
-                whole.extend_from_slice(bytes);
-                self.take_head(whole)
+            State::Head(heads) => {
+                let mut end = None;
+                let each = |head: &ResponseHead<'_, '_>| {
+                    end = Some((head.status, head.body));
+                    Ok::<_, BadResponse>(())
+                };
+                match (heads.take(bytes, self.is_head, each), end) {
+                    (Ok(Some(rest)), Some((status, body))) => self.begin_body(status, body, rest),
+                    (Ok(_), _) => false,
+                    (Err(_), _) => true,
+                }
             }
             State::Length(left) => {
                 let count = (bytes.len() as u64).min(*left);
@@ -177,35 +187,15 @@ impl Reading {
         }
     }
 
-    fn take_head(&mut self, mut whole: Vec<u8>) -> bool {
-        let mut used = 0;
-        while let State::Head { bytes: kept, scan } = &mut self.state {
-            let length = match scan.find_end(&whole[used..], limits::RESPONSE_HEAD_MAX) {
-                Ok(Some(length)) => length,
-                Ok(None) => {
-                    // Kept as it is, not copied once more for each read.
-                    whole.drain(..used);
-                    *kept = whole;
-                    return false;
-                }
-                Err(_) => return true,
-            };
-            *scan = HeadScan::default();
-            let mut slots = FieldSlots::new();
-            let head = &whole[used..used + length];
-            let Ok(head) = ResponseHead::parse(head, &mut slots, self.is_head) else { return true };
-            used += length;
-            if head.is_interim() {
-                continue;
-            }
-            self.status = Some(head.status);
-            self.state = match head.body {
-                ResponseBody::None | ResponseBody::Length(0) => return true,
-                ResponseBody::Length(length) => State::Length(length),
-                ResponseBody::Chunked => State::Chunked(ChunkedDecoder::new()),
-                ResponseBody::UntilClose => State::UntilClose,
-            };
-        }
-        used < whole.len() && self.take(&whole[used..])
+    /// The final head has come, and the first bytes behind it.
+    fn begin_body(&mut self, status: u16, body: ResponseBody, bytes: &[u8]) -> bool {
+        self.status = Some(status);
+        self.state = match body {
+            ResponseBody::None | ResponseBody::Length(0) => return true,
+            ResponseBody::Length(length) => State::Length(length),
+            ResponseBody::Chunked => State::Chunked(ChunkedDecoder::new()),
+            ResponseBody::UntilClose => State::UntilClose,
+        };
+        self.take(bytes)
     }
 }

@@ -119,6 +119,7 @@ impl Router {
             let (mailbox, thread) = thread::start(
                 format!("worker-{index}"),
                 Start {
+                    index,
                     publisher: options.publisher.clone(),
                     access_log: options.access_log.clone(),
                     seal: Seal::new(&options.affinity_key),

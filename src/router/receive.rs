@@ -13,7 +13,7 @@ use crate::router::reply::Refusal;
 use crate::router::request::Request;
 use crate::router::transport::{AnswerKind, FieldSink, Transport};
 use crate::table::App;
-use crate::wire::{self, ChunkedDecoder, FieldSlots, HeadScan, Piece, ResponseBody, ResponseHead};
+use crate::wire::{self, ChunkedDecoder, Piece, ResponseBody, ResponseHead};
 
 impl Relay {
     /// Passes on what there is of the answer, as far as the client takes it.
@@ -82,25 +82,19 @@ impl Relay {
         let out = &mut *worker.out.borrow_mut();
         out.clear();
         let rest = match &mut self.answer {
-            Answer::Head { bytes: before, .. } if before.is_empty() => {
-                let left = self.take_head(bytes, request, client, out)?;
-                if let Answer::Head { bytes: kept, .. } = &mut self.answer {
-                    *kept = left.to_vec();
-                    return self.pass_back(&[], client, app, out, cx);
+            Answer::Head(heads) => {
+                let mut heads = std::mem::take(heads);
+                let each = |head: &ResponseHead<'_, '_>| match head.is_interim() {
+                    true => self.take_interim(head, request, client, out),
+                    false => self.take_final(head, request, client, out),
+                };
+                match heads.take(bytes, request.is_head, each)? {
+                    Some(rest) => rest,
+                    None => {
+                        self.answer = Answer::Head(heads);
+                        &[]
+                    }
                 }
-                left
-            }
-            Answer::Head { bytes: before, .. } => {
-                let mut whole = std::mem::take(before);
-                whole.extend_from_slice(bytes);
-                let left = self.take_head(&whole, request, client, out)?.len();
-                if let Answer::Head { bytes: kept, .. } = &mut self.answer {
-                    // Not whole yet: kept as it is, not copied once more for each read.
-                    whole.drain(..whole.len() - left);
-                    *kept = whole;
-                    return self.pass_back(&[], client, app, out, cx);
-                }
-                return self.pass_back(&whole[whole.len() - left..], client, app, out, cx);
             }
             _ => bytes,
         };
@@ -201,40 +195,7 @@ impl Relay {
                 switched.to_client.extend_from_slice(bytes);
                 rest = &[];
             }
-            Answer::Head { .. } | Answer::Done => {}
-        }
-        Ok(rest)
-    }
-
-    /// Reads heads until the final one; interim answers are passed on or swallowed. Returns what follows the
-    /// final head, or (the state says so) the beginning of a head that is not whole yet.
-    fn take_head<'a>(
-        &mut self,
-        bytes: &'a [u8],
-        request: &Request,
-        client: &mut Client<impl Transport>,
-        out: &mut Vec<u8>,
-    ) -> Result<&'a [u8], End> {
-        let mut rest = bytes;
-        while let Answer::Head { scan, .. } = &mut self.answer {
-            if rest.is_empty() {
-                break;
-            }
-            let end = scan
-                .find_end(rest, limits::RESPONSE_HEAD_MAX)
-                .map_err(|bad| End::Refused(wire::BadResponse::from(bad).into()))?;
-            let Some(length) = end else { return Ok(rest) };
-            *scan = HeadScan::default();
-            let (head, after) = rest.split_at(length);
-            rest = after;
-            let mut slots = FieldSlots::new();
-            let head = ResponseHead::parse(head, &mut slots, request.is_head)
-                .map_err(|bad| End::Refused(bad.into()))?;
-            if head.is_interim() {
-                self.take_interim(&head, request, client, out)?;
-            } else {
-                self.take_final(&head, request, client, out)?;
-            }
+            Answer::Head(_) | Answer::Done => {}
         }
         Ok(rest)
     }
@@ -335,7 +296,7 @@ impl Relay {
         how: io::Result<()>,
     ) -> Result<(), End> {
         match &self.answer {
-            Answer::Head { bytes, .. } if bytes.is_empty() => Err(self.dyno_gone(request)),
+            Answer::Head(heads) if heads.is_empty() => Err(self.dyno_gone(request)),
             Answer::UntilClose if how.is_ok() => {
                 self.trailers =
                     self.held.as_mut().map(|it| it.stream.trailers()).unwrap_or_default();
@@ -366,6 +327,12 @@ impl Relay {
             let keepalive = dynos.map_or(own, |dynos| dynos.min(own));
             client.worker.pools.put_back(lease.dyno(), stream, client.worker.now(), keepalive);
         }
+    }
+}
+
+impl From<wire::BadResponse> for End {
+    fn from(bad: wire::BadResponse) -> Self {
+        Self::Refused(bad.into())
     }
 }
 

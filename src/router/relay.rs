@@ -18,7 +18,7 @@ use crate::router::retry::{self, Failure, Retry};
 use crate::router::transport::{AnswerKind, FieldSink, Transport};
 use crate::router::worker::Worker;
 use crate::table::{App, Dyno, Lease};
-use crate::wire::{ChunkedDecoder, HeadScan};
+use crate::wire::{ChunkedDecoder, ResponseHeads};
 
 /// An answer that turns the connection into a pipe.
 #[derive(Default)]
@@ -117,10 +117,7 @@ impl Sending {
 /// How far the answer is.
 pub(crate) enum Answer {
     /// Its head, as far as it has come.
-    Head {
-        bytes: Vec<u8>,
-        scan: HeadScan,
-    },
+    Head(ResponseHeads),
     /// This much of the body is to come.
     Length(u64),
     Chunked(ChunkedDecoder),
@@ -146,7 +143,7 @@ impl Relay {
             reused: upstream.reused,
             repeated,
             sending: Sending::Head(0),
-            answer: Answer::Head { bytes: Vec::new(), scan: HeadScan::default() },
+            answer: Answer::Head(ResponseHeads::default()),
             to_dyno: Pending::default(),
             to_client: Pending::default(),
             begun: false,
@@ -222,7 +219,7 @@ impl Relay {
 
     /// State `wait`: the dyno has the whole request, and has said nothing final.
     pub(crate) fn is_waiting(&self) -> bool {
-        let silent = matches!(&self.answer, Answer::Head { bytes, .. } if bytes.is_empty());
+        let silent = matches!(&self.answer, Answer::Head(heads) if heads.is_empty());
         self.is_request_whole() && self.to_dyno.is_empty() && silent
     }
 
@@ -291,7 +288,7 @@ impl Relay {
 
     /// Whose silence the timer has ended.
     fn expired(&self) -> Refusal {
-        let answer_begun = !matches!(&self.answer, Answer::Head { bytes, .. } if bytes.is_empty());
+        let answer_begun = !matches!(&self.answer, Answer::Head(heads) if heads.is_empty());
         if !self.to_client.is_empty() {
             Refusal::ClientIdle
         } else if answer_begun {

@@ -32,6 +32,8 @@ use crate::telemetry::Lines;
 
 /// What a worker is made from.
 pub(crate) struct Start {
+    /// Which of the workers this is.
+    pub(crate) index: usize,
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) access_log: Lines,
     pub(crate) seal: Seal,
@@ -43,6 +45,8 @@ pub(crate) struct Start {
 
 /// All that the connections of one thread share. Each `RefCell` is borrowed within one synchronous turn.
 pub(crate) struct Worker {
+    /// Which of the workers this is.
+    pub(crate) index: usize,
     /// Bytes as they are read; nothing stays here over an await.
     pub(crate) scratch: RefCell<Box<[u8]>>,
     /// Bytes as they are composed; nothing stays here over an await.
@@ -173,6 +177,7 @@ impl Worker {
         start.publisher.subscribe(mailbox.clone());
         let table = RefCell::new(start.publisher.table());
         Self {
+            index: start.index,
             scratch: RefCell::new(vec![0; limits::SCRATCH].into()),
             out: RefCell::default(),
             deadlines: Rc::default(),

@@ -5,13 +5,14 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use crate::private_file;
 
 /// Each takes the schema one step further; its place, from 1, is the schema's version. What was once shipped
 /// is never changed.
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
     CREATE TABLE usage (
         month INTEGER NOT NULL,       -- its first Unix second, UTC
         app TEXT NOT NULL,
@@ -32,7 +33,62 @@ const STEPS: [&str; 1] = ["
         last INTEGER NOT NULL,        -- the Unix second for which it was started last
         PRIMARY KEY (app, job)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE apps (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        created_at INTEGER NOT NULL,  -- here and below: Unix seconds
+        made INTEGER NOT NULL,        -- whether a command made it; otherwise it is the file's
+        maintenance INTEGER,          -- NULL: no command said
+        slug TEXT,
+        release INTEGER               -- the version of what it runs; NULL: none yet
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE domains (
+        id TEXT PRIMARY KEY,
+        app TEXT NOT NULL REFERENCES apps ON DELETE CASCADE,
+        place INTEGER NOT NULL,       -- in the order in which they were added
+        domain TEXT NOT NULL UNIQUE,
+        created_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX domains_of_app ON domains (app, place);
+
+    CREATE TABLE formations (
+        app TEXT NOT NULL REFERENCES apps ON DELETE CASCADE,
+        process_type TEXT NOT NULL,
+        quantity INTEGER,             -- NULL: no command said
+        size TEXT,                    -- NULL: no command said
+        PRIMARY KEY (app, process_type)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE config_vars (
+        app TEXT NOT NULL REFERENCES apps ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        value BLOB NOT NULL,          -- sealed
+        PRIMARY KEY (app, name)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE releases (
+        id TEXT PRIMARY KEY,
+        app TEXT NOT NULL REFERENCES apps ON DELETE CASCADE,
+        version INTEGER NOT NULL,
+        description TEXT NOT NULL,
+        user TEXT NOT NULL,
+        status TEXT NOT NULL CHECK (status IN ('pending', 'succeeded', 'failed')),
+        slug TEXT,
+        dir TEXT,
+        commands TEXT NOT NULL,       -- JSON: command by process type
+        config_vars BLOB NOT NULL,    -- JSON, sealed
+        fingerprint TEXT NOT NULL,    -- of what it runs
+        created_at INTEGER NOT NULL,
+        UNIQUE (app, version)
+    ) STRICT, WITHOUT ROWID;
+",
+];
+
+/// The version from which on it has what commands said.
+const STATED_SINCE: usize = 2;
 
 /// The database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -75,26 +131,37 @@ pub(in crate::store) fn open(path: &Path) -> Result<Connection, StoreError> {
     }
     let mut connection = at(path, Connection::open(path))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(file_error)?;
-    // A kill of the daemon loses nothing that was committed; a loss of power may take the last seconds, and
-    // leaves the rest whole.
+    // What a command was told is done survives a loss of power, too: that is a wait for the disk at each commit.
     at(path, connection.pragma_update(None, "journal_mode", "WAL"))?;
-    at(path, connection.pragma_update(None, "synchronous", "NORMAL"))?;
+    at(path, connection.pragma_update(None, "synchronous", "FULL"))?;
+    at(path, connection.pragma_update(None, "foreign_keys", true))?;
     migrate(path, &mut connection)?;
     Ok(connection)
+}
+
+/// Opens the database at `path` to read it beside whoever writes it. `None`: it is older than what commands say.
+pub(in crate::store) fn open_to_read(path: &Path) -> Result<Option<Connection>, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = at(path, Connection::open_with_flags(path, flags))?;
+    match at(path, version(&connection))? {
+        0..STATED_SINCE => Ok(None),
+        found if found > STEPS.len() => Err(StoreError::Newer { path: path.to_owned(), found }),
+        _ => Ok(Some(connection)),
+    }
 }
 
 /// A database that is gone with this process.
 pub(in crate::store) fn in_memory() -> Result<Connection, StoreError> {
     let path = Path::new(":memory:");
     let mut connection = at(path, Connection::open_in_memory())?;
+    at(path, connection.pragma_update(None, "foreign_keys", true))?;
     migrate(path, &mut connection)?;
     Ok(connection)
 }
 
 fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StoreError> {
     let transaction = at(path, connection.transaction())?;
-    let version = transaction.pragma_query_value(None, "user_version", |row| row.get(0));
-    let found: usize = at(path, version)?;
+    let found = at(path, version(&transaction))?;
     if found > STEPS.len() {
         return Err(StoreError::Newer { path: path.to_owned(), found });
     }
@@ -103,6 +170,11 @@ fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StoreError> {
     }
     at(path, transaction.pragma_update(None, "user_version", STEPS.len()))?;
     at(path, transaction.commit())
+}
+
+/// Which of the steps have been taken.
+fn version(connection: &Connection) -> rusqlite::Result<usize> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
 fn at<T>(path: &Path, result: rusqlite::Result<T>) -> Result<T, StoreError> {
@@ -141,7 +213,7 @@ mod tests {
         open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         let error = open(&path).unwrap_err().to_string();
         assert!(
-            error.ends_with("was written by a newer dynomesh (schema 99, this one knows 1)"),
+            error.ends_with("was written by a newer dynomesh (schema 99, this one knows 2)"),
             "{error}"
         );
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread;
 
@@ -9,35 +10,74 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::config::limits;
-use crate::store::database;
+use crate::model::Stated;
+use crate::store::apps;
+use crate::store::database::{self, StoreError};
+use crate::store::sealed::{SealError, SealKey};
 
 type Task = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// The database in the state directory.
+const FILE: &str = "dynomesh.db";
 
 /// The database. Cheap to clone; its thread ends with the last of them.
 #[derive(Clone)]
 pub struct Store {
     tasks: SyncSender<Task>,
+    key: Arc<SealKey>,
+}
+
+/// What is remembered cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The key of what is encrypted in it.
+    #[error(transparent)]
+    Key(#[from] SealError),
+    /// Its thread.
+    #[error("start the thread of the database: {0}")]
+    Thread(#[from] io::Error),
 }
 
 impl Store {
-    /// Opens `dynomesh.db` in the state directory and starts its thread. Where it cannot be opened it is said,
-    /// and what should be remembered is until the end of this process.
-    pub fn open(state_dir: &Path) -> io::Result<Self> {
-        let connection = database::open(&state_dir.join("dynomesh.db")).or_else(|error| {
-            tracing::error!("{error}; usage and the runs of jobs are forgotten at the end");
-            database::in_memory()
-        });
-        Self::serve(connection.map_err(io::Error::other)?)
+    /// Opens `dynomesh.db` in the state directory and starts its thread. Where there is none and none can be made it is
+    /// said, and what should be remembered is until the end of this process.
+    ///
+    /// # Errors
+    /// There is one that cannot be read: without what commands said, apps would be gone that people rely on.
+    pub fn open(state_dir: &Path) -> Result<Self, OpenError> {
+        let file = state_dir.join(FILE);
+        let opened = database::open(&file);
+        let (connection, key) = match opened {
+            Ok(connection) => (connection, SealKey::load_or_make(state_dir)?),
+            Err(error) if file.exists() => return Err(error.into()),
+            Err(error) => {
+                tracing::error!("{error}; what commands say, and usage, is forgotten at the end");
+                (database::in_memory()?, SealKey::passing())
+            }
+        };
+        Ok(Self { tasks: serve(connection)?, key: Arc::new(key) })
     }
 
-    fn serve(mut connection: Connection) -> io::Result<Self> {
-        let (tasks, waiting) = sync_channel::<Task>(limits::STORE_TASKS_MAX);
-        thread::Builder::new().name("store".into()).spawn(move || {
-            for task in waiting {
-                task(&mut connection);
-            }
-        })?;
-        Ok(Self { tasks })
+    /// What commands said, read beside a daemon that may be running: for `check`. Nothing is made or changed.
+    pub fn peek(state_dir: &Path) -> Result<Stated, OpenError> {
+        let file = state_dir.join(FILE);
+        if !file.exists() {
+            return Ok(Stated::default());
+        }
+        let (Some(connection), Some(key)) =
+            (database::open_to_read(&file)?, SealKey::load(state_dir)?)
+        else {
+            return Ok(Stated::default());
+        };
+        let read = apps::read(&connection, &key);
+        Ok(read.map_err(|source| StoreError::Database { path: file, source })?)
+    }
+
+    pub(in crate::store) fn key(&self) -> Arc<SealKey> {
+        self.key.clone()
     }
 
     /// Has the thread do this, and waits for the result.
@@ -57,6 +97,16 @@ impl Store {
         }
         answered.await.map_err(|_| AskError::Gone)?.map_err(AskError::Statement)
     }
+}
+
+fn serve(mut connection: Connection) -> io::Result<SyncSender<Task>> {
+    let (tasks, waiting) = sync_channel::<Task>(limits::STORE_TASKS_MAX);
+    thread::Builder::new().name("store".into()).spawn(move || {
+        for task in waiting {
+            task(&mut connection);
+        }
+    })?;
+    Ok(tasks)
 }
 
 /// A question that the database did not answer.

@@ -1,12 +1,19 @@
 //! What is remembered from one daemon to the next: a SQLite database in the state directory.
 //!
-//! Invariant: one thread owns the connection, and whoever asks waits without blocking a runtime. A start needs
-//! nothing of it: where it cannot be opened, a database in memory takes its place.
+//! Invariant: one thread owns the connection, and whoever asks waits without blocking a runtime. Where there is no database
+//! and none can be made, one in memory takes its place; one that is there and cannot be read is a reason not to start.
 
 mod database; // opening, and the steps from one schema to the next
+mod sealed; // config vars, encrypted
 mod handle; // the thread, and how it is asked
+mod apps; // what commands said
+mod releases; // what apps ran
+mod commit; // a change of both, in one transaction
 mod usage; // dyno-seconds by month
 mod jobs; // when each job ran last
 
+pub use commit::{Commit, Committed, new_id};
 pub use database::StoreError;
-pub use handle::Store;
+pub use handle::{AskError, OpenError, Store};
+pub use releases::Maker;
+pub use sealed::SealError;

@@ -3,16 +3,19 @@
 mod adopt; // what an earlier daemon has left
 mod rollouts; // how another release gets to dynos
 mod one_offs; // those for one command
+mod scale; // more and fewer of them, by what they are asked
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{self, Instant};
 
-use crate::config::{AppConfig, AppSource, Config, ManagedApp};
+use crate::config::{AppConfig, AppSource, Config, ManagedApp, limits};
 use crate::model::{AppName, AppPolicy, DynoName, Payer, ProcessType};
 use crate::shutdown::Shutdown;
+use crate::supervisor::autoscale::{AcceptQueues, Autoscaler};
 use crate::supervisor::dyno::Dyno;
 use crate::supervisor::meter::Meter;
 use crate::supervisor::one_off::Visitor;
@@ -98,6 +101,10 @@ pub(crate) struct Manager<S> {
     /// Eco dynos must not run until the next month.
     eco_used_up: bool,
     next_id: u64,
+    began: Instant,
+    /// When the load of those that are autoscaled was looked at last.
+    looked: Instant,
+    accept_queues: AcceptQueues,
     /// How long dynos may drain when the daemon itself ends.
     stop: Duration,
     events: mpsc::UnboundedSender<(u64, Event)>,
@@ -119,7 +126,17 @@ struct Formed {
     asleep: bool,
     /// Whether eco dynos must not run.
     eco_used_up: bool,
+    /// Whether its requests are refused.
+    maintenance: bool,
+    /// By process type: those whose number follows the requests.
+    scales: BTreeMap<ProcessType, Scale>,
     dynos: BTreeMap<DynoName, Living>,
+}
+
+/// How many dynos of a process type there are, where that follows the requests.
+struct Scale {
+    count: u32,
+    scaler: Autoscaler,
 }
 
 /// A dyno that is wanted.
@@ -146,6 +163,7 @@ impl<S: Spawn> Manager<S> {
         let (events, mut heard) = mpsc::unbounded_channel();
         let (naps, mut napped) = mpsc::unbounded_channel();
         let shutdown = means.shutdown.clone();
+        let now = Instant::now();
         let mut manager = Self {
             means,
             apps: BTreeMap::new(),
@@ -154,6 +172,9 @@ impl<S: Spawn> Manager<S> {
             one_offs: OneOffs::default(),
             eco_used_up: false,
             next_id: 1,
+            began: now,
+            looked: now,
+            accept_queues: AcceptQueues::default(),
             stop: Duration::ZERO,
             events,
             naps,
@@ -166,6 +187,9 @@ impl<S: Spawn> Manager<S> {
                 Some((id, event)) = heard.recv() => manager.hear(id, &event),
                 Some((app, nap)) = napped.recv() => manager.turn_over(&app, nap),
                 () = shutdown.forced(), if !stopping => stopping = manager.stop_all(),
+                () = time::sleep_until(manager.looked + limits::AUTOSCALE_LOOK), if manager.is_scaling() => {
+                    manager.look();
+                }
                 command = commands.recv(), if !stopping => {
                     if let Some(Command::Apply(config)) = &command {
                         manager.adopt(std::mem::take(&mut survivors), config);
@@ -431,6 +455,8 @@ impl Formed {
             sleeper: None,
             asleep: false,
             eco_used_up: false,
+            maintenance: false,
+            scales: BTreeMap::new(),
             dynos: BTreeMap::new(),
         }
     }
@@ -441,8 +467,10 @@ impl Formed {
         self.app = app.clone();
         self.drain = policy.timeouts.drain;
         self.slow_start = policy.slow_start;
-        for (process_type, count) in &app.formation {
-            self.turns(process_type).set_dynos(*count);
+        self.maintenance = policy.maintenance;
+        self.follow_scales();
+        for (process_type, count) in self.formation() {
+            self.turns(&process_type).set_dynos(count);
         }
         for living in self.dynos.values() {
             living.orders.send_if_modified(|orders| {

@@ -17,6 +17,8 @@ pub(crate) const DYNOS: &str = "dynomesh_dynos";
 pub(crate) const RESTARTS: &str = "dynomesh_dyno_restarts_total";
 /// From the start of a process to up.
 pub(crate) const BOOT_SECONDS: &str = "dynomesh_dyno_boot_seconds";
+/// Dynos that were added or taken away because of the load.
+pub(crate) const AUTOSCALE_STEPS: &str = "dynomesh_autoscale_steps_total";
 /// Checks of health that failed.
 pub(crate) const HEALTH_FAILURES: &str = "dynomesh_dyno_health_failures_total";
 /// H and R codes.
@@ -30,6 +32,7 @@ pub(crate) const LINES_DROPPED: &str = "dynomesh_log_lines_dropped_total";
 pub(crate) fn describe() {
     describe_gauge!(DYNOS, "Dynos by app, process type and state");
     describe_counter!(RESTARTS, "Starts of dynos after a crash");
+    describe_counter!(AUTOSCALE_STEPS, "Dynos that were added or taken away because of the load");
     describe_counter!(HEALTH_FAILURES, "Checks of health that dynos failed");
     describe_histogram!(
         BOOT_SECONDS,
@@ -54,6 +57,16 @@ pub(crate) fn dynos(app: &AppName, process_type: &ProcessType, state: DynoState,
 /// A dyno starts after a crash.
 pub(crate) fn restarted(app: &AppName, process_type: &ProcessType) {
     counter!(RESTARTS, "app" => app.to_string(), "type" => process_type.to_string()).increment(1);
+}
+
+/// There is to be a dyno more (`up`) or one fewer (`down`).
+pub(crate) fn autoscaled(app: &AppName, process_type: &ProcessType, direction: &'static str) {
+    let labels = [
+        ("app", app.to_string()),
+        ("type", process_type.to_string()),
+        ("direction", direction.to_owned()),
+    ];
+    counter!(AUTOSCALE_STEPS, &labels).increment(1);
 }
 
 /// A dyno that is up failed a check of its health.

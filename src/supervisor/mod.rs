@@ -26,6 +26,7 @@ mod probe; // when a web dyno is ready
 mod listener; // who listens on a port
 mod health; // whether it is well
 mod turns; // how many are replaced at a time
+mod autoscale; // how many there are to be
 mod sleep; // when an app falls asleep, and when it wakes
 mod ports; // lent to web dynos
 mod uids; // lent to isolated dynos
@@ -65,6 +66,7 @@ use spawn::{Launcher, Spawn};
 use status::Board;
 use survivors::{Claim, Survivor};
 
+pub use autoscale::{Autoscaler, Judged, Look, Seen, Shortfall, Verdict};
 pub use figures::DynoUsage;
 pub use isolation::IsolationError;
 pub use manager::Which;

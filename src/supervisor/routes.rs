@@ -15,8 +15,8 @@ use crate::config::{AppConfig, AppSource, Config};
 use crate::model::{Affinity, AppName, AppPolicy, DynoAddr, DynoName, ProcessType};
 use crate::shutdown::Shutdown;
 use crate::table::{
-    App, AppId, Dyno, Lineup, Place, Publisher, Ring, Roster, Routes as TableRoutes, Standing,
-    Table, Traffic,
+    App, AppId, Dyno, Lineup, Load, Place, Publisher, Ring, Roster, Routes as TableRoutes,
+    Standing, Table, Traffic,
 };
 
 /// Owns what the table is made from.
@@ -27,6 +27,8 @@ pub(crate) struct Routes {
 
 struct Known {
     version: u64,
+    /// Of the router. As many as there were cores at the start, where the file says nothing else.
+    workers: usize,
     next_entry: u64,
     /// Every app that was ever configured: a name keeps its number and roster, so that counters go on and
     /// requests that wait see the dynos that a later configuration brings up.
@@ -49,6 +51,8 @@ struct KnownApp {
     ring: Option<Arc<Ring>>,
     /// Its limits, where it has any.
     traffic: Option<Arc<Traffic>>,
+    /// How long its requests take, where its number of dynos follows that.
+    load: Option<Arc<Load>>,
     /// How long one of those may finish what it holds once it has gone from the configuration.
     drain: Duration,
     /// Its web dynos sleep because their hours of this month are used up.
@@ -82,7 +86,8 @@ impl Standpoint {
 impl Routes {
     /// Makes the first table.
     pub(crate) fn new(config: &Config) -> (Arc<Self>, Arc<Publisher>) {
-        let mut known = Known { version: 0, next_entry: 0, apps: BTreeMap::new() };
+        let workers = config.router.workers;
+        let mut known = Known { version: 0, workers, next_entry: 0, apps: BTreeMap::new() };
         let table = known.table(config);
         let publisher = Publisher::new(table);
         let routes = Self { publisher: publisher.clone(), known: Mutex::new(known) };
@@ -159,9 +164,9 @@ impl Routes {
         entry
     }
 
-    /// Tells the workers that a record, which is out of the line-up and closed, finishes what it holds.
-    pub(crate) fn draining(&self, dyno: &Arc<Dyno>) {
-        self.publisher.draining(dyno);
+    /// Has a record, which is out of the line-up, take no more requests and finish those that it holds.
+    pub(crate) fn close(&self, dyno: &Arc<Dyno>) {
+        self.publisher.close(dyno);
     }
 
     /// Tells the workers that a record, which is out of the line-up and closed, is gone for good.
@@ -185,16 +190,18 @@ impl Routes {
             let removed = app.follow_addresses(addresses);
             app.follow_places(wanted_app);
             self.publisher.publish_lineup(&app.roster, app.lineup());
-            for dyno in &removed {
-                dyno.close();
-                self.publisher.draining(dyno);
-            }
+            removed.iter().for_each(|dyno| self.publisher.close(dyno));
             gone.extend(removed.into_iter().map(|dyno| (dyno, app.drain)));
             if let Some(app_now) = wanted_app {
                 app.drain = app_now.policy.timeouts.drain;
             }
         }
         gone
+    }
+
+    /// How long an app's requests take; `None` where its number of dynos does not follow that.
+    pub(crate) fn load(&self, app: &AppName) -> Option<Arc<Load>> {
+        self.known().apps.get(app)?.load.clone()
     }
 
     /// Says whether an app's web dynos, where they sleep, can be woken this month.
@@ -245,7 +252,7 @@ impl Known {
     fn table(&mut self, config: &Config) -> Table {
         self.version += 1;
         for (_, gone) in self.apps.iter_mut().filter(|(name, _)| !config.apps.contains_key(name)) {
-            gone.traffic = None;
+            (gone.traffic, gone.load) = (None, None);
         }
         let apps = config.apps.iter().map(|(name, app)| {
             let known = self
@@ -255,12 +262,15 @@ impl Known {
             let AppPolicy { limits, client_limits, .. } = &app.policy;
             known.traffic =
                 Traffic::of(limits, client_limits, known.traffic.as_deref()).map(Arc::new);
+            known.load = is_autoscaled(&app.source)
+                .then(|| known.load.take().unwrap_or_else(|| Load::new(self.workers)));
             let routed = App {
                 id: known.id,
                 name: name.clone(),
                 policy: app.policy.clone(),
                 roster: known.roster.clone(),
                 traffic: known.traffic.clone(),
+                load: known.load.clone(),
             };
             (Arc::new(routed), app.domains.clone())
         });
@@ -286,6 +296,7 @@ impl KnownApp {
             places: Vec::new(),
             ring: None,
             traffic: None,
+            load: None,
             drain: Duration::ZERO,
             out_of_hours: false,
         };
@@ -313,7 +324,10 @@ impl KnownApp {
         let wanted = wanted.filter(|app| app.policy.affinity == Affinity::Address);
         self.places = match wanted.map(|app| &app.source) {
             Some(AppSource::Managed(app)) => {
-                let count = app.formation.get(&ProcessType::web()).copied().unwrap_or(0);
+                let process_type = ProcessType::web();
+                // All that there may be, so that scaling makes no other ring: who is not there is passed over.
+                let most = app.autoscale.get(&process_type).map(|rules| rules.max);
+                let count = most.or(app.formation.get(&process_type).copied()).unwrap_or(0);
                 let place = |number| Place { label: web(number).to_string(), number };
                 (1..=count).map(place).collect()
             }
@@ -386,6 +400,10 @@ fn wanted(source: Option<&AppSource>) -> Wanted {
         Some(AppSource::Managed(_)) | None => Wanted::None,
         Some(AppSource::Blank) => Wanted::Release,
     }
+}
+
+fn is_autoscaled(source: &AppSource) -> bool {
+    matches!(source, AppSource::Managed(app) if !app.autoscale.is_empty())
 }
 
 /// `web.NUMBER`

@@ -118,8 +118,7 @@ impl<P: Process> Running<P> {
     /// bound is read again when it changes: the daemon's own end does not wait for minutes.
     pub(crate) async fn drain(&self, place: &Place) {
         let Some(record) = &self.record else { return };
-        record.close();
-        self.routes.draining(record);
+        self.routes.close(record);
         tokio::select! {
             biased;
             exit = self.process.exited() => return self.note_and_purge(exit),

@@ -132,6 +132,12 @@ impl Board {
         }
     }
 
+    /// The record of a dyno, where it is up and requests may be sent to it.
+    pub(crate) fn record_if_up(&self, id: u64) -> Option<Arc<Dyno>> {
+        let dynos = self.dynos();
+        dynos.get(&id).filter(|listed| listed.state == Some(State::Up))?.record.clone()
+    }
+
     /// Every dyno by app and name.
     pub(crate) fn status(&self, external: Vec<(AppName, Arc<Dyno>)>) -> Vec<DynoStatus> {
         let listed = self.dynos();

@@ -11,7 +11,7 @@ use tokio::time;
 
 use crate::config::{
     AccessLog, AdminConfig, AppConfig, AppSource, Config, Deploy, DynosConfig, HealthCheck,
-    IsolationWanted, ManagedApp, Notes, RouterConfig, SupervisorTimeouts,
+    IsolationWanted, ManagedApp, Notes, RouterConfig, Said, SupervisorTimeouts,
 };
 use crate::model::{
     Affinity, AppName, AppPolicy, AppTimeouts, Balance, DynoAddr, Exit, Expect, ListenerPolicy,
@@ -48,6 +48,7 @@ pub(crate) fn managed(formation: &[(&str, u32)]) -> AppSource {
             .collect(),
         formation: formation.iter().map(|(name, count)| (of_type(name), *count)).collect(),
         size: basic(),
+        autoscale: BTreeMap::new(),
         sizes: formation.iter().map(|(name, _)| (of_type(name), basic())).collect(),
         deploy: Deploy::Rolling,
         release: None,
@@ -127,6 +128,7 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
         policy: policy.clone(),
         source: source.clone(),
         jobs: vec![],
+        said: Said::default(),
     };
     Config {
         file: "/dynomesh.toml".into(),

@@ -10,12 +10,14 @@ mod dyno; // the record of one process start
 mod doorbell; // how a request wakes who sleeps or is frozen
 mod ring; // which dyno a client belongs to
 mod traffic; // what an app is asked, counted against its limits
+mod load; // how long its requests take, where its number of dynos follows that
 mod roster; // an app's dynos, as routable now
 mod snapshot; // domain → app
 mod publish; // swap, tell the workers, bury the old
 
 pub use doorbell::Doorbell;
 pub use dyno::{Dyno, Lease};
+pub use load::{Load, Pipe, Served};
 pub use publish::{Acknowledged, Notice, Publisher, Subscriber};
 pub use ring::{Place, Ring};
 pub use roster::{Lineup, Roster, Standing};

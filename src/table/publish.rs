@@ -89,8 +89,10 @@ impl Publisher {
         self.tell(|| Notice::Lineup);
     }
 
-    /// Tells the workers that a record drains (publish the line-up without it, and close it, first).
-    pub fn draining(&self, dyno: &Arc<Dyno>) {
+    /// Has a dyno give no more leases (publish the line-up without it first), and tells the workers: only now does
+    /// a request that is connecting to it see that it must look elsewhere, and what would last for ever ends.
+    pub fn close(&self, dyno: &Arc<Dyno>) {
+        dyno.close();
         self.tell(|| Notice::Draining(dyno.clone()));
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustc_hash::FxHashMap;
 
 use crate::model::{AppName, AppPolicy, Domain, Host, ListenerPolicy};
-use crate::table::{Roster, Traffic};
+use crate::table::{Load, Roster, Traffic};
 
 /// A number for an app's name, unique in this daemon's life; the router keys its counters by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,6 +32,8 @@ pub struct App {
     pub roster: Arc<Roster>,
     /// Its limits, where it has any; what is counted against them is shared with its earlier and later forms.
     pub traffic: Option<Arc<Traffic>>,
+    /// How long its requests take, where its number of dynos follows that; counted on over its forms, too.
+    pub load: Option<Arc<Load>>,
 }
 
 /// An immutable snapshot: every app, and the domains that lead to them.

@@ -44,6 +44,14 @@ pub(super) fn special(name: &str) -> Option<Special> {
     }
 }
 
+/// The special fields of a head and their values, in order.
+#[inline]
+pub(super) fn special_fields<'b>(
+    fields: &[Field<'b>],
+) -> impl Iterator<Item = (Special, &'b [u8])> {
+    fields.iter().filter_map(|field| Some((special(field.name)?, field.value)))
+}
+
 /// Whether a name is special to a CGI-style server, which reads `Content_Length` as `Content-Length`.
 #[inline]
 pub(super) fn is_special_twin(name: &str) -> bool {

@@ -9,7 +9,7 @@ use crate::config::limits::{FIELD_NAME_MAX, REQUEST_FIELD_MAX};
 use crate::model::Host;
 use crate::wire::field::{
     BadCodings, ConnectionOptions, Special, TransferCodings, has_line_beyond, is_special_twin,
-    length, passable_upgrade, special,
+    length, passable_upgrade, special, special_fields,
 };
 use crate::wire::head::{BadHead, Field, FieldSlots, Version};
 
@@ -156,10 +156,8 @@ enum Upgrade<'b> {
 impl<'b> SpecialFields<'b> {
     fn read(fields: &[Field<'b>]) -> Result<Self, BadRequest> {
         let mut found = Self::default();
-        for field in fields {
-            if let Some(special) = special(field.name) {
-                found.add(special, field.value)?;
-            }
+        for (special, value) in special_fields(fields) {
+            found.add(special, value)?;
         }
         Ok(found)
     }

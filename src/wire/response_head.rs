@@ -7,7 +7,7 @@ use std::fmt;
 use crate::config::limits::{RESPONSE_FIELD_MAX, STATUS_LINE_MAX};
 use crate::wire::field::{
     BadCodings, ConnectionOptions, Special, TransferCodings, has, has_line_beyond, is_special_twin,
-    length, members, passable_upgrade, special,
+    length, members, passable_upgrade, special, special_fields,
 };
 use crate::wire::head::{BadHead, Field, FieldSlots, Version};
 
@@ -172,10 +172,8 @@ struct Framing {
 impl<'b> SpecialFields<'b> {
     fn read(fields: &[Field<'b>]) -> Result<Self, BadResponse> {
         let mut found = Self::default();
-        for field in fields {
-            if let Some(special) = special(field.name) {
-                found.add(special, field.value)?;
-            }
+        for (special, value) in special_fields(fields) {
+            found.add(special, value)?;
         }
         Ok(found)
     }

@@ -207,6 +207,59 @@ async fn an_answer_shorter_than_its_length_is_cut() {
     mesh.metric_becomes("dynomesh_in_flight", &[("dyno", "web.1")], 0.0).await;
 }
 
+/// The good chunks are with the client by then: all that is left is not to make it look whole.
+#[tokio::test]
+async fn a_bad_chunk_behind_good_ones_cuts_the_answer() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let good =
+        percent_encoded("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n");
+    let bad = percent_encoded("zz\r\n0\r\n\r\n");
+    let target = format!("/raw?bytes={good}&pause=300&more={bad}&then=keep");
+    let mut client = mesh.client().await;
+    client.send(request("GET", &target, "", "")).await;
+    assert_eq!(client.head().await.status, 200);
+    assert_eq!(client.chunk().await.as_deref(), Some(&b"good"[..]));
+    assert_eq!(client.rest_and_end().await.0, b"");
+    mesh.request(&target).await.has(&["at=error", "code=H17", "status=200", "bytes=4"]);
+    mesh.metric_becomes("dynomesh_in_flight", &[("dyno", "web.1")], 0.0).await;
+    // What came behind it is nobody's answer.
+    assert_eq!(mesh.get("/").await.text(), "testapp");
+}
+
+#[tokio::test]
+async fn a_dyno_that_closes_within_its_head_is_h18() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    for then in ["close", "reset"] {
+        let head = percent_encoded("HTTP/1.1 200 OK\r\nA: b\r\n");
+        let target = format!("/raw?bytes={head}&then={then}&pause=100&more=");
+        mesh.get(&target).await.is_refusal(503, "H18");
+        mesh.request(&target).await.has(&["sock=backend", "at=error", "code=H18", "status=503"]);
+    }
+    assert_eq!(app.count().await, 2, "an answer has begun: nothing is sent again");
+}
+
+/// A dyno that says no more and listens on: the end of its side is the end of its answer, or of the attempt.
+#[tokio::test]
+async fn a_dyno_that_closes_its_side_alone_has_said_all() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let whole = percent_encoded("HTTP/1.1 200 OK\r\n\r\nto the end");
+    let target = format!("/raw?bytes={whole}&then=half");
+    assert_eq!(mesh.get(&target).await.text(), "to the end");
+    mesh.request(&target).await.has(&["at=info", "status=200", "bytes=10"]);
+    mesh.get("/raw?bytes=&then=half").await.is_refusal(503, "H13");
+    let part = percent_encoded("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+    let target = format!("/raw?bytes={part}&then=half");
+    let mut client = mesh.client().await;
+    client.send(request("GET", &target, "", "")).await;
+    assert_eq!(client.head().await.status, 200);
+    assert_eq!(client.rest_and_end().await.0, b"half");
+    mesh.request(&target).await.has(&["sock=backend", "code=H18", "status=200", "bytes=4"]);
+    mesh.metric_becomes("dynomesh_in_flight", &[("dyno", "web.1")], 0.0).await;
+}
+
 /// What a dyno sends behind its answer is never the next client's answer.
 #[tokio::test]
 async fn bytes_behind_an_answer_are_not_the_next_answer() {
@@ -375,6 +428,22 @@ async fn an_early_answer_with_the_body_taken_keeps_the_exchange_whole() {
     let _ = client.try_send("half").await;
     mesh.metric_becomes("dynomesh_in_flight", &[("dyno", "web.1")], 0.0).await;
     assert_eq!(mesh.get("/").await.status, 200);
+}
+
+/// Half of it is with the client: a 400 cannot take that back.
+#[tokio::test]
+async fn a_bad_chunk_behind_an_early_answer_cuts_it() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let mut client = mesh.client().await;
+    client.send("POST /early-part HTTP/1.1\r\nHost: shop.localhost\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n").await;
+    assert_eq!(client.head().await.status, 200);
+    assert_eq!(client.exactly(4).await, b"half");
+    client.send("bad chunk\r\n").await;
+    assert_eq!(client.rest_and_end().await.0, b"");
+    let line = mesh.request("/early-part").await;
+    line.has(&["at=error", "code=H26", "cause=bad chunk", "status=200", "bytes=4"]);
+    mesh.metric_becomes("dynomesh_in_flight", &[("dyno", "web.1")], 0.0).await;
 }
 
 /// Closing while the upload runs, without an answer: H18 (the request was not whole).

@@ -1,6 +1,12 @@
 //! Client connections: kept, pipelined, of HTTP/1.0, half-closed, given up in the middle.
 
-use crate::support::{App, Client, End, Mesh, Setup, becomes_true, percent_encoded, request};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::support::{
+    App, Client, End, Mesh, Setup, becomes_true, file_appears, percent_encoded, request,
+};
 
 // ---- kept, or not -----------------------------------------------------------------------------------------
 
@@ -77,6 +83,23 @@ async fn the_winding_down_of_a_connection_is_bounded() {
         sent += 1;
         assert!(sent < 400, "25 MB were taken from a refused client");
     }
+}
+
+/// Nor does one that says nothing more and stays.
+#[tokio::test]
+async fn the_winding_down_of_a_silent_connection_is_bounded() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let mut client = mesh.client().await;
+    let start = Instant::now();
+    let head = "POST / HTTP/1.1\r\nHost: nobody.localhost\r\nContent-Length: 1000\r\n\r\n";
+    client.send(head).await;
+    assert_eq!(client.answer().await.status, 404);
+    client.is_closed().await;
+    assert_eq!(mesh.metrics().await.get("dynomesh_connections", &[]), 1.0, "one side has ended");
+    mesh.metric_becomes("dynomesh_connections", &[], 0.0).await;
+    assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
 // ---- pipelined --------------------------------------------------------------------------------------------
@@ -248,6 +271,24 @@ async fn a_client_that_leaves_while_it_waits_is_h27_and_the_dyno_finishes() {
     }
 }
 
+/// An app that looks can stop working for nobody: it sees the end of what we send.
+#[tokio::test]
+async fn a_dyno_can_see_that_its_client_has_left() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let touched = mesh.path("touched");
+    let target = format!("/until-unwanted?touch={}", touched.display());
+    let mut client = mesh.client().await;
+    client.send(request("GET", &target, "", "")).await;
+    app.counts(1).await;
+    client.reset();
+    let line = mesh.request(&target).await;
+    line.has(&["sock=client", "code=H27", "status=499"]);
+    file_appears(&touched).await;
+    mesh.late(&line).await.has(&["status=200", "bytes=8"]);
+    mesh.metric_becomes("dynomesh_in_flight", &[("dyno", "web.1")], 0.0).await;
+}
+
 /// Gone while it sends: the dyno must not take a cut body for whole.
 #[tokio::test]
 async fn a_client_that_leaves_while_it_sends_is_h27_and_the_dyno_is_told() {
@@ -282,6 +323,40 @@ async fn a_client_that_leaves_during_the_answer_is_h27_with_the_status_sent() {
         mesh.request("/drip?n=200&ms=50").await.has(&["sock=client", "code=H27", "status=200"]);
         mesh.metric_becomes("dynomesh_in_flight", &[("dyno", "web.1")], 0.0).await;
     }
+}
+
+/// Gone while it still sends, and its answer has begun.
+#[tokio::test]
+async fn a_client_that_leaves_an_early_answer_is_h27_with_the_status_sent() {
+    for how in [End::Closed, End::Reset] {
+        let app = App::start().await;
+        let mesh = Mesh::of(&[&app]).await;
+        let mut client = mesh.client().await;
+        let head =
+            "POST /early-part HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: 100\r\n\r\npart";
+        client.send(head).await;
+        assert_eq!(client.head().await.status, 200);
+        assert_eq!(client.exactly(4).await, b"half");
+        leave(client, how).await;
+        let line = mesh.request("/early-part").await;
+        line.has(&["sock=client", "at=warning", "code=H27", "status=200", "bytes=4"]);
+        mesh.metric_becomes("dynomesh_in_flight", &[("dyno", "web.1")], 0.0).await;
+    }
+}
+
+/// Gone when its answer is with the router, and no dyno has to do with it any more.
+#[tokio::test]
+async fn a_client_that_leaves_what_is_read_already_is_h27_with_the_status_sent() {
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let target = "/fields?name=Padding&line=100000&n=4";
+    let mut client = Client::connect_narrow(mesh.http()).await;
+    client.send(request("GET", target, "", "")).await;
+    app.counts(1).await;
+    mesh.metric_becomes("dynomesh_in_flight", &[("dyno", "web.1")], 0.0).await;
+    assert!(mesh.requests(target).is_empty(), "it is not over");
+    client.reset();
+    mesh.request(target).await.has(&["sock=client", "at=warning", "code=H27", "status=200"]);
 }
 
 #[tokio::test]

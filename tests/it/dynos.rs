@@ -1,6 +1,7 @@
 //! Dynos that dynomesh runs: their environment, their states, and everything that they can do wrong.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use rustix::process::Signal;
 
@@ -132,6 +133,24 @@ async fn a_command_that_is_not_there_is_a_crash() {
         mesh.says("heroku[web.1]", "Process exited with status").await;
         mesh.says("heroku[web.1]", "State changed from starting to crashed").await;
     }
+}
+
+/// The beginning of a program for a processor that this machine has not.
+#[tokio::test]
+async fn a_program_for_another_processor_is_a_crash() {
+    let setup = Setup::new().procfile("shop", "web: exec ./program\n", COOL);
+    let machine = if cfg!(target_arch = "x86_64") { 243 } else { 62 };
+    let mut program = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0".to_vec();
+    program.extend([machine, 0, 1, 0, 0, 0]);
+    program.resize(4096, 0);
+    let path = setup.dir().join("shop/program");
+    fs::write(&path, program).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let mesh = setup.start().await;
+    mesh.says("heroku[web.1]", "Process exited with status 12").await;
+    mesh.says("heroku[web.1]", "State changed from starting to crashed").await;
+    let said = messages(&mesh, "app[web.1]");
+    assert!(said.iter().any(|line| line.contains("program")), "nobody says why: {said:?}");
 }
 
 #[tokio::test]
@@ -494,6 +513,37 @@ async fn a_changed_config_var_restarts_the_dynos_without_a_loss() {
         assert_eq!(mesh.get("/env?name=GREETING").await.text(), "second");
     }
     load.carries(100).await;
+    let tally = load.stop().await;
+    assert_eq!((tally.broken, tally.refused), (0, 0), "{tally:?}");
+}
+
+/// The second release does not wait for the first one's dynos, nor do both go on.
+#[tokio::test]
+async fn a_release_during_another_is_the_one_that_stays() {
+    let config = "formation = { web = 2 }\n[apps.shop.config]\nGREETING = \"first\"";
+    let procfile = "web: BIND_AFTER_MS=500 TESTAPP\n";
+    let mut mesh = Setup::new().procfile("shop", procfile, config).start().await;
+    assert_eq!(mesh.get("/env?name=GREETING").await.text(), "first");
+    let load = Load::start(mesh.http(), 10, &request("POST", "/echo", "", "body"));
+    load.carries(50).await;
+    let text = mesh.setup().text();
+    mesh.reload_text(&text.replace("first", "second"), "ok").await;
+    mesh.line("that the first one begins", |line| {
+        line.message.contains("Restarting").then_some(())
+    })
+    .await;
+    mesh.reload_text(&text.replace("first", "third"), "ok").await;
+    becomes_true("all dynos to be of the last release", async || {
+        let known = mesh.known().await;
+        let settled = known.len() == 2 && known.iter().all(|dyno| dyno.state == "up");
+        let mut greetings = Vec::new();
+        for _ in 0..8 {
+            greetings.push(mesh.get("/env?name=GREETING").await.text().to_owned());
+        }
+        settled && greetings.iter().all(|greeting| greeting == "third")
+    })
+    .await;
+    load.carries(50).await;
     let tally = load.stop().await;
     assert_eq!((tally.broken, tally.refused), (0, 0), "{tally:?}");
 }

@@ -34,9 +34,11 @@ mod dynos; // dynos that dynomesh runs, and their faults
 mod rollouts; // one release for another
 mod health; // dynos that are asked how they are
 mod sleep; // apps that sleep, dynos that are frozen
+mod autoscale; // numbers of dynos that follow the requests
 mod sizes; // what dynos may take
 mod init; // what runs inside a dyno, by itself
 mod adoption; // dynos that outlive the daemon
+mod stated; // what commands say, beside what the file says
 mod ps; // dynos as commands show and change them
 mod usage; // how long dynos ran
 mod one_offs; // dynos for one command

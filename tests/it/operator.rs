@@ -36,7 +36,7 @@ async fn a_stop_lets_requests_finish_and_stops_the_dynos() {
     assert!(mesh.dynos().is_empty());
 }
 
-/// A kept connection that is idle gets one more answer, so that a request on its way is not lost.
+/// A kept connection that is idle gets one more answer for a while, so that a request on its way is not lost.
 #[tokio::test]
 async fn an_idle_connection_has_one_more_request_when_the_daemon_stops() {
     let app = App::start().await;
@@ -50,6 +50,22 @@ async fn an_idle_connection_has_one_more_request_when_the_daemon_stops() {
     .await;
     let answer = idle.get("/").await;
     assert!(answer.status == 200 && answer.says_close(), "{answer:?}");
+    assert!(mesh.ended().await.success());
+}
+
+/// But nobody waits for it until the bound of the stop.
+#[tokio::test]
+async fn a_connection_that_stays_idle_does_not_hold_up_a_stop() {
+    let app = App::start().await;
+    let mut mesh = Setup::new().timeouts("stop = \"10m\"").shop(&[&app]).start().await;
+    let (mut used, mut fresh) = (mesh.client().await, mesh.client().await);
+    assert_eq!(used.get("/").await.status, 200);
+    mesh.metric_becomes("dynomesh_connections", &[], 2.0).await;
+    let start = Instant::now();
+    mesh.signal(Signal::TERM);
+    used.is_closed().await;
+    fresh.is_closed().await;
+    assert!(start.elapsed() > Duration::from_secs(4), "{:?}", start.elapsed());
     assert!(mesh.ended().await.success());
 }
 
@@ -101,6 +117,87 @@ async fn an_answer_half_sent_at_the_stop_bound_is_cut() {
     assert_eq!(body, b"half");
     mesh.ended().await;
     mesh.request("/stall").await.has(&["at=error", "code=H24", "status=200", "bytes=4"]);
+}
+
+/// Wherever a request is by then: not yet at a dyno, on its way to one, or behind it.
+#[tokio::test]
+async fn whatever_a_request_is_at_it_is_cut_at_the_stop_bound() {
+    let setup = Setup::new();
+    let (app, full) = (App::start().await, App::start_with(&[("BACKLOG", "0")]).await);
+    let mut mesh = setup
+        .timeouts("stop = \"1s\"\nconnect = \"20s\"")
+        .shop(&[&app])
+        .app("full", &format!("dynos = [\"{}\"]", full.addr()))
+        .procfile("starting", "web: NEVER_BIND=1 TESTAPP\n", "timeouts = { boot = \"20s\" }")
+        .start()
+        .await;
+    full.freeze();
+    let _fillers = full.fill_queue().await;
+    let begin = async |mut client: Client, host: &str, text: &str| {
+        client.send(text.replace("shop.localhost", host)).await;
+        client
+    };
+    let held = request("GET", "/held", "", "");
+    let mut held = begin(mesh.client().await, "starting.localhost", &held).await;
+    let connecting = request("GET", "/connecting", "", "");
+    let mut connecting = begin(mesh.client().await, "full.localhost", &connecting).await;
+    let upload = "POST /sending HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: 9\r\n\r\nhalf";
+    let mut sending = begin(mesh.client().await, "shop.localhost", upload).await;
+    let early = upload.replace("/sending", "/early-part");
+    let mut early = begin(mesh.client().await, "shop.localhost", &early).await;
+    assert_eq!(early.head().await.status, 200);
+    let fields = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    let upgrade = request("GET", "/ws", fields, "");
+    let mut pipe = begin(mesh.client().await, "shop.localhost", &upgrade).await;
+    assert_eq!(pipe.answer().await.status, 101);
+    let taking_nothing = Client::connect_narrow(mesh.http()).await;
+    let big = request("GET", "/fields?name=Padding&line=100000&n=4", "", "");
+    let taking_nothing = begin(taking_nothing, "shop.localhost", &big).await;
+    app.counts(4).await;
+    let in_flight = "dynomesh_in_flight";
+    mesh.metric_becomes("dynomesh_held_requests", &[("app", "starting")], 1.0).await;
+    mesh.metric_becomes(in_flight, &[("app", "full")], 1.0).await;
+    // The pipe and both uploads; the answer that nobody takes has been read.
+    mesh.metric_becomes(in_flight, &[("app", "shop")], 3.0).await;
+
+    mesh.signal(Signal::TERM);
+    pipe.send("still here").await;
+    assert_eq!(pipe.exactly(10).await, b"still here");
+    for client in [&mut held, &mut connecting, &mut sending] {
+        client.answer().await.is_refusal(503, "H24");
+    }
+    assert_eq!(early.rest_and_end().await.0, b"half");
+    let _ = pipe.rest_and_end().await;
+    mesh.ended().await;
+    drop(taking_nothing);
+    for (target, expected) in [
+        ("/held", ["status=503", "dyno=", "service="].as_slice()),
+        ("/connecting", &["status=503", "dyno=web.1", "service="]),
+        ("/sending", &["status=503", "dyno=web.1"]),
+        ("/early-part", &["status=200", "dyno=web.1", "bytes=4"]),
+        ("/fields?name=Padding&line=100000&n=4", &["status=200", "dyno=web.1"]),
+        ("/ws", &["status=101", "dyno=web.1", "bytes=10"]),
+    ] {
+        let line = mesh.request(target).await;
+        line.has(&["at=error", "code=H24", "desc=Forced close"]);
+        line.has(expected);
+        assert_eq!(mesh.requests(target).len(), 1, "{target}");
+    }
+}
+
+/// A stop is no reason to turn away who has come before it.
+#[tokio::test]
+async fn a_held_request_is_served_while_the_daemon_stops() {
+    let mut mesh =
+        Setup::new().procfile("shop", "web: BIND_AFTER_MS=2000 TESTAPP\n", "").start().await;
+    let mut client = mesh.client().await;
+    client.send(request("GET", "/held", "", "")).await;
+    mesh.metric_becomes("dynomesh_held_requests", &[("app", "shop")], 1.0).await;
+    mesh.signal(Signal::TERM);
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.text()), (200, "web.1"));
+    assert!(answer.says_close());
+    assert!(mesh.ended().await.success());
 }
 
 const ENDLESS: &str = "/big?bytes=1000000000000";
@@ -202,6 +299,31 @@ async fn a_stop_during_boot_leaves_nothing_behind() {
     becomes_true("both to be started", async || mesh.dynos().len() >= 4).await;
     mesh.signal(Signal::TERM);
     assert!(mesh.ended().await.success());
+    assert!(mesh.dynos().is_empty());
+}
+
+/// What a dyno still holds that is on its way out is finished, like all that is under way.
+#[tokio::test]
+async fn a_stop_while_a_dyno_drains_lets_it_finish() {
+    let mut mesh =
+        Setup::new().procfile("shop", "web: TESTAPP\n", "formation = { web = 1 }").start().await;
+    let released = mesh.path("released");
+    let mut client = mesh.client().await;
+    client.send(request("GET", &format!("/until?file={}", released.display()), "", "")).await;
+    mesh.metric_becomes("dynomesh_in_flight", &[("app", "shop"), ("dyno", "web.1")], 1.0).await;
+    let text = mesh.setup().text().replace("web = 1", "web = 0");
+    mesh.reload_text(&text, "ok").await;
+    mesh.says("heroku[web.1]", "State changed from up to down").await;
+    mesh.signal(Signal::TERM);
+    becomes_true("new connections to be refused", async || {
+        tokio::net::TcpStream::connect(mesh.http()).await.is_err()
+    })
+    .await;
+    assert!(mesh.runs());
+    std::fs::write(released, "").unwrap();
+    assert_eq!(client.answer().await.text(), "released");
+    assert!(mesh.ended().await.success());
+    mesh.says("heroku[web.1]", "Process exited with status 143").await;
     assert!(mesh.dynos().is_empty());
 }
 
@@ -394,6 +516,35 @@ async fn a_request_without_a_descriptor_for_its_dyno_is_h99() {
     // In quarantine it would be out of reach for longer than this may be held.
     assert_eq!(client.get("/after").await.status, 200);
     assert_eq!(app.count().await, 1, "only the second one has reached it");
+}
+
+/// Nothing can be written any more: whoever needs no file is served, and a dyno that does comes up once there is room.
+#[tokio::test]
+async fn a_full_disk_keeps_nobody_from_being_served() {
+    let app = App::start().await;
+    let cool_off = "timeouts = { cool_off = \"200ms\", cool_off_max = \"200ms\" }";
+    let mut mesh = Setup::new()
+        .before("trap '' XFSZ; exec")
+        .shop(&[&app])
+        .procfile("run", "web: TESTAPP\n", cool_off)
+        .start()
+        .await;
+    mesh.says("heroku[web.1]", "State changed from starting to up").await;
+    let room = getrlimit(Resource::Fsize);
+    let none = Rlimit { current: Some(0), ..getrlimit(Resource::Fsize) };
+    prlimit(Some(mesh.pid()), Resource::Fsize, none).unwrap();
+    let crash = request("GET", "/exit-idle", "", "").replace("shop.", "run.");
+    let mut client = mesh.client().await;
+    client.send(crash).await;
+    assert_eq!(client.answer().await.status, 200);
+    drop(client);
+    mesh.says_times("heroku[web.1]", "State changed from starting to crashed", 2).await;
+    mesh.line("why", |line| line.message.contains("File too large").then_some(())).await;
+    assert_eq!(mesh.get("/").await.status, 200);
+    prlimit(Some(mesh.pid()), Resource::Fsize, room).unwrap();
+    mesh.says_times("heroku[web.1]", "State changed from starting to up", 2).await;
+    mesh.signal(Signal::TERM);
+    assert!(mesh.ended().await.success());
 }
 
 /// Sets the daemon's limit on open files; to the first descriptor that is free, if it is not said.

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use tokio::time::Instant;
 
 use crate::support::{
-    App, Client, Load, Mesh, Setup, becomes_true, refusing_addr, request, within,
+    App, Client, Load, Mesh, Setup, becomes_true, percent_encoded, refusing_addr, request, within,
 };
 
 // ---- what is refused --------------------------------------------------------------------------------------
@@ -221,6 +221,59 @@ async fn a_dyno_that_goes_finishes_what_it_holds() {
     assert_eq!(goes.count().await, 1);
 }
 
+/// Neither the half that is sent nor the half that is received is cut.
+#[tokio::test]
+async fn a_dyno_that_goes_takes_its_uploads_and_gives_its_downloads_to_their_ends() {
+    let [stays, goes] = [App::start().await, App::start().await];
+    let mut mesh = Setup::new().shop(&[&goes]).start().await;
+    let mut sending = mesh.client().await;
+    sending
+        .send("POST /echo HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: 8\r\n\r\nhalf")
+        .await;
+    let mut receiving = mesh.client().await;
+    let part = percent_encoded("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf");
+    receiving
+        .send(request("GET", &format!("/raw?bytes={part}&pause=2000&more=half&then=keep"), "", ""))
+        .await;
+    assert_eq!(receiving.head().await.status, 200);
+    goes.counts(2).await;
+    mesh.reload(|mut setup| {
+        setup.clear_apps();
+        setup.shop(&[&stays])
+    })
+    .await;
+    assert_eq!(mesh.get("/").await.status, 200);
+    assert_eq!(stays.count().await, 1, "the table has changed");
+    sending.send("half").await;
+    assert_eq!(sending.answer().await.text(), "halfhalf");
+    assert_eq!(receiving.exactly(8).await, b"halfhalf");
+}
+
+/// Nothing of the request is with it: another dyno is found, and that is no retry.
+#[tokio::test]
+async fn a_request_that_connects_to_a_dyno_that_goes_finds_another_one() {
+    let goes = App::start_with(&[("BACKLOG", "0")]).await;
+    let stays = App::start().await;
+    let mut mesh = Setup::new().timeouts("connect = \"20s\"").shop(&[&goes]).start().await;
+    goes.freeze();
+    let fillers = goes.fill_queue().await;
+    let mut client = mesh.client().await;
+    client.send(request("POST", "/connecting", "Id: one\r\n", "body")).await;
+    mesh.metric_becomes("dynomesh_in_flight", &[("app", "shop")], 1.0).await;
+    mesh.reload(|mut setup| {
+        setup.clear_apps();
+        setup.shop(&[&stays])
+    })
+    .await;
+    assert_eq!(within("the answer", client.answer()).await.status, 200);
+    let line = mesh.request("/connecting").await;
+    line.has(&["at=info", "status=200"]);
+    assert_eq!(line.find("retries"), None, "{}", line.line.text);
+    goes.thaw();
+    drop(fillers);
+    assert_eq!((goes.seen("one").await, stays.seen("one").await), (0, 1));
+}
+
 /// Held requests see the dynos that a later configuration brings.
 #[tokio::test]
 async fn a_held_request_goes_to_a_dyno_that_a_reload_brings() {
@@ -304,6 +357,22 @@ async fn requests_that_are_held_hear_of_maintenance_at_once() {
     mesh.reload_text(&text, "ok").await;
     client.answer().await.is_refusal(503, "H80");
     mesh.request("/held").await.has(&["at=info", "code=H80", "status=503"]);
+}
+
+#[tokio::test]
+async fn what_a_dyno_works_on_is_not_touched_by_maintenance() {
+    let app = App::start().await;
+    let mut mesh = Mesh::of(&[&app]).await;
+    let released = mesh.path("released");
+    let mut busy = mesh.client().await;
+    busy.send(request("GET", &format!("/until?file={}", released.display()), "", "")).await;
+    app.counts(1).await;
+    let text = mesh.setup().text().replace("[apps.shop]", "[apps.shop]\nmaintenance = true");
+    mesh.reload_text(&text, "ok").await;
+    mesh.get("/new").await.is_refusal(503, "H80");
+    std::fs::write(released, "").unwrap();
+    assert_eq!(busy.answer().await.text(), "released");
+    busy.get("/next").await.is_refusal(503, "H80");
 }
 
 /// Nor does anything else that a dyno holds whose process is not ours to stop: an answer that never ends, a

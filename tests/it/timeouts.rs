@@ -9,6 +9,9 @@ use tokio::time::Instant;
 
 use crate::support::{App, Client, Mesh, Setup, file_appears, percent_encoded, request};
 
+/// An answer that is read from the dyno as a whole, and is too much for a client that does not read.
+const BIG_HEAD: &str = "/fields?name=Padding&line=100000&n=4";
+
 const SHORT: &str = "first_byte = \"500ms\"\nrolling = \"500ms\"";
 
 /// Asserts that about this long has passed.
@@ -122,6 +125,32 @@ async fn a_dyno_that_ends_while_it_lingers_gives_its_slot_back() {
     mesh.metric_becomes("dynomesh_in_flight", &[("dyno", "web.1")], 0.0).await;
 }
 
+#[tokio::test]
+async fn a_lingering_answer_that_is_no_http_gives_its_slot_back() {
+    let app = App::start().await;
+    let mesh = Setup::new().timeouts("first_byte = \"300ms\"").shop(&[&app]).start().await;
+    let rubbish = percent_encoded("rubbish\r\n\r\n");
+    let target = format!("/raw?bytes=&pause=900&more={rubbish}&then=silent");
+    mesh.get(&target).await.is_refusal(503, "H12");
+    mesh.late(&mesh.request(&target).await).await.has(&["status="]);
+    mesh.metric_becomes("dynomesh_in_flight", &[("dyno", "web.1")], 0.0).await;
+}
+
+/// Whoever gave a request up cannot know that its connection is in order.
+#[tokio::test]
+async fn a_connection_that_has_lingered_is_not_used_again() {
+    let app = App::start().await;
+    let mesh = Setup::new().timeouts("first_byte = \"300ms\"").shop(&[&app]).start().await;
+    let mut client = mesh.client().await;
+    client.get("/sleep?ms=900").await.is_refusal(503, "H12");
+    mesh.late(&mesh.request("/sleep?ms=900").await).await.has(&["status=200"]);
+    // Both the connections' workers have a pool, and the client only one of them.
+    for _ in 0..3 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    assert_eq!(app.connections().await, 2);
+}
+
 // ---- send -------------------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -137,6 +166,23 @@ async fn a_client_that_stops_sending_its_body_is_h28() {
     took(start, half_a_second());
     let line = mesh.request("/stops").await;
     line.has(&["at=warning", "code=H28", "desc=Client Connection Idle", "status=499", "bytes=0"]);
+    mesh.metric_becomes("dynomesh_in_flight", &[("dyno", "web.1")], 0.0).await;
+}
+
+/// What has begun to arrive cannot become a 503, whoever it is that has stopped.
+#[tokio::test]
+async fn an_upload_that_stops_behind_an_early_answer_cuts_it() {
+    let app = App::start().await;
+    let mesh = Setup::new().timeouts(SHORT).shop(&[&app]).start().await;
+    let mut client = mesh.client().await;
+    let start = Instant::now();
+    let head =
+        "POST /early-part HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: 10\r\n\r\nhalf";
+    client.send(head).await;
+    assert_eq!(client.head().await.status, 200);
+    assert_eq!(client.rest_and_end().await.0, b"half");
+    took(start, half_a_second());
+    mesh.request("/early-part").await.has(&["at=error", "code=H15", "status=200", "bytes=4"]);
     mesh.metric_becomes("dynomesh_in_flight", &[("dyno", "web.1")], 0.0).await;
 }
 
@@ -227,6 +273,21 @@ async fn a_slow_reader_does_not_hold_the_dynos_slot() {
     assert_eq!(client.answer().await.body.len(), 60_000);
 }
 
+/// The same state without an end of its own: the dyno has long been free when the client's time is up.
+#[tokio::test]
+async fn an_answer_that_is_read_and_never_taken_is_h28() {
+    let app = App::start().await;
+    let mesh = Setup::new().timeouts(SHORT).shop(&[&app]).start().await;
+    let mut client = Client::connect_narrow(mesh.http()).await;
+    client.send(request("GET", BIG_HEAD, "", "")).await;
+    app.counts(1).await;
+    mesh.metric_becomes("dynomesh_in_flight", &[("dyno", "web.1")], 0.0).await;
+    assert!(mesh.requests(BIG_HEAD).is_empty(), "it is not over");
+    mesh.request(BIG_HEAD).await.has(&["at=warning", "code=H28", "status=200"]);
+    let (rest, _) = client.rest_and_end().await;
+    assert!(rest.starts_with(b"HTTP/1.1 200 ") && !rest.ends_with(b"\r\n\r\n"), "{}", rest.len());
+}
+
 // ---- head and keepalive -----------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -267,6 +328,19 @@ async fn the_time_of_a_head_starts_with_its_first_byte() {
     let mut client = mesh.client().await;
     tokio::time::sleep(Duration::from_millis(800)).await;
     assert_eq!(client.get("/").await.status, 200);
+}
+
+/// Bytes that are left over from the request before are the first of a head, too.
+#[tokio::test]
+async fn half_a_head_behind_a_request_is_408_in_its_time() {
+    let app = App::start().await;
+    let mesh = Setup::new().timeouts("head = \"500ms\"").shop(&[&app]).start().await;
+    let mut client = mesh.client().await;
+    let start = Instant::now();
+    client.send(request("GET", "/", "", "") + "GET /half HTTP/1.1\r\n").await;
+    assert_eq!(client.answer().await.status, 200);
+    client.answer().await.is_refusal(408, "H26");
+    took(start, half_a_second());
 }
 
 #[tokio::test]
@@ -334,13 +408,12 @@ const STEADY: &str = "first_byte = \"10s\"\nrolling = \"1500ms\"";
 async fn a_client_that_takes_its_answer_slowly_but_steadily_gets_all_of_it() {
     let app = App::start().await;
     let mesh = Setup::new().timeouts(STEADY).shop(&[&app]).start().await;
-    let target = "/fields?name=Padding&line=100000&n=4";
     let mut client = Client::connect_narrow(mesh.http()).await;
-    client.send(request("GET", target, "", "")).await;
+    client.send(request("GET", BIG_HEAD, "", "")).await;
     client.take_slowly(300_000).await;
     let answer = client.answer().await;
     assert_eq!(answer.fields.iter().filter(|(name, _)| name == "Padding").count(), 4);
-    mesh.request(target).await.has(&["at=info", "status=200"]);
+    mesh.request(BIG_HEAD).await.has(&["at=info", "status=200"]);
 }
 
 #[tokio::test]

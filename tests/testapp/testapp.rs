@@ -6,7 +6,7 @@
 //! At start: `PORT` (0: any, printed) or `UNIX_SOCKET`; `BACKLOG`; `CRASH_DURING_BOOT`, `NEVER_BIND`,
 //! `BIND_AFTER_MS`, `EXIT_AFTER_MS`, each with `EXIT_CODE`; `GRANDCHILD`, `FILL_STDOUT`, `LONG_LINE`,
 //! `NOT_UTF8`; `CLOSE_IDLE_AFTER_MS`, `KEEP_ALIVE_SECONDS`; `CLOSE_ALWAYS` (each request, unanswered);
-//! `NARROW` (TCP takes little at a time).
+//! `NARROW` (TCP takes little at a time); `ONE_BY_ONE` (a connection is accepted when the last one has ended).
 #![expect(
     clippy::disallowed_methods,
     reason = "an app has its own clock, threads and children; the rules for these are dynomesh's"
@@ -89,10 +89,15 @@ fn serve(listener: &Socket) -> io::Result<()> {
     loop {
         let (socket, _) = listener.accept()?;
         CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-        thread::spawn(move || {
+        let serve = move || {
             // A connection that ends badly is what half of the tests are about.
             let _ = Connection { socket, input: Vec::new(), requests: 0 }.run();
-        });
+        };
+        if env::var_os("ONE_BY_ONE").is_some() {
+            serve();
+        } else {
+            thread::spawn(serve);
+        }
     }
 }
 
@@ -234,6 +239,11 @@ impl Connection {
         match request.path.as_str() {
             "/early" => return self.early(request, Then::Close),
             "/early-keep" => return self.early(request, Then::Keep),
+            "/early-part" => {
+                self.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")?;
+                thread::park();
+                return Ok(Then::Close);
+            }
             "/never-read" => {
                 thread::park();
                 return Ok(Then::Close);
@@ -271,6 +281,12 @@ impl Connection {
             "/trailers" => self.text(200, &String::from_utf8_lossy(&trailers)),
             "/head" => self.respond(200, "", &request.head),
             "/close" => Ok(Then::Close),
+            // Works until nobody wants the answer any more.
+            "/until-unwanted" => {
+                while self.fill()? {}
+                fs::write(request.text("touch"), "noticed")?;
+                self.text(200, "unwanted")
+            }
             // Closes a connection that has carried a request before, as a server does whose idle time is up.
             "/once" if self.requests > 1 => Ok(Then::Close),
             "/reset" => self.reset(),

@@ -13,7 +13,7 @@ use dynomesh::table::{App, AppId, Dyno, Lineup, Roster, Routes, Standing};
 pub fn app(number: usize, roster: Arc<Roster>) -> (Arc<App>, Vec<Domain>) {
     let name = AppName::parse(&format!("shop-{number}")).expect("a good name");
     let domain = Domain::parse(&domain(number)).expect("a good domain");
-    let app = App { id: AppId::fresh(), name, policy: policy(), roster, traffic: None };
+    let app = App { id: AppId::fresh(), name, policy: policy(), roster, traffic: None, load: None };
     (Arc::new(app), vec![domain])
 }
 
@@ -60,6 +60,7 @@ fn policy() -> AppPolicy {
     AppPolicy {
         timeouts,
         balance: Balance::P2c,
+        slow_start: None,
         expect: Expect::Router,
         maintenance: false,
         backlog: 200,

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::config::{Config, ManagedApp, SupervisorTimeouts, limits};
 use crate::init::Order;
-use crate::model::{AppName, AppPolicy, DynoName, Size, SizeName, Sizes};
+use crate::model::{AppName, AppPolicy, Size, SizeName, Sizes};
 use crate::supervisor::dyno::{Adopted, Dyno};
 use crate::supervisor::manager::{Formed, Living, Manager, Means, managed};
 use crate::supervisor::place::{Ended, Event, Orders, Place, Replace, State, WatchOrders};
@@ -70,7 +70,7 @@ impl<S: Spawn> Manager<S> {
         });
         let mut unwanted = Vec::new();
         for survivor in survivors {
-            let wanted = wanted(app, &survivor.dyno) && !survivor.is_stopping;
+            let wanted = formed.may_have(&survivor.dyno) && !survivor.is_stopping;
             let orders = formed.orders(&survivor.dyno.process_type);
             match orders {
                 Some(orders) if wanted && !formed.dynos.contains_key(&survivor.dyno) => {
@@ -82,6 +82,7 @@ impl<S: Spawn> Manager<S> {
                 _ => unwanted.push(survivor),
             }
         }
+        formed.count_found();
         let left = one_offs.into_iter().filter_map(|it| self.adopt_one_off(it, &formed, sizes));
         unwanted.extend(left);
         self.apps.insert(name.clone(), formed);
@@ -204,11 +205,6 @@ fn size_of(order: &Order, sizes: &Sizes) -> Arc<Size> {
         Some(name) => Arc::new(Size { name, ..Size::clone(default) }),
         None => default.clone(),
     }
-}
-
-fn wanted(app: &ManagedApp, dyno: &DynoName) -> bool {
-    let count = app.formation.get(&dyno.process_type).copied().unwrap_or(0);
-    (1..=count).contains(&dyno.number)
 }
 
 /// Since when it is in its state, in milliseconds since 1970.

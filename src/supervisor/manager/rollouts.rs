@@ -15,8 +15,8 @@ use crate::supervisor::spawn::Spawn;
 impl Formed {
     /// Where the dynos that are wanted stand.
     fn stands(&self) -> BTreeMap<DynoName, Stand> {
-        let wanted =
-            self.dynos.iter().filter(|(name, _)| plan::is_wanted(&self.app.formation, name));
+        let formation = self.formation();
+        let wanted = self.dynos.iter().filter(|(name, _)| plan::is_wanted(&formation, name));
         wanted.map(|(name, living)| (name.clone(), self.stand(living))).collect()
     }
 
@@ -108,7 +108,7 @@ impl<S: Spawn> Manager<S> {
 
     /// The same. Those that are right already are not touched.
     pub(super) fn carry_on(&mut self, name: &AppName, formed: &mut Formed) {
-        let steps = plan::plan(&formed.app.formation, &formed.dynos);
+        let steps = plan::plan(&formed.formation(), &formed.dynos);
         let (starts, stops): (Vec<_>, Vec<_>) =
             steps.into_iter().partition(|step| matches!(step, Step::Start(_)));
         for step in starts {
@@ -143,7 +143,7 @@ impl<S: Spawn> Manager<S> {
                 self.meter_size(formed, &dyno);
             }
             let stands = formed.stands();
-            formed.releases.tell(&formed.app.formation, &stands);
+            formed.releases.tell(&formed.formation(), &stands);
             // Of one that failed nothing is proven by a formation without dynos.
             let has_failed =
                 formed.releases.phase == Phase::Failed && formed.releases.earlier.is_some();

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::config::AppSource;
 use crate::init::Identity;
-use crate::model::{Exit, ProcessType};
+use crate::model::{Autoscale, DynoName, Exit, ProcessType, Target};
 use crate::supervisor::program::Streams;
 use crate::supervisor::scripted::{Script, Scripted, Scripts};
 use crate::supervisor::tests::{Formation, app_name, basic, managed, passes};
@@ -102,6 +102,21 @@ async fn a_dyno_that_is_up_is_routed_to_at_once_and_nothing_is_started() {
     let age = unix_millis() / 1000 - status.since;
     assert!((99..110).contains(&age), "since it came up: {age}");
     assert_eq!(status.addr.as_deref(), Some("127.0.0.1:20001"));
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_what_is_autoscaled_there_are_as_many_as_are_found() {
+    let [(name, AppSource::Managed(mut app))] = shop(1) else { unreachable!() };
+    let secs = Duration::from_secs;
+    let target = Target::P95(secs(1));
+    let rules = Autoscale { min: 1, max: 3, target, up_after: secs(10), down_after: secs(600) };
+    app.autoscale.insert(ProcessType::web(), rules);
+    let formation = adopt(&[web(1), web(3), web(4)], &[(name, AppSource::Managed(app))]);
+    passes(100).await;
+    let up = ["shop web.1 up", "shop web.2 up", "shop web.3 up"];
+    assert_eq!(formation.states(), up, "the fourth is one too many");
+    assert_eq!(formation.started(), 1);
     formation.supervisor.stop().await;
 }
 

@@ -1,0 +1,36 @@
+//! The verbs of Heroku's Platform API that change what commands said, and what they show.
+//!
+//! Each file has one noun: what is shown of it, and how it is changed. What is changed is computed by a function of what
+//! holds; `Running::change` has it put in force.
+
+mod given; // bodies of requests
+mod account; // whose all of it is
+mod fixed; // what the file decides
+mod apps; // made, shown, ended; maintenance
+mod config_vars; // set and unset
+mod formation; // scaled
+mod domains; // added and removed
+mod releases; // listed, rolled back to
+
+use std::sync::Arc;
+
+use axum::routing::{delete, get};
+
+use crate::control::Running;
+
+/// The routes of all of them.
+pub(in crate::control) fn routes() -> axum::Router<Arc<Running>> {
+    axum::Router::new()
+        .route("/account", get(account::show))
+        .route("/users/~", get(account::show))
+        .route("/users/~/apps", get(apps::list))
+        .route("/apps", get(apps::list).post(apps::create))
+        .route("/apps/{app}", get(apps::show).patch(apps::update).delete(apps::destroy))
+        .route("/apps/{app}/config-vars", get(config_vars::show).patch(config_vars::update))
+        .route("/apps/{app}/formation", get(formation::list).patch(formation::update))
+        .route("/apps/{app}/domains", get(domains::list).post(domains::add))
+        .route("/apps/{app}/domains/{domain}", delete(domains::remove))
+        .route("/apps/{app}/releases", get(releases::list).post(releases::roll_back))
+        .route("/apps/{app}/releases/{release}", get(releases::show))
+        .route("/apps/{app}/releases/{release}/config-vars", get(releases::config_vars))
+}

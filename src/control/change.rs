@@ -1,0 +1,55 @@
+//! What commands may change of what commands said: one change at a time, by the loop that also reloads the file.
+
+use tokio::sync::oneshot;
+
+use crate::config::Config;
+use crate::control::problem::Problem;
+use crate::control::{ReloadRequest, Running};
+use crate::model::{AppName, Stated, StatedApp};
+
+/// What the loop is asked for that puts configurations in force.
+pub enum Request {
+    /// To read the file again.
+    Reload(ReloadRequest),
+    /// To follow a command.
+    Change(ChangeRequest),
+}
+
+/// A command that changes something, and who waits for it.
+pub struct ChangeRequest {
+    /// What it wants.
+    pub change: Change,
+    /// Who gave it.
+    pub user: String,
+    /// Told once it is in force, or that nothing was changed.
+    pub done: oneshot::Sender<Result<(), Problem>>,
+}
+
+/// Makes of what holds what a command wants, or says why not. Blocks on nothing.
+pub type Change = Box<dyn FnOnce(&Config, &Stated) -> Result<Changed, Problem> + Send>;
+
+/// What a command wants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Changed {
+    /// Of which app.
+    pub app: AppName,
+    /// All that commands say of it then; `None`: it is no more.
+    pub now: Option<StatedApp>,
+    /// What its release says, if there has to be one: `Set RACK_ENV config vars`.
+    pub description: String,
+}
+
+impl Running {
+    /// Has a change put in force, and waits for it.
+    pub(in crate::control) async fn change(
+        &self,
+        user: &str,
+        change: impl FnOnce(&Config, &Stated) -> Result<Changed, Problem> + Send + 'static,
+    ) -> Result<(), Problem> {
+        let (done, outcome) = oneshot::channel();
+        let request = ChangeRequest { change: Box::new(change), user: user.to_owned(), done };
+        let stopping = || Problem::unavailable("dynomesh is stopping");
+        self.requests.send(Request::Change(request)).await.map_err(|_| stopping())?;
+        outcome.await.map_err(|_| stopping())?
+    }
+}

@@ -1,0 +1,81 @@
+//! What commands said of the apps. It holds where the configuration file says nothing, and outlives the daemon.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::model::{AppName, Domain, Id, ProcessType};
+
+/// Everything that commands said.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stated {
+    /// Of each app of which they said anything.
+    pub apps: BTreeMap<AppName, StatedApp>,
+}
+
+/// What commands said of one app. Its `Debug` shows no values of config vars.
+#[derive(Clone, PartialEq)]
+pub struct StatedApp {
+    /// The app's, for programs.
+    pub id: Id,
+    /// Since when it is known, in Unix seconds.
+    pub created_at: u64,
+    /// Whether a command made it. Otherwise it is the file's, and gone from here on when it is gone there.
+    pub made: bool,
+    /// `maintenance:on`, `maintenance:off`
+    pub maintenance: Option<bool>,
+    /// `domains:add`, in that order.
+    pub domains: Vec<StatedDomain>,
+    /// `ps:scale`: how many dynos of a process type there should be.
+    pub formation: BTreeMap<ProcessType, u32>,
+    /// `ps:type`: the name of a process type's size.
+    pub sizes: BTreeMap<ProcessType, String>,
+    /// `config:set`
+    pub config_vars: BTreeMap<String, String>,
+    /// What was deployed: the name of its slug.
+    pub slug: Option<String>,
+}
+
+/// A domain that a command gave to an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatedDomain {
+    /// Its own, for programs.
+    pub id: Id,
+    /// The domain.
+    pub domain: Domain,
+    /// Since when, in Unix seconds.
+    pub created_at: u64,
+}
+
+impl StatedApp {
+    /// An app of which nothing is said yet.
+    pub fn new(id: Id, created_at: u64, made: bool) -> Self {
+        Self {
+            id,
+            created_at,
+            made,
+            maintenance: None,
+            domains: Vec::new(),
+            formation: BTreeMap::new(),
+            sizes: BTreeMap::new(),
+            config_vars: BTreeMap::new(),
+            slug: None,
+        }
+    }
+}
+
+impl fmt::Debug for StatedApp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let config_vars: Vec<_> = self.config_vars.keys().collect();
+        f.debug_struct("StatedApp")
+            .field("id", &self.id)
+            .field("created_at", &self.created_at)
+            .field("made", &self.made)
+            .field("maintenance", &self.maintenance)
+            .field("domains", &self.domains)
+            .field("formation", &self.formation)
+            .field("sizes", &self.sizes)
+            .field("config_vars", &config_vars)
+            .field("slug", &self.slug)
+            .finish()
+    }
+}

@@ -1,0 +1,220 @@
+//! What commands said of apps. An app is written whole: it is small, and there is no difference to get wrong.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction};
+
+use crate::model::{AppName, Domain, Id, ProcessType, Stated, StatedApp, StatedDomain};
+use crate::store::sealed::SealKey;
+
+/// Everything that commands said.
+pub(in crate::store) fn read(connection: &Connection, key: &SealKey) -> rusqlite::Result<Stated> {
+    let mut apps = connection
+        .prepare("SELECT name, id, created_at, made, maintenance, slug FROM apps ORDER BY name")?;
+    let rows = apps.query_map((), app)?.collect::<Result<Vec<_>, _>>()?;
+    let mut stated = Stated::default();
+    for (name, mut app) in rows {
+        read_parts(connection, key, &mut app)?;
+        stated.apps.insert(name, app);
+    }
+    Ok(stated)
+}
+
+fn app(row: &Row<'_>) -> rusqlite::Result<(AppName, StatedApp)> {
+    let name = parsed(row, 0, |text| AppName::parse(text).ok())?;
+    let mut app = StatedApp::new(parsed(row, 1, Id::parse)?, row.get(2)?, row.get(3)?);
+    app.maintenance = row.get(4)?;
+    app.slug = row.get(5)?;
+    Ok((name, app))
+}
+
+fn read_parts(connection: &Connection, key: &SealKey, app: &mut StatedApp) -> rusqlite::Result<()> {
+    let id = app.id.to_string();
+    let mut domains = connection
+        .prepare("SELECT id, domain, created_at FROM domains WHERE app = ?1 ORDER BY place")?;
+    let domain = |row: &Row<'_>| {
+        let domain = parsed(row, 1, |text| Domain::parse(text).ok())?;
+        Ok(StatedDomain { id: parsed(row, 0, Id::parse)?, domain, created_at: row.get(2)? })
+    };
+    app.domains = domains.query_map([&id], domain)?.collect::<Result<_, _>>()?;
+
+    let mut formation =
+        connection.prepare("SELECT process_type, quantity, size FROM formations WHERE app = ?1")?;
+    let mut rows = formation.query([&id])?;
+    while let Some(row) = rows.next()? {
+        let process_type = parsed(row, 0, |text| ProcessType::parse(text).ok())?;
+        if let Some(quantity) = row.get(1)? {
+            app.formation.insert(process_type.clone(), quantity);
+        }
+        if let Some(size) = row.get(2)? {
+            app.sizes.insert(process_type, size);
+        }
+    }
+
+    let mut vars = connection.prepare("SELECT name, value FROM config_vars WHERE app = ?1")?;
+    let mut rows = vars.query([&id])?;
+    while let Some(row) = rows.next()? {
+        let name: String = row.get(0)?;
+        let value = opened(key, row, 1, &place(&id, &name))?;
+        app.config_vars.insert(name, value);
+    }
+    Ok(())
+}
+
+/// Writes an app as it is now, in place of what there was of it.
+pub(in crate::store) fn put(
+    transaction: &Transaction<'_>,
+    key: &SealKey,
+    name: &AppName,
+    app: &StatedApp,
+) -> rusqlite::Result<()> {
+    let id = app.id.to_string();
+    transaction.execute(
+        "INSERT INTO apps (id, name, created_at, made, maintenance, slug)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (id) DO UPDATE SET name = excluded.name, made = excluded.made,
+             maintenance = excluded.maintenance, slug = excluded.slug",
+        (&id, name.as_str(), app.created_at, app.made, app.maintenance, &app.slug),
+    )?;
+    for table in ["domains", "formations", "config_vars"] {
+        transaction.execute(&format!("DELETE FROM {table} WHERE app = ?1"), [&id])?;
+    }
+    for (place, StatedDomain { id: of_domain, domain, created_at }) in
+        app.domains.iter().enumerate()
+    {
+        transaction.execute(
+            "INSERT INTO domains (id, app, place, domain, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            (of_domain.to_string(), &id, place, domain.to_string(), created_at),
+        )?;
+    }
+    let types = app.formation.keys().chain(app.sizes.keys());
+    let types: BTreeMap<&ProcessType, ()> = types.map(|it| (it, ())).collect();
+    for process_type in types.into_keys() {
+        let (quantity, size) = (app.formation.get(process_type), app.sizes.get(process_type));
+        transaction.execute(
+            "INSERT INTO formations (app, process_type, quantity, size) VALUES (?1, ?2, ?3, ?4)",
+            (&id, process_type.as_str(), quantity, size),
+        )?;
+    }
+    for (name, value) in &app.config_vars {
+        transaction.execute(
+            "INSERT INTO config_vars (app, name, value) VALUES (?1, ?2, ?3)",
+            (&id, name, key.seal(&place(&id, name), value)),
+        )?;
+    }
+    Ok(())
+}
+
+/// Forgets an app, with its releases and all else of it. `false`: there was none.
+pub(in crate::store) fn remove(transaction: &Transaction<'_>, id: Id) -> rusqlite::Result<bool> {
+    Ok(transaction.execute("DELETE FROM apps WHERE id = ?1", [id.to_string()])? > 0)
+}
+
+/// The id of an app by its name.
+pub(in crate::store) fn id_of(
+    connection: &Connection,
+    app: &AppName,
+) -> rusqlite::Result<Option<Id>> {
+    connection
+        .query_row("SELECT id FROM apps WHERE name = ?1", [app.as_str()], |row| {
+            parsed(row, 0, Id::parse)
+        })
+        .optional()
+}
+
+/// What the value of a config var is sealed with.
+fn place(id: &str, name: &str) -> String {
+    format!("{id}/{name}")
+}
+
+/// A column of text that has to be something.
+pub(in crate::store) fn parsed<T>(
+    row: &Row<'_>,
+    column: usize,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> rusqlite::Result<T> {
+    let text: String = row.get(column)?;
+    parse(&text).ok_or_else(|| strange(column, format!("{text:?} is none")))
+}
+
+/// A sealed column.
+pub(in crate::store) fn opened(
+    key: &SealKey,
+    row: &Row<'_>,
+    column: usize,
+    place: &str,
+) -> rusqlite::Result<String> {
+    let sealed: Vec<u8> = row.get(column)?;
+    key.open(place, &sealed).map_err(|error| strange(column, error.to_string()))
+}
+
+/// What is in a column is not what it has to be.
+pub(in crate::store) fn strange(column: usize, message: String) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, message.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::database;
+
+    fn shop() -> (AppName, StatedApp) {
+        let mut app = StatedApp::new(Id::of_random([7; 16]), 1_000, true);
+        app.maintenance = Some(false);
+        app.slug = Some("abc".into());
+        for (number, domain) in ["z.example.com", "*.a.example.com"].into_iter().enumerate() {
+            let id = Id::of_random([number as u8; 16]);
+            let domain = Domain::parse(domain).unwrap();
+            app.domains.push(StatedDomain { id, domain, created_at: 7 });
+        }
+        let [web, worker] = ["web", "worker"].map(|it| ProcessType::parse(it).unwrap());
+        app.formation.insert(web.clone(), 3);
+        app.sizes = BTreeMap::from([(web, "basic".into()), (worker, "standard-2x".into())]);
+        app.config_vars.insert("TOKEN".into(), "hunter2 \u{1f511}".into());
+        (AppName::parse("shop").unwrap(), app)
+    }
+
+    #[test]
+    fn an_app_is_read_as_it_was_written() {
+        let mut connection = database::in_memory().unwrap();
+        let key = SealKey::passing();
+        let (name, mut app) = shop();
+        for _ in 0..2 {
+            let transaction = connection.transaction().unwrap();
+            put(&transaction, &key, &name, &app).unwrap();
+            transaction.commit().unwrap();
+            let stated = read(&connection, &key).unwrap();
+            assert_eq!(stated.apps, BTreeMap::from([(name.clone(), app.clone())]));
+            // Then with nothing said but that it is there.
+            app = StatedApp::new(app.id, app.created_at, true);
+        }
+        assert_eq!(id_of(&connection, &name).unwrap(), Some(app.id));
+        let transaction = connection.transaction().unwrap();
+        assert!(remove(&transaction, app.id).unwrap());
+        assert!(!remove(&transaction, app.id).unwrap());
+        transaction.commit().unwrap();
+        assert_eq!(read(&connection, &key).unwrap(), Stated::default());
+    }
+
+    #[test]
+    fn without_its_key_nothing_is_read() {
+        let mut connection = database::in_memory().unwrap();
+        let (name, app) = shop();
+        let transaction = connection.transaction().unwrap();
+        put(&transaction, &SealKey::passing(), &name, &app).unwrap();
+        transaction.commit().unwrap();
+        let error = read(&connection, &SealKey::passing()).unwrap_err().to_string();
+        assert!(error.contains("it was not encrypted with the key in store.key"), "{error}");
+    }
+
+    #[test]
+    fn a_domain_is_one_apps() {
+        let mut connection = database::in_memory().unwrap();
+        let (name, app) = shop();
+        let transaction = connection.transaction().unwrap();
+        put(&transaction, &SealKey::passing(), &name, &app).unwrap();
+        let other = StatedApp { id: Id::of_random([8; 16]), ..app };
+        let blog = AppName::parse("blog").unwrap();
+        assert!(put(&transaction, &SealKey::passing(), &blog, &other).is_err());
+    }
+}

@@ -1,0 +1,144 @@
+//! What a command or a reload changes, in one transaction.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::rand;
+use rusqlite::{Connection, Transaction};
+
+use crate::model::{AppName, Id, Runs, Stated, StatedApp};
+use crate::store::handle::AskError;
+use crate::store::releases::{Maker, number};
+use crate::store::sealed::SealKey;
+use crate::store::{Store, apps};
+
+/// What is to be remembered, all of it or nothing.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// The app that a command spoke of, as it is now; `None`: it is gone.
+    pub changed: Option<(AppName, Option<StatedApp>)>,
+    /// What each app runs from now on.
+    pub runs: BTreeMap<AppName, Runs>,
+    /// Of the releases that come of it.
+    pub maker: Maker,
+}
+
+/// What is remembered then.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Committed {
+    /// All that commands said.
+    pub stated: Stated,
+    /// The version of what each app runs.
+    pub versions: BTreeMap<AppName, u64>,
+}
+
+impl Store {
+    /// Remembers a change.
+    pub async fn commit(&self, commit: Commit) -> Result<Committed, AskError> {
+        let key = self.key();
+        self.ask(move |connection| write(connection, &key, &commit)).await
+    }
+
+    /// Everything that commands said.
+    pub async fn stated(&self) -> Result<Stated, AskError> {
+        let key = self.key();
+        self.ask(move |connection| apps::read(connection, &key)).await
+    }
+}
+
+fn write(
+    connection: &mut Connection,
+    key: &SealKey,
+    commit: &Commit,
+) -> rusqlite::Result<Committed> {
+    let transaction = connection.transaction()?;
+    match &commit.changed {
+        Some((name, Some(app))) => apps::put(&transaction, key, name, app)?,
+        Some((name, None)) => {
+            if let Some(id) = apps::id_of(&transaction, name)? {
+                apps::remove(&transaction, id)?;
+            }
+        }
+        None => {}
+    }
+    let mut versions = BTreeMap::new();
+    for (name, runs) in &commit.runs {
+        let app = known(&transaction, key, name, commit.maker.at)?;
+        let version = number(&transaction, key, app, runs, &commit.maker, new_id())?;
+        versions.insert(name.clone(), version);
+    }
+    let stated = apps::read(&transaction, key)?;
+    transaction.commit()?;
+    Ok(Committed { stated, versions })
+}
+
+/// The id of an app; one of the file is remembered when it first runs something.
+fn known(
+    transaction: &Transaction<'_>,
+    key: &SealKey,
+    name: &AppName,
+    now: u64,
+) -> rusqlite::Result<Id> {
+    if let Some(id) = apps::id_of(transaction, name)? {
+        return Ok(id);
+    }
+    let id = new_id();
+    apps::put(transaction, key, name, &StatedApp::new(id, now, false))?;
+    Ok(id)
+}
+
+/// An id that nothing else has.
+pub fn new_id() -> Id {
+    let mut bytes = [0; 16];
+    rand::fill(&mut bytes).expect("the kernel gives random numbers");
+    Id::of_random(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(changed: Option<(AppName, Option<StatedApp>)>, running: &[&AppName]) -> Commit {
+        let maker = Maker { description: "a test".into(), user: "me".into(), at: 7 };
+        let runs = running.iter().map(|name| ((*name).clone(), Runs::default()));
+        Commit { changed, runs: runs.collect(), maker }
+    }
+
+    #[tokio::test]
+    async fn what_is_committed_is_there_after_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let [shop, blog] = ["shop", "blog"].map(|it| AppName::parse(it).unwrap());
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.stated().await.unwrap(), Stated::default());
+        let made = StatedApp::new(new_id(), 1, true);
+        let change = commit(Some((shop.clone(), Some(made.clone()))), &[&shop, &blog]);
+        let committed = store.commit(change).await.unwrap();
+        assert_eq!(committed.versions, BTreeMap::from([(shop.clone(), 1), (blog.clone(), 1)]));
+        assert_eq!(committed.stated.apps[&shop], made);
+        assert!(!committed.stated.apps[&blog].made);
+        drop(store);
+
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.stated().await.unwrap(), committed.stated);
+        assert_eq!(store.releases(&shop).await.unwrap().len(), 1);
+        let committed = store.commit(commit(Some((shop.clone(), None)), &[&blog])).await.unwrap();
+        assert_eq!(committed.stated.apps.keys().collect::<Vec<_>>(), [&blog]);
+        assert_eq!(store.releases(&shop).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn what_fails_leaves_what_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let [shop, blog] = ["shop", "blog"].map(|it| AppName::parse(it).unwrap());
+        let store = Store::open(dir.path()).unwrap();
+        let made = StatedApp::new(new_id(), 1, true);
+        store.commit(commit(Some((shop.clone(), Some(made.clone()))), &[])).await.unwrap();
+        let before = store.stated().await.unwrap();
+        // Another app of the same id cannot be; what comes after it is not written either.
+        let mut twin =
+            commit(Some((shop.clone(), Some(StatedApp::new(new_id(), 1, true)))), &[&blog]);
+        assert!(store.commit(twin.clone()).await.is_err());
+        twin.changed = None;
+        assert_eq!(store.stated().await.unwrap(), before);
+        store.commit(twin).await.unwrap();
+    }
+}

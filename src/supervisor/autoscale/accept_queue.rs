@@ -1,0 +1,137 @@
+//! How many connections wait until an app accepts them, as the kernel knows it (sock_diag(7)).
+//!
+//! One socket is asked for at a time, by the address that a connection would be made to: the kernel looks it up as it
+//! would for that connection, in microseconds whatever else the machine does.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
+use rustix::net::{recv, send, socket_with};
+
+/// Where the kernel is asked. Opened when the first question comes.
+#[derive(Default)]
+pub(crate) struct AcceptQueues {
+    kernel: Option<OwnedFd>,
+    has_complained: bool,
+}
+
+// linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
+const HEADER: usize = 16;
+const ERROR: u16 = 2;
+const REQUEST: u16 = 1;
+const BY_FAMILY: u16 = 20;
+const TCP: u8 = 6;
+const INET: u8 = 2;
+const INET6: u8 = 10;
+const LISTEN: u8 = 10;
+/// In an answer after its header: family and state, the addresses, when it expires; then the queue.
+const QUEUE: usize = HEADER + 4 + 48 + 4;
+
+impl AcceptQueues {
+    /// How many wait there. `None`: nobody listens.
+    ///
+    /// # Errors
+    /// The kernel has no sock_diag, or does not tell.
+    pub(crate) fn waiting(&mut self, at: SocketAddr) -> io::Result<Option<u32>> {
+        let kernel = match self.kernel.take() {
+            Some(kernel) => kernel,
+            None => socket_with(
+                AddressFamily::NETLINK,
+                SocketType::DGRAM,
+                SocketFlags::CLOEXEC,
+                Some(netlink::SOCK_DIAG),
+            )?,
+        };
+        send(&kernel, &question(at), SendFlags::empty())?;
+        let mut answer = [0; 512];
+        // The kernel answers before the question returns: there is nothing to wait for.
+        let (_, length) = recv(&kernel, &mut answer[..], RecvFlags::DONTWAIT)?;
+        // After an error the socket is dropped, so that no answer is taken for that to another question.
+        self.kernel = Some(kernel);
+        read(&answer[..length.min(512)])
+    }
+
+    /// Says that the kernel does not tell, the first time.
+    pub(crate) fn complain(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.has_complained, true) {
+            tracing::warn!(
+                "autoscale with a queue target sees no accept queues, only waits in the router: sock_diag: {error}"
+            );
+        }
+    }
+}
+
+/// For the socket that a connection to this address leads to, where none is there already.
+fn question(at: SocketAddr) -> Vec<u8> {
+    let mut question = Vec::with_capacity(72);
+    question.extend_from_slice(&72_u32.to_ne_bytes());
+    question.extend_from_slice(&BY_FAMILY.to_ne_bytes());
+    question.extend_from_slice(&REQUEST.to_ne_bytes());
+    // Its number and its sender: nobody else asks on this socket.
+    question.extend_from_slice(&[0; 8]);
+    let family = if at.is_ipv4() { INET } else { INET6 };
+    question.extend_from_slice(&[family, TCP, 0, 0]);
+    question.extend_from_slice(&(1_u32 << LISTEN).to_ne_bytes());
+    question.extend_from_slice(&at.port().to_be_bytes());
+    // The other side's port.
+    question.extend_from_slice(&[0; 2]);
+    let mut address = [0; 16];
+    match at.ip() {
+        IpAddr::V4(ip) => address[..4].copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => address = ip.octets(),
+    }
+    question.extend_from_slice(&address);
+    // The other side's address, and any interface.
+    question.extend_from_slice(&[0; 16 + 4]);
+    // Whichever socket it is: INET_DIAG_NOCOOKIE.
+    question.extend_from_slice(&[0xff; 8]);
+    question
+}
+
+fn read(answer: &[u8]) -> io::Result<Option<u32>> {
+    let short = || io::Error::from(io::ErrorKind::UnexpectedEof);
+    let word = |at: usize| answer.get(at..)?.first_chunk::<4>().map(|it| u32::from_ne_bytes(*it));
+    let kind = answer.get(4..6).and_then(|it| it.first_chunk::<2>()).ok_or_else(short)?;
+    if u16::from_ne_bytes(*kind) == ERROR {
+        let number = word(HEADER).ok_or_else(short)?.cast_signed();
+        let error = io::Error::from_raw_os_error(number.saturating_neg());
+        return if error.kind() == io::ErrorKind::NotFound { Ok(None) } else { Err(error) };
+    }
+    let queue = word(QUEUE).ok_or_else(short)?;
+    Ok((answer[HEADER + 1] == LISTEN).then_some(queue))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn who_waits_to_be_accepted_is_counted() {
+        let mut queues = AcceptQueues::default();
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
+            // A machine may have no IPv6.
+            let Ok(listener) = TcpListener::bind(address) else { continue };
+            let at = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
+            assert_eq!(queues.waiting(at).unwrap(), Some(0), "{address}");
+            let mut clients: Vec<_> = (0..3).map(|_| TcpStream::connect(at).unwrap()).collect();
+            assert_eq!(queues.waiting(at).unwrap(), Some(3), "{address}");
+            let accepted = listener.accept().unwrap();
+            assert_eq!(queues.waiting(at).unwrap(), Some(2), "{address}");
+            drop((clients.pop(), accepted, listener));
+            assert_eq!(queues.waiting(at).unwrap(), None, "{address}");
+        }
+    }
+
+    #[test]
+    fn answers_that_are_cut_short_are_refused() {
+        let at = SocketAddr::from(([127, 0, 0, 1], 1));
+        assert_eq!(question(at).len(), 72);
+        for length in 0..QUEUE + 4 {
+            assert!(read(&[7; QUEUE + 4][..length]).is_err(), "{length}");
+        }
+    }
+}

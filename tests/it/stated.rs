@@ -1,0 +1,158 @@
+//! What commands say, beside what the file says.
+
+use serde_json::Value;
+
+use crate::support::{Answer, Mesh, Setup, becomes_true};
+
+async fn shop(extra: &str) -> Mesh {
+    let mesh =
+        Setup::new().procfile("shop", "web: TESTAPP\nworker: sleep 1000\n", extra).start().await;
+    mesh.says("heroku[web.1]", "State changed from starting to up").await;
+    mesh
+}
+
+/// Runs a command that has to succeed, and returns what it printed on both.
+async fn does(mesh: &Mesh, args: &[&str]) -> (String, String) {
+    let ran = mesh.command(args).await;
+    assert_eq!(ran.code, Some(0), "{args:?}: {ran:?}");
+    (ran.out, ran.err)
+}
+
+/// Runs a command that has to be refused, and returns why.
+async fn is_refused(mesh: &Mesh, args: &[&str]) -> String {
+    let ran = mesh.command(args).await;
+    assert_eq!(ran.code, Some(1), "{args:?}: {ran:?}");
+    ran.err
+}
+
+/// The answer to a request for this host.
+async fn ask(mesh: &Mesh, host: &str) -> Answer {
+    let mut client = mesh.client().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+    client.answer().await
+}
+
+/// How many dynos of a type are up.
+async fn up(mesh: &Mesh, process_type: &str) -> usize {
+    let dynos: Vec<Value> =
+        serde_json::from_str(mesh.ask_admin("/debug/dynos").await.text()).unwrap();
+    let of_type =
+        |dyno: &&Value| dyno["dyno"].as_str().unwrap().starts_with(&format!("{process_type}."));
+    dynos.iter().filter(|dyno| dyno["state"] == "up").filter(of_type).count()
+}
+
+#[tokio::test]
+async fn config_vars_are_set_and_unset_and_each_time_a_release() {
+    let mesh = shop("").await;
+    let (out, err) = does(&mesh, &["config:set", "GREETING=hello there", "B=2"]).await;
+    assert_eq!(err, "Setting B, GREETING and restarting ⬢ shop... done, v2\n");
+    assert_eq!(out, "B:        2\nGREETING: hello there\n");
+    assert_eq!(does(&mesh, &["config:get", "GREETING"]).await.0, "hello there\n");
+    assert_eq!(does(&mesh, &["config", "-s"]).await.0, "B=2\nGREETING='hello there'\n");
+    mesh.says("heroku[web.1]", "State changed from starting to up").await;
+    let (_, err) = does(&mesh, &["config:unset", "B"]).await;
+    assert_eq!(err, "Unsetting B and restarting ⬢ shop... done, v3\n");
+    let (out, _) = does(&mesh, &["releases"]).await;
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[0], "=== shop Releases - Current: v3");
+    assert!(lines[2].starts_with("v3  Remove B config vars"), "{out}");
+    assert!(lines[3].starts_with("v2  Set B, GREETING config vars"), "{out}");
+    assert!(lines[4].starts_with("v1  Initial release"), "{out}");
+    let (_, err) = does(&mesh, &["rollback", "v2"]).await;
+    assert_eq!(err, "Rolling back ⬢ shop to v2... done, v4\n");
+    assert_eq!(does(&mesh, &["config", "-s"]).await.0, "B=2\nGREETING='hello there'\n");
+    assert_eq!(
+        does(&mesh, &["config:set", "B=2"]).await.1,
+        "Setting B and restarting ⬢ shop... done, v4\n"
+    );
+}
+
+#[tokio::test]
+async fn what_the_file_says_no_command_changes() {
+    let mesh =
+        shop("formation = { worker = 1 }\nmaintenance = false\nconfig = { A = \"file\" }").await;
+    let fixed = is_refused(&mesh, &["config:set", "A=command"]).await;
+    assert!(
+        fixed.contains("The config var A is fixed by /") && fixed.contains("dynomesh.toml:"),
+        "{fixed}"
+    );
+    let line: usize =
+        fixed.split("dynomesh.toml:").nth(1).unwrap().split('.').next().unwrap().parse().unwrap();
+    let written = std::fs::read_to_string(mesh.setup().file()).unwrap();
+    assert!(
+        written.lines().nth(line - 1).unwrap().contains("A = \"file\""),
+        "line {line} of\n{written}"
+    );
+    for (args, what) in [
+        (&["ps:scale", "worker=2"][..], "The number of worker dynos of shop is fixed by "),
+        (&["maintenance:on"], "Whether shop is under maintenance is fixed by "),
+        (&["apps:create", "shop"], "The app shop is fixed by "),
+        (&["apps:destroy", "-a", "shop", "--confirm", "shop"], "The app shop is fixed by "),
+    ] {
+        let refused = is_refused(&mesh, args).await;
+        assert!(refused.contains(what), "{args:?}: {refused}");
+    }
+    assert_eq!(does(&mesh, &["config", "-s"]).await.0, "A=file\n");
+    // What it does not mention is theirs.
+    does(&mesh, &["config:set", "B=command"]).await;
+    assert_eq!(does(&mesh, &["config", "-s"]).await.0, "A=file\nB=command\n");
+    assert_eq!(does(&mesh, &["ps:scale", "web=2"]).await.1.split(" done").count(), 2);
+    assert_eq!(does(&mesh, &["ps:scale"]).await.0, "web=2:Basic worker=1:Basic\n");
+}
+
+#[tokio::test]
+async fn what_commands_said_outlives_the_daemon_and_a_reload() {
+    let mesh = shop("").await;
+    let (_, err) = does(&mesh, &["ps:scale", "web=2", "worker+1"]).await;
+    assert_eq!(err, "Scaling dynos... done, now running web at 2:Basic, worker at 1:Basic\n");
+    becomes_true("three dynos", async || {
+        up(&mesh, "web").await == 2 && up(&mesh, "worker").await == 1
+    })
+    .await;
+    does(&mesh, &["domains:add", "shop.example.com"]).await;
+    does(&mesh, &["maintenance:on"]).await;
+    assert_eq!(does(&mesh, &["maintenance"]).await.0, "on\n");
+    does(&mesh, &["reload"]).await;
+    let mesh = mesh.killed().await.start().await;
+    becomes_true("two web dynos", async || up(&mesh, "web").await == 2).await;
+    let answer: Answer = ask(&mesh, "shop.example.com").await;
+    assert!(answer.code() == Some("H80"), "{answer:?}");
+    does(&mesh, &["maintenance:off"]).await;
+    assert_eq!(ask(&mesh, "shop.example.com").await.status, 200);
+    let (out, _) = does(&mesh, &["domains"]).await;
+    assert!(out.contains("=== shop Custom Domains\n\nshop.example.com\n"), "{out}");
+    does(&mesh, &["domains:remove", "shop.example.com"]).await;
+    assert_eq!(ask(&mesh, "shop.example.com").await.status, 404);
+    let (out, _) = does(&mesh, &["releases"]).await;
+    assert!(out.starts_with("=== shop Releases - Current: v1\n"), "a restart is no release: {out}");
+}
+
+#[tokio::test]
+async fn an_app_that_a_command_made_is_one() {
+    let mesh = shop("").await;
+    let (out, err) = does(&mesh, &["apps:create", "blog"]).await;
+    assert_eq!(err, "Creating ⬢ blog... done\n");
+    assert!(out.starts_with("http://blog.localhost:"), "{out}");
+    assert!(ask(&mesh, "blog.localhost").await.code() == Some("H81"), "nothing is deployed yet");
+    assert_eq!(
+        is_refused(&mesh, &["apps:create", "blog"]).await,
+        "dynomesh: Name blog is already taken.\n"
+    );
+    let (_, err) = does(&mesh, &["config:set", "-a", "blog", "A=1"]).await;
+    assert_eq!(err, "Setting A and restarting ⬢ blog... done, v2\n");
+    // A name that is another app's already.
+    does(&mesh, &["domains:add", "-a", "shop", "www.example.com"]).await;
+    let taken = is_refused(&mesh, &["domains:add", "-a", "blog", "www.example.com"]).await;
+    assert!(
+        taken.contains("www.example.com belongs to the app shop (domains:add)")
+            || taken.contains("www.example.com belongs"),
+        "{taken}"
+    );
+    assert_eq!(
+        does(&mesh, &["apps"]).await.0,
+        "blog  decided by commands\nshop  decided by file\n"
+    );
+    does(&mesh, &["apps:destroy", "-a", "blog", "--confirm", "blog"]).await;
+    let gone = is_refused(&mesh, &["config", "-a", "blog"]).await;
+    assert_eq!(gone, "dynomesh: Couldn't find the app blog.\n");
+}
