@@ -34,10 +34,15 @@ async fn release(mesh: &mut Mesh, procfile: &str, deploy: &str, web: u32) {
 
 /// Which releases answer.
 async fn releases(mesh: &Mesh) -> Vec<String> {
+    seen(mesh, "HEROKU_RELEASE_VERSION").await
+}
+
+/// What the dynos have of a variable.
+async fn seen(mesh: &Mesh, name: &str) -> Vec<String> {
     let mut seen = std::collections::BTreeSet::new();
     let mut client = mesh.client().await;
     for _ in 0..40 {
-        let answer = client.get("/env?name=HEROKU_RELEASE_VERSION").await;
+        let answer = client.get(&format!("/env?name={name}")).await;
         assert_eq!(answer.status, 200);
         seen.insert(answer.text().to_string());
     }
@@ -199,7 +204,8 @@ async fn a_release_that_fails_in_its_second_quarter_goes_no_further() {
     assert!(line.message.contains("web.2 exited with status 3"), "{}", line.message);
     assert_eq!(releases(&mesh).await, ["v1", "v2"]);
     release(&mut mesh, "web: TESTAPP\n", "rolling", 4).await;
-    becomes_true("the first release to be back", async || releases(&mesh).await == ["v1"]).await;
+    // Under whichever number: who counts may call it another release.
+    becomes_true("the old to be back", async || seen(&mesh, "V").await == ["(unset)"]).await;
     let tally = load.stop().await;
     assert_eq!((tally.refused, tally.broken), (0, 0), "{tally:?}");
 }

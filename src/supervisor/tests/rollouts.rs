@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use super::*;
 use crate::config::Deploy;
+use crate::supervisor::tests::*;
 use crate::supervisor::{Failure, Outcome, Progress, Reason, Rollout, Which};
 use crate::table::{Notice, Subscriber};
 
