@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::{SupervisorTimeouts, Upkeep, limits};
+use crate::config::{Deploy, SupervisorTimeouts, Upkeep, limits};
 use crate::model::{
     Affinity, AppPolicy, AppTimeouts, Balance, Expect, ListenerPolicy, TrafficLimits,
 };
@@ -37,6 +37,9 @@ pub(crate) const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60)
 /// Whether an app's domains get certificates by ACME, where there is `[acme]`.
 pub(crate) const ACME_OF_APP: bool = true;
 
+/// The safest: nothing goes before what takes its place is there.
+pub(crate) const DEPLOY: Deploy = Deploy::Rolling;
+
 /// Off, as on Heroku: two lines a dyno each 20 s drown what the app says, and /metrics has the same figures.
 pub(crate) const RUNTIME_METRICS: bool = false;
 
@@ -47,6 +50,7 @@ pub(crate) const APP_TIMEOUTS: AppTimeouts = AppTimeouts {
     rolling: Duration::from_secs(55),
     linger: Duration::from_secs(10 * 60),
     drain: Duration::from_secs(5 * 60),
+    ws_drain: Duration::from_secs(30),
     dyno_keepalive: Duration::from_secs(90),
 };
 

@@ -193,7 +193,8 @@ mod tests {
             formation = { web = 2 }
             config = { TOKEN = "hunter2" }
             error_page = "page.html"
-            timeouts = { exit = "10s" }
+            timeouts = { exit = "10s", ws_drain = "0s" }
+            deploy = "preboot"
             size = "eco"
             sizes = { worker = "nap" }
             recycle_on_r14 = "5m"
@@ -255,12 +256,13 @@ app shop
   worker       0 × work
   sizes        worker nap
   config vars  TOKEN
+  deploy       preboot
   error_page   own (3 bytes, HASH)
   recycle_on_r14 5m
   size         eco
-  timeouts     exit 10s, first_byte 10s
+  timeouts     exit 10s, first_byte 10s, ws_drain 0s
 warnings
-  dynomesh.toml:33: apps.blank: the app has neither dir nor dynos: requests are answered with H81, Blank app
+  dynomesh.toml:34: apps.blank: the app has neither dir nor dynos: requests are answered with H81, Blank app
   shop/Procfile:2:1: `Worker` is read as `worker`
 ";
         let hash = format!("{:016x}", crate::config::config_var::fingerprint("<p>"));

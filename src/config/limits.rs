@@ -41,6 +41,8 @@ pub const INTERIM_MAX: u32 = 64;
 pub const TICK: Duration = Duration::from_millis(100);
 /// How long a dyno that refused or did not answer a connect gets no request (Heroku: HTTP Routing, "quarantine").
 pub const QUARANTINE: Duration = Duration::from_secs(5);
+/// How long the sides of a WebSocket that was told to close may take to say goodbye (RFC 6455 §7.1.1).
+pub const WEBSOCKET_CLOSE: Duration = Duration::from_secs(5);
 /// How long a connection that is over may still send, so that a reset does not destroy our answer.
 pub const WIND_DOWN: Duration = Duration::from_secs(2);
 /// How long an idle connection is kept for one more request once the daemon stops. Whoever uses it more often hears
@@ -392,6 +394,13 @@ pub const OUTPUT_HELD: usize = 16 * 1024;
 pub const OUTPUT_WINDOW: Duration = Duration::from_millis(100);
 /// How often the last count of dropped lines is tried to be said, an [`OUTPUT_WINDOW`] apart.
 pub const OUTPUT_LAST_TRIES: u32 = 10;
+/// Lines of a dyno's output that are kept until it has come up, to be told if it does not: a stack trace's end.
+pub const FAILURE_LINES: usize = 20;
+/// Bytes of each of them.
+pub const FAILURE_LINE_MAX: usize = 1000;
+/// How long a dyno that nobody sends requests to must run until it has come up: nothing else tells whether it works,
+/// and one that lacks a library or a setting ends sooner.
+pub const SETTLE: Duration = Duration::from_secs(1);
 
 // ---- isolation -----------------------------------------------------------------------------------------
 

@@ -44,6 +44,6 @@ pub use said::Said;
 pub use summary::{AppSummary, SourceSummary, Summary};
 pub use used::{
     AccessLog, AcmeConfig, AdminConfig, AppConfig, AppSource, CertFiles, CertSource, Config,
-    DynosConfig, HealthCheck, IsolationWanted, JobConfig, LogFiles, LogsConfig, ManagedApp, Notes,
-    RouterConfig, SupervisorTimeouts, Upkeep,
+    Deploy, DynosConfig, HealthCheck, IsolationWanted, JobConfig, LogFiles, LogsConfig, ManagedApp,
+    Notes, RouterConfig, SupervisorTimeouts, Upkeep,
 };

@@ -20,7 +20,7 @@ use crate::config::values::{
     choice, dyno_addr, make_absolute, timeout, timeout_or_zero, traffic_limit,
 };
 use crate::config::written::{self, Optional};
-use crate::config::{AppConfig, AppSource, ManagedApp, SupervisorTimeouts, slug_dir};
+use crate::config::{AppConfig, AppSource, Deploy, ManagedApp, SupervisorTimeouts, slug_dir};
 use crate::config::{config_var, defaults, duration, env_file, limits, text_file};
 use crate::model::{
     Affinity, AppName, AppPolicy, AppTimeouts, Balance, Domain, DynoAddr, Expect, Formation,
@@ -45,6 +45,12 @@ pub(crate) fn timeouts_of_router(
         rolling: timeout(findings, "router.timeouts.rolling", &written.rolling, default.rolling),
         linger: timeout(findings, "router.timeouts.linger", &written.linger, default.linger),
         drain: timeout(findings, "router.timeouts.drain", &written.drain, default.drain),
+        ws_drain: timeout_or_zero(
+            findings,
+            "router.timeouts.ws_drain",
+            &written.ws_drain,
+            default.ws_drain,
+        ),
         dyno_keepalive: timeout_or_zero(
             findings,
             "router.timeouts.dyno_keepalive",
@@ -187,6 +193,7 @@ impl AppResolver<'_> {
             rolling: timeout(findings, &key("rolling"), &written.rolling, base.rolling),
             linger: timeout(findings, &key("linger"), &written.linger, base.linger),
             drain: timeout(findings, &key("drain"), &written.drain, base.drain),
+            ws_drain: timeout_or_zero(findings, &key("ws_drain"), &written.ws_drain, base.ws_drain),
             dyno_keepalive: timeout_or_zero(
                 findings,
                 &key("dyno_keepalive"),
@@ -287,6 +294,7 @@ impl AppResolver<'_> {
             autoscale,
             size,
             sizes,
+            deploy: self.deploy(findings),
             release: None,
             recycle_on_r14: self.recycle_on_r14(findings),
             runtime_metrics: self
@@ -298,6 +306,16 @@ impl AppResolver<'_> {
             timeouts,
             upkeep: Arc::new(upkeep),
         })
+    }
+
+    fn deploy(&self, findings: &mut Findings<'_>) -> Deploy {
+        let deploys = [
+            ("rolling", Deploy::Rolling),
+            ("preboot", Deploy::Preboot),
+            ("restart", Deploy::Restart),
+        ];
+        let written = &self.written.deploy;
+        choice(findings, &self.key("deploy"), written, &deploys, defaults::DEPLOY)
     }
 
     /// The directory of the file, else that of what was deployed; with the place that says so.
@@ -318,6 +336,7 @@ impl AppResolver<'_> {
             ("autoscale", written.autoscale.as_ref().map(|it| it.span().start)),
             ("size", written.size.as_ref().map(|it| it.span().start)),
             ("sizes", written.sizes.as_ref().map(|it| it.span().start)),
+            ("deploy", written.deploy.as_ref().map(|it| it.span().start)),
             ("recycle_on_r14", start(&written.recycle_on_r14)),
             ("runtime_metrics", written.runtime_metrics.as_ref().map(|it| it.span().start)),
             ("env_file", written.env_file.as_ref().map(|it| it.span().start)),

@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
     use crate::config::fixture::Fixture;
-    use crate::config::{AppSource, Config};
+    use crate::config::{AppSource, Config, Deploy};
     use crate::model::AppName;
 
     const FILES: [(&str, &str); 1] = [("shop/Procfile", "web: serve\n")];
@@ -182,6 +182,29 @@ mod tests {
     }
 
     #[test]
+    fn another_release_takes_the_place_in_one_of_three_ways() {
+        let deploy = |line: &str| {
+            let written = format!("[apps.shop]\ndir = \"shop\"\n{line}");
+            let config = Fixture::new(&written, &FILES).loaded();
+            let shop = &config.apps[&AppName::parse("shop").unwrap()];
+            let AppSource::Managed(shop) = &shop.source else { panic!("{:?}", shop.source) };
+            (shop.deploy, shop.release)
+        };
+        assert_eq!(deploy(""), (Deploy::Rolling, None), "the file knows no numbers");
+        assert_eq!(deploy("deploy = \"rolling\"").0, Deploy::Rolling);
+        assert_eq!(deploy("deploy = \"preboot\"").0, Deploy::Preboot);
+        assert_eq!(deploy("deploy = \"restart\"").0, Deploy::Restart);
+        check(
+            "dir = \"shop\"",
+            "deploy = \"blue-green\"\ntimeouts = { ws_drain = \"25h\" }",
+            &[
+                "3: apps.shop.deploy: expected \"rolling\" or \"preboot\" or \"restart\", not \"blue-green\"",
+                "4: apps.shop.timeouts.ws_drain: expected a duration from 100ms to 1d, not 25h",
+            ],
+        );
+    }
+
+    #[test]
     fn what_belongs_to_something_else_is_not_ignored_in_silence() {
         check(
             "dir = \"shop\"",
@@ -193,8 +216,9 @@ mod tests {
         );
         let needs_dir =
             "is for dynos that dynomesh runs: it needs dir, a directory with a Procfile";
-        let keys = ["health", "cycle", "freeze_after", "slow_start"];
+        let keys = ["deploy", "health", "cycle", "freeze_after", "slow_start"];
         let lines = keys.map(|key| match key {
+            "deploy" => "deploy = \"restart\"".to_owned(),
             "health" => "health = \"/up\"".to_owned(),
             key => format!("{key} = \"1h\""),
         });

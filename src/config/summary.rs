@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::config_var::fingerprint;
 use crate::config::{
-    AccessLog, AcmeConfig, AppConfig, AppSource, CertFiles, CertSource, Config, HealthCheck,
-    IsolationWanted, JobConfig, LogFiles, LogsConfig, ManagedApp, RouterConfig, SupervisorTimeouts,
-    Upkeep,
+    AccessLog, AcmeConfig, AppConfig, AppSource, CertFiles, CertSource, Config, Deploy,
+    HealthCheck, IsolationWanted, JobConfig, LogFiles, LogsConfig, ManagedApp, RouterConfig,
+    SupervisorTimeouts, Upkeep,
 };
 use crate::config::{bytes, defaults, duration};
 use crate::model::{
@@ -179,7 +179,12 @@ impl AppSummary {
     /// Its settings where the file says nothing of them.
     pub(crate) fn default_settings() -> BTreeMap<String, String> {
         let mut of_app = settings(&defaults::POLICY, defaults::ACME_OF_APP);
-        of_app.extend(dyno_settings(Sizes::DEFAULT, None, defaults::RUNTIME_METRICS));
+        of_app.extend(dyno_settings(
+            Sizes::DEFAULT,
+            defaults::DEPLOY,
+            None,
+            defaults::RUNTIME_METRICS,
+        ));
         of_app.insert("autoscale".into(), autoscale_setting(&BTreeMap::new()));
         of_app.extend(upkeep_settings(&defaults::UPKEEP));
         of_app
@@ -207,9 +212,10 @@ fn sum_up(config: &Config, name: &AppName, app: &AppConfig) -> AppSummary {
     let mut settings = settings(&app.policy, app.acme);
     let source = match &app.source {
         AppSource::Managed(managed) => {
-            let ManagedApp { size, recycle_on_r14, runtime_metrics, autoscale, .. } = managed;
-            settings.extend(dyno_settings(size.name.as_str(), *recycle_on_r14, *runtime_metrics));
-            settings.insert("autoscale".into(), autoscale_setting(autoscale));
+            let ManagedApp { size, deploy, recycle_on_r14, runtime_metrics, .. } = managed;
+            let size = size.name.as_str();
+            settings.extend(dyno_settings(size, *deploy, *recycle_on_r14, *runtime_metrics));
+            settings.insert("autoscale".into(), autoscale_setting(&managed.autoscale));
             settings.extend(upkeep_settings(&managed.upkeep));
             timeouts.extend(supervisor_timeouts(&managed.timeouts));
             SourceSummary::Managed {
@@ -324,11 +330,18 @@ fn settings(policy: &AppPolicy, acme: bool) -> BTreeMap<String, String> {
 /// Settings of an app whose dynos dynomesh runs.
 fn dyno_settings(
     size: &str,
+    deploy: Deploy,
     recycle_on_r14: Option<Duration>,
     runtime_metrics: bool,
 ) -> BTreeMap<String, String> {
+    let deploy = match deploy {
+        Deploy::Rolling => "rolling",
+        Deploy::Preboot => "preboot",
+        Deploy::Restart => "restart",
+    };
     [
         ("size", size.to_owned()),
+        ("deploy", deploy.to_owned()),
         ("recycle_on_r14", recycle_on_r14.map_or("never".into(), duration::print)),
         ("runtime_metrics", runtime_metrics.to_string()),
     ]
@@ -449,7 +462,7 @@ fn addresses(router: &RouterConfig, which: impl Fn(&Endpoint) -> bool) -> Vec<St
 }
 
 fn app_timeouts(timeouts: &AppTimeouts) -> BTreeMap<String, String> {
-    let AppTimeouts { hold, connect, first_byte, rolling, linger, drain, dyno_keepalive } =
+    let AppTimeouts { hold, connect, first_byte, rolling, linger, drain, ws_drain, dyno_keepalive } =
         *timeouts;
     printed([
         ("hold", hold),
@@ -458,6 +471,7 @@ fn app_timeouts(timeouts: &AppTimeouts) -> BTreeMap<String, String> {
         ("rolling", rolling),
         ("linger", linger),
         ("drain", drain),
+        ("ws_drain", ws_drain),
         ("dyno_keepalive", dyno_keepalive),
     ])
 }

@@ -244,6 +244,8 @@ pub struct ManagedApp {
     pub size: Arc<Size>,
     /// The size of the dynos of each type of the Procfile.
     pub sizes: BTreeMap<ProcessType, Arc<Size>>,
+    /// How another release takes the place of the one that runs.
+    pub deploy: Deploy,
     /// The number of the release that this is: 7 is `v7`. Absent: whoever runs it counts, one more for each change
     /// of what it runs.
     pub release: Option<u64>,
@@ -268,6 +270,7 @@ impl fmt::Debug for ManagedApp {
             .field("autoscale", &self.autoscale)
             .field("size", &self.size)
             .field("sizes", &self.sizes)
+            .field("deploy", &self.deploy)
             .field("release", &self.release)
             .field("recycle_on_r14", &self.recycle_on_r14)
             .field("runtime_metrics", &self.runtime_metrics)
@@ -276,6 +279,17 @@ impl fmt::Debug for ManagedApp {
             .field("upkeep", &self.upkeep)
             .finish()
     }
+}
+
+/// How another release takes the place of the one that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deploy {
+    /// A quarter of each process type at a time, and each successor is up before its predecessor goes.
+    Rolling,
+    /// All new web dynos boot beside the old ones, then requests go to all of them at once.
+    Preboot,
+    /// All old ones stop, then the new ones start; requests are held meanwhile. Heroku's default.
+    Restart,
 }
 
 /// How dynos are booted, stopped and restarted.

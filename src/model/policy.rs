@@ -54,6 +54,8 @@ pub struct AppTimeouts {
     pub linger: Duration,
     /// How long a dyno that left the table may finish what it holds, before SIGTERM.
     pub drain: Duration,
+    /// Over how long its WebSockets are closed (1012, service restart), one after the other.
+    pub ws_drain: Duration,
     /// How long a connection to a dyno may wait unused. Zero: one request a connection.
     pub dyno_keepalive: Duration,
 }

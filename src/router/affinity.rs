@@ -197,6 +197,7 @@ mod tests {
             rolling: time,
             linger: time,
             drain: time,
+            ws_drain: time,
             dyno_keepalive: time,
         };
         let policy = AppPolicy {

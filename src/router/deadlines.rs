@@ -60,6 +60,12 @@ impl Deadlines {
         waiting.filter_map(|(_, waker)| waker.as_ref()).for_each(Waker::wake_by_ref);
     }
 
+    /// Wakes the task that has this one.
+    pub(crate) fn wake(&self, number: u32) {
+        let slots = self.slots.borrow();
+        slots.wakers.get(number as usize).into_iter().flatten().for_each(Waker::wake_by_ref);
+    }
+
     /// How many tasks wait for a change of dynos.
     pub(crate) fn waiting(&self) -> usize {
         self.slots.borrow().waiting.iter().filter(|waiting| **waiting).count()

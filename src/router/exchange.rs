@@ -19,7 +19,7 @@ use crate::router::headers::{self, Forwarding, RequestId};
 use crate::router::linger::{self, Linger};
 use crate::router::origin::origin;
 use crate::router::pending::Pending;
-use crate::router::relay::{End, Relay};
+use crate::router::relay::{End, Relay, Switched};
 use crate::router::reply::{Refusal, Reply};
 use crate::router::request::Request;
 use crate::router::search::Search;
@@ -225,8 +225,8 @@ impl Exchange {
                     self.repeats = repeats;
                 }
                 End::Answered => return self.answered(client, &relay),
-                End::Switched { to_client } => {
-                    return Box::pin(self.pipe(client, &app, relay, to_client)).await;
+                End::Switched(switched) => {
+                    return Box::pin(self.pipe(client, &app, relay, switched)).await;
                 }
                 End::ClientGone => return self.client_gone(client, &app, relay),
                 End::Refused(refusal) => {
@@ -434,12 +434,12 @@ impl Exchange {
         client: &mut Client<T>,
         app: &Arc<App>,
         relay: Relay,
-        to_client: Vec<u8>,
+        switched: Switched,
     ) -> After {
         let Some((lease, stream)) = relay.into_parts() else { return After::Close };
-        let rolling = app.policy.timeouts.rolling;
+        let timeouts = &app.policy.timeouts;
         let _open = app.load.as_ref().map(|load| load.pipe(client.worker.index));
-        let piped = upgrade::pipe(client, lease.dyno(), stream, to_client, rolling).await;
+        let piped = upgrade::pipe(client, lease.dyno(), stream, switched, timeouts).await;
         drop(lease);
         client.worker.read_clock();
         self.close_books(client, piped.refusal, T::SWITCHED, Some(piped.to_client));

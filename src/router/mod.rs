@@ -30,6 +30,7 @@ mod pending; // bytes that a socket has not taken
 mod retry; // what may be sent again, and whose fault a connect is
 mod upgrade; // after 101
 mod linger; // the dyno's half without its client
+mod pipes; // which pipes there are
 mod lingers; // which there are
 mod reply; // the router's own answers, in one table
 mod access_log; // one line per request

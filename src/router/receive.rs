@@ -8,7 +8,7 @@ use crate::config::limits;
 use crate::router::client::Client;
 use crate::router::duplex::Source;
 use crate::router::headers::{self, Framing};
-use crate::router::relay::{Answer, End, Held, Relay, Sending};
+use crate::router::relay::{Answer, End, Held, Relay, Sending, Switched};
 use crate::router::reply::Refusal;
 use crate::router::request::Request;
 use crate::router::transport::{AnswerKind, FieldSink, Transport};
@@ -34,15 +34,14 @@ impl Relay {
                     Poll::Pending => return Ok(()),
                 }
             }
-            if let Answer::Switching { to_client } = &mut self.answer {
+            if let Answer::Switching(switched) = &mut self.answer {
                 if matches!(self.sending, Sending::Broken) {
                     return Err(End::Refused(Refusal::ServerInterrupted));
                 }
                 if !matches!(self.sending, Sending::Done) || !self.to_dyno.is_empty() {
                     return Ok(());
                 }
-                let to_client = std::mem::take(to_client);
-                return Err(End::Switched { to_client });
+                return Err(End::Switched(std::mem::take(switched)));
             }
             if matches!(self.answer, Answer::Done) {
                 client.transport.finish();
@@ -137,7 +136,7 @@ impl Relay {
             self.give_back(client, app);
             client.transport.ends(&self.trailers);
         }
-        self.head_out = self.status.is_some() && !matches!(self.answer, Answer::Switching { .. });
+        self.head_out = self.status.is_some() && !matches!(self.answer, Answer::Switching(_));
         let bytes = if direct { bytes } else { out };
         let sent = self.to_client.send(&mut client.transport, cx, bytes, &mut self.moved);
         sent.map_err(|_| End::ClientGone)
@@ -192,8 +191,8 @@ impl Relay {
                     Err(_) => return Err(End::Refused(Refusal::BadResponse("bad chunk"))),
                 }
             },
-            Answer::Switching { to_client } => {
-                to_client.extend_from_slice(bytes);
+            Answer::Switching(switched) => {
+                switched.to_client.extend_from_slice(bytes);
                 rest = &[];
             }
             Answer::Head(_) | Answer::Done => {}
@@ -239,7 +238,9 @@ impl Relay {
                 headers::compose_cookie(to, cookie);
             };
             client.transport.answer(&mut to_client, AnswerKind::Switching, compose);
-            self.answer = Answer::Switching { to_client };
+            let is_websocket = tokens.eq_ignore_ascii_case(b"websocket");
+            let head = to_client.len();
+            self.answer = Answer::Switching(Switched { to_client, head, is_websocket });
             return Ok(());
         }
         if request.upgrade && !T::FRAMED && (200..300).contains(&head.status) {

@@ -20,6 +20,17 @@ use crate::router::worker::Worker;
 use crate::table::{App, Dyno, Lease};
 use crate::wire::{ChunkedDecoder, ResponseHeads};
 
+/// An answer that turns the connection into a pipe.
+#[derive(Default)]
+pub(crate) struct Switched {
+    /// What the client is sent first: the head, where it is text, and what came behind it.
+    pub(crate) to_client: Vec<u8>,
+    /// The length of that head.
+    pub(crate) head: usize,
+    /// Whether WebSocket is spoken from here on.
+    pub(crate) is_websocket: bool,
+}
+
 /// How the relaying ended.
 pub(crate) enum End {
     /// The whole answer is with the client's socket.
@@ -29,7 +40,7 @@ pub(crate) enum End {
     /// `repeats`: some of the request was with its socket already.
     Again { retry: Retry, cause: Refusal, repeats: bool },
     /// Both sockets are a pipe from now on; these bytes go first.
-    Switched { to_client: Vec<u8> },
+    Switched(Switched),
     /// The client hung up.
     ClientGone,
     /// It cannot go on, and this is why.
@@ -112,9 +123,7 @@ pub(crate) enum Answer {
     Chunked(ChunkedDecoder),
     UntilClose,
     /// 101: waits for the request to be whole.
-    Switching {
-        to_client: Vec<u8>,
-    },
+    Switching(Switched),
     Done,
 }
 

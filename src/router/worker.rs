@@ -23,6 +23,7 @@ use crate::router::lingers::Lingers;
 use crate::router::listener::{Listener, Listening};
 use crate::router::mailbox::Mailbox;
 use crate::router::metrics::{AppCounters, Registry};
+use crate::router::pipes::Pipes;
 use crate::router::pool::Pools;
 use crate::router::random::Random;
 use crate::router::traffic::Seats;
@@ -53,6 +54,7 @@ pub(crate) struct Worker {
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) pools: Pools,
     pub(crate) lingers: Lingers,
+    pub(crate) pipes: Pipes,
     pub(crate) random: Random,
     pub(crate) seats: Seats,
     pub(crate) seal: Seal,
@@ -193,6 +195,7 @@ impl Worker {
             deadlines: Rc::default(),
             pools: Pools::default(),
             lingers: Lingers::default(),
+            pipes: Pipes::default(),
             random: Random::from_system(),
             seats: Seats::default(),
             seal: start.seal,
@@ -225,7 +228,10 @@ impl Worker {
                 *self.table.borrow_mut() = table;
             }
             Notice::Lineup => {}
+            Notice::Draining(dyno) => self.pipes.tell(dyno.id(), false, &self.deadlines),
             Notice::Gone(dyno, acknowledgement) => {
+                // Of a process that has ended by itself the last bytes are still on their way.
+                self.pipes.tell(dyno.id(), dyno.exit().is_none(), &self.deadlines);
                 self.pools.purge(&dyno);
                 self.seal.forget(&dyno);
                 self.lingers.close(dyno.id(), "drain");
@@ -259,6 +265,7 @@ impl Worker {
             "connections": self.connections(),
             "waiting": self.deadlines.waiting(),
             "lingering": self.lingers.len(),
+            "upgraded": self.pipes.len(),
             "table_version": self.table.borrow().version(),
             "draining": self.is_draining(),
             "pools": pools,

@@ -158,6 +158,18 @@ impl Link {
         }
     }
 
+    /// The last lines that were printed.
+    pub(crate) fn last_lines(&self) -> Vec<String> {
+        self.shared.output.get().map(Output::last_lines).unwrap_or_default()
+    }
+
+    /// Nobody will ask for them.
+    pub(crate) fn forget_lines(&self) {
+        if let Some(output) = self.shared.output.get() {
+            output.forget_lines();
+        }
+    }
+
     /// The daemon's ends of the streams, where a client has them; whoever asks first gets them.
     pub(crate) async fn ends(&self) -> Option<Ends> {
         self.until(|heard| heard.started || heard.gone).await;

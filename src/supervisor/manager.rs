@@ -1,6 +1,7 @@
 //! The dyno manager: one loop that owns which dynos are wanted, and starts, restarts and stops their lives.
 
 mod adopt; // what an earlier daemon has left
+mod rollouts; // how another release gets to dynos
 mod one_offs; // those for one command
 mod defects; // lives that a defect of ours has ended
 mod scale; // more and fewer of them, by what they are asked
@@ -13,17 +14,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{self, Instant};
 
 use crate::config::{AppConfig, AppSource, Config, ManagedApp, limits};
-use crate::model::{AppName, AppPolicy, DynoName, Payer, ProcessType, Size};
+use crate::model::{AppName, AppPolicy, DynoName, Payer, ProcessType};
 use crate::shutdown::Shutdown;
 use crate::supervisor::autoscale::{AcceptQueues, Autoscaler};
 use crate::supervisor::dyno::Dyno;
 use crate::supervisor::manager::defects::Defects;
 use crate::supervisor::meter::Meter;
 use crate::supervisor::one_off::Visitor;
-use crate::supervisor::place::{Event, Orders, Place, WatchOrders};
-use crate::supervisor::plan::{Step, plan};
+use crate::supervisor::place::{Event, Orders, Place, Replace, State, WatchOrders};
 use crate::supervisor::ports::Ports;
 use crate::supervisor::program::Program;
+use crate::supervisor::releases::{Release, Releases};
+use crate::supervisor::rollout::Rollout;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::run::{Begun, OneOffs, RunError, RunOrder};
 use crate::supervisor::sleep::{Nap, Sleeper};
@@ -46,6 +48,8 @@ pub(crate) enum Command {
         /// They are.
         used_up: bool,
     },
+    /// How far the newest release of an app is; not heard of where there is no such app.
+    Follow(AppName, oneshot::Sender<watch::Receiver<Rollout>>),
     /// Restart these dynos of a formation. `false`: there are none.
     Restart(AppName, Which, oneshot::Sender<bool>),
     /// Stop this dyno; one of a formation is replaced, a worker once it has ended. `false`: there is none of the
@@ -91,6 +95,8 @@ pub(crate) struct Means<S> {
 pub(crate) struct Manager<S> {
     means: Means<S>,
     apps: BTreeMap<AppName, Formed>,
+    /// The dynos of formations by their ids, those that are leaving included.
+    homes: BTreeMap<u64, (AppName, DynoName)>,
     /// Dynos that were told to stop and have not ended, with the line to change their orders.
     leaving: BTreeMap<u64, watch::Sender<Orders>>,
     one_offs: OneOffs,
@@ -112,9 +118,8 @@ pub(crate) struct Manager<S> {
 
 /// An app whose dynos dynomesh runs.
 struct Formed {
-    release: u64,
     app: ManagedApp,
-    config_vars: Arc<BTreeMap<String, String>>,
+    releases: Releases,
     drain: Duration,
     slow_start: Option<Duration>,
     /// By process type: how many are replaced at a time.
@@ -143,8 +148,14 @@ struct Scale {
 /// A dyno that is wanted.
 struct Living {
     id: u64,
-    release: u64,
     orders: watch::Sender<Orders>,
+    /// What it was last told to run.
+    told: Arc<Release>,
+    /// What it last came up with.
+    runs: Option<Arc<Release>>,
+    state: Option<State>,
+    /// Its successor waits for those of the others.
+    is_ready: bool,
 }
 
 impl<S: Spawn> Manager<S> {
@@ -163,6 +174,7 @@ impl<S: Spawn> Manager<S> {
         let mut manager = Self {
             means,
             apps: BTreeMap::new(),
+            homes: BTreeMap::new(),
             leaving: BTreeMap::new(),
             one_offs: OneOffs::default(),
             eco_used_up: false,
@@ -182,7 +194,7 @@ impl<S: Spawn> Manager<S> {
                 biased;
                 Some((id, event)) = heard.recv() => manager.hear(id, &event),
                 Some((app, nap)) = napped.recv() => manager.turn_over(&app, nap),
-                Some(app) = lacks.recv() => manager.fill(&app),
+                Some(app) = lacks.recv() => manager.advance(&app),
                 () = shutdown.forced(), if !stopping => stopping = manager.stop_all(),
                 () = time::sleep_until(manager.looked + limits::AUTOSCALE_LOOK), if manager.is_scaling() => {
                     manager.look();
@@ -205,6 +217,11 @@ impl<S: Spawn> Manager<S> {
             Command::Run(order, begun) => drop(begun.send(self.run_one_off(order))),
             Command::Attach(app, dyno, visitor) => self.attach(&app, &dyno, visitor),
             Command::EcoHours { used_up } => self.follow_eco_hours(used_up),
+            Command::Follow(app, follower) => {
+                if let Some(formed) = self.apps.get(&app) {
+                    let _ = follower.send(formed.releases.follow());
+                }
+            }
             Command::Restart(app, which, restarted) => {
                 let _ = restarted.send(self.restart(&app, &which));
             }
@@ -237,34 +254,8 @@ impl<S: Spawn> Manager<S> {
         self.follow_sleep(name, &mut formed);
         formed.follow_eco_hours(self.eco_used_up);
         self.means.routes.set_out_of_hours(name, formed.is_out_of_hours(&ProcessType::web()));
-        self.bring_about(name, &mut formed);
+        self.carry_on(name, &mut formed);
         self.apps.insert(name.clone(), formed);
-    }
-
-    /// Starts, restarts and stops what is not as it is wanted.
-    fn bring_about(&mut self, name: &AppName, formed: &mut Formed) {
-        let actual =
-            formed.dynos.iter().map(|(name, living)| (name.clone(), living.release)).collect();
-        for step in plan(&formed.formation(), formed.release, &actual) {
-            match step {
-                Step::Start(dyno) => {
-                    if let Some(orders) = formed.orders(&dyno.process_type) {
-                        let turns = formed.turns(&dyno.process_type);
-                        let living = self.start(name, &dyno, orders, turns);
-                        formed.dynos.insert(dyno, living);
-                    }
-                }
-                Step::Restart(dyno) => {
-                    formed.restart(&dyno);
-                    self.meter_size(formed, &dyno);
-                }
-                Step::Stop(dyno) => {
-                    if let Some(living) = formed.dynos.remove(&dyno) {
-                        self.stop(living);
-                    }
-                }
-            }
-        }
     }
 
     /// Has an app sleep when it is idle, or not any more. One without web dynos never does: nothing would wake it.
@@ -296,10 +287,10 @@ impl<S: Spawn> Manager<S> {
         &mut self,
         app: &AppName,
         dyno: &DynoName,
-        orders: Orders,
+        (release, orders): (Arc<Release>, Orders),
         turns: Arc<Turns>,
     ) -> Living {
-        let (place, living) = self.begin(app, dyno, orders, turns);
+        let (place, living) = self.begin(app, dyno, (release, orders), turns);
         let Means { spawn, ports, routes, .. } = &self.means;
         let dyno = Dyno::new(place, spawn.clone(), ports.clone(), routes.clone());
         self.means.shutdown.spawn(dyno.live());
@@ -311,21 +302,21 @@ impl<S: Spawn> Manager<S> {
         &mut self,
         app: &AppName,
         dyno: &DynoName,
-        orders: Orders,
+        (told, orders): (Arc<Release>, Orders),
         turns: Arc<Turns>,
     ) -> (Place, Living) {
-        let release = orders.program.release;
         let (place, orders) = self.place(app, dyno, orders, turns);
         self.means.board.list(place.id, app.clone(), dyno.clone(), None);
-        let living = Living { id: place.id, release, orders };
+        self.homes.insert(place.id, (app.clone(), dyno.clone()));
+        let id = place.id;
+        let living = Living { id, orders, told, runs: None, state: None, is_ready: false };
         (place, living)
     }
 
     /// A release may bring another size: what is used from now on is used of that.
     fn meter_size(&self, formed: &Formed, dyno: &DynoName) {
-        let size = formed.app.sizes.get(&dyno.process_type);
-        if let (Some(living), Some(size)) = (formed.dynos.get(dyno), size) {
-            self.means.meter.resize(living.id, &size.name);
+        if let Some(living) = formed.dynos.get(dyno) {
+            self.means.meter.resize(living.id, &living.orders.borrow().program.size.name);
         }
     }
 
@@ -374,7 +365,12 @@ impl<S: Spawn> Manager<S> {
     }
 
     fn restart(&mut self, app: &AppName, which: &Which) -> bool {
-        let Some(formed) = self.apps.get(app) else { return false };
+        let Some(formed) = self.apps.get_mut(app) else { return false };
+        // Whoever restarts all of an app whose newest release has failed has mended what it failed for.
+        if *which == Which::All && formed.releases.try_again() {
+            self.advance(app);
+            return true;
+        }
         let meant = formed.dynos.iter().filter(|(name, _)| which.is(name));
         meant.fold(false, |_, (_, living)| {
             living.orders.send_modify(|orders| orders.restart += 1);
@@ -435,9 +431,11 @@ impl<S: Spawn> Manager<S> {
     fn hear(&mut self, id: u64, event: &Event) {
         self.means.board.note(id, event);
         self.means.meter.note(id, event);
+        self.follow_event(id, event);
         if !matches!(event, Event::Ended) || self.one_offs.remove(id) {
             return;
         }
+        self.homes.remove(&id);
         if self.leaving.remove(&id).is_none() {
             // It ended without being told to: a defect, which has said so as a panic.
             self.replace_later(id);
@@ -455,11 +453,9 @@ fn managed<'a>(config: &'a Config, name: &AppName) -> Option<(&'a ManagedApp, &'
 
 impl Formed {
     fn new(app: ManagedApp) -> Self {
-        let config_vars = Arc::new(app.config_vars.clone());
         Self {
-            release: 1,
+            releases: Releases::beginning_with(&app),
             app,
-            config_vars,
             drain: Duration::ZERO,
             slow_start: None,
             turns: BTreeMap::new(),
@@ -475,10 +471,7 @@ impl Formed {
 
     /// Takes over what the configuration says now. What the app runs has changed: that is a new release.
     fn follow(&mut self, app: &ManagedApp, policy: &AppPolicy) {
-        if runs_another_thing(&self.app, app) {
-            self.release += 1;
-            self.config_vars = Arc::new(app.config_vars.clone());
-        }
+        self.releases.follow_app(app);
         self.app = app.clone();
         self.drain = policy.timeouts.drain;
         self.slow_start = policy.slow_start;
@@ -541,17 +534,23 @@ impl Formed {
         self.sleep(self.asleep);
     }
 
-    /// What dynos of this type are told. `None`: the Procfile has no such type, so none is wanted.
-    fn orders(&self, process_type: &ProcessType) -> Option<Orders> {
-        let program = Program {
-            release: self.release,
-            command: self.app.commands.get(process_type)?.clone(),
-            dir: self.app.dir.clone(),
-            size: self.app.sizes.get(process_type)?.clone(),
-            config_vars: self.config_vars.clone(),
-        };
-        let asleep = self.is_asleep(process_type);
-        Some(Orders { slow_start: self.slow_start, asleep, ..self.orders_to_run(program) })
+    /// What a dyno of this type that begins to live is told. `None`: there is no such type, so none is wanted.
+    fn orders(&self, process_type: &ProcessType) -> Option<(Arc<Release>, Orders)> {
+        let release = self.releases.of_new_dynos(process_type);
+        let replace = self.releases.replace(process_type);
+        Some((release.clone(), self.orders_of(release, process_type, replace)?))
+    }
+
+    /// The same of a release.
+    fn orders_of(
+        &self,
+        release: &Release,
+        process_type: &ProcessType,
+        replace: Replace,
+    ) -> Option<Orders> {
+        let (slow_start, asleep) = (self.slow_start, self.is_asleep(process_type));
+        let program = release.program(process_type)?;
+        Some(Orders { slow_start, asleep, replace, ..self.orders_to_run(program) })
     }
 
     /// What is told to whatever runs this program.
@@ -563,29 +562,12 @@ impl Formed {
             watch: watch_orders(&self.app),
             upkeep: self.app.upkeep.clone(),
             slow_start: None,
+            replace: Replace::Beside,
             restart: 0,
             asleep: false,
             stop: false,
         }
     }
-
-    fn restart(&mut self, dyno: &DynoName) {
-        let orders = self.orders(&dyno.process_type);
-        if let (Some(orders), Some(living)) = (orders, self.dynos.get_mut(dyno)) {
-            living.release = self.release;
-            living.orders.send_modify(|now| *now = Orders { restart: now.restart, ..orders });
-        }
-    }
-}
-
-/// Whether a dyno of the one configuration must be started anew to be one of the other.
-fn runs_another_thing(old: &ManagedApp, new: &ManagedApp) -> bool {
-    let ManagedApp { dir, commands, config_vars, sizes, .. } = old;
-    let size_differs = |(process_type, size): (&ProcessType, &Arc<Size>)| {
-        new.sizes.get(process_type).is_none_or(|new| !size.runs_as(new))
-    };
-    (dir, commands, config_vars) != (&new.dir, &new.commands, &new.config_vars)
-        || sizes.iter().any(size_differs)
 }
 
 fn watch_orders(app: &ManagedApp) -> WatchOrders {

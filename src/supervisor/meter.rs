@@ -72,7 +72,11 @@ impl Meter {
         let mut counts = self.counts();
         match event {
             Event::Entered(state) => counts.run(id, runs(*state)),
-            Event::Started { .. } | Event::Took { .. } => {}
+            Event::Started { .. }
+            | Event::Took { .. }
+            | Event::Ready { .. }
+            | Event::CameUp { .. }
+            | Event::Failed { .. } => {}
             Event::Ended => {
                 counts.run(id, false);
                 counts.dynos.remove(&id);

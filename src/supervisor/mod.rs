@@ -4,6 +4,8 @@
 
 mod manager; // one loop owns what is wanted
 mod plan; // wanted against actual, as steps
+mod releases; // what an app runs, and ran before
+mod rollout; // a release on its way, for whoever follows it
 mod dyno; // the life
 mod one_off; // the life of a one-off dyno
 mod run; // what one-off dynos are asked for, and which live
@@ -44,6 +46,7 @@ mod simulation; // any order of events
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::watch::Receiver;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -70,6 +73,7 @@ pub use manager::Which;
 pub(crate) use metrics::SWIFT as SWIFT_METRICS;
 pub use one_off::Session;
 pub use program::{Ends, Streams};
+pub use rollout::{Failure, Outcome, Progress, Reason, Rollout};
 pub use run::{Begun, RunError, RunOrder, written_out};
 pub use status::DynoStatus;
 pub use survivors::SurvivorsError;
@@ -223,6 +227,14 @@ impl Supervisor {
     /// Says whether the eco dynos' hours of this month are used up: those dynos sleep until there are some again.
     pub fn set_eco_used_up(&self, used_up: bool) {
         self.command(Command::EcoHours { used_up });
+    }
+
+    /// How far the newest release of an app is, until it is there, has failed, or another one comes. Asked after
+    /// [`apply`](Self::apply), it is about what that brought. `None`: dynomesh runs no such app.
+    pub async fn follow_rollout(&self, app: &AppName) -> Option<Receiver<Rollout>> {
+        let (follower, rollout) = oneshot::channel();
+        self.command(Command::Follow(app.clone(), follower));
+        rollout.await.ok()
     }
 
     /// Restarts dynos of an app's formation, as a new release would. `false`: there are none.

@@ -5,6 +5,7 @@
 //! when there is room again: the last words tell the most.
 
 mod lines; // bytes into lines that are safe to print
+mod tail; // the last of them
 
 use std::future::Future;
 use std::io;
@@ -25,10 +26,12 @@ use crate::supervisor::metrics;
 use crate::telemetry::{AppLog, Stamp};
 
 use lines::Lines;
+use tail::Tail;
 
 /// The output of one process. Once dropped, it is read for [`limits::OUTPUT_AFTER_EXIT`] at most.
 pub(crate) struct Output {
     ended: watch::Receiver<()>,
+    tail: Tail,
     _process: oneshot::Sender<()>,
 }
 
@@ -38,6 +41,16 @@ impl Output {
         let mut ended = self.ended.clone();
         // Nothing is ever sent: the reader's end drops the sender.
         let _ = time::timeout(limits::OUTPUT_SETTLE, ended.changed()).await;
+    }
+
+    /// The last lines that were printed, unless they are to be forgotten.
+    pub(crate) fn last_lines(&self) -> Vec<String> {
+        self.tail.lines()
+    }
+
+    /// Nobody will ask for the last lines.
+    pub(crate) fn forget_lines(&self) {
+        self.tail.forget();
     }
 }
 
@@ -60,7 +73,9 @@ pub(crate) fn carry(
     let pipe = pipe::Receiver::from_owned_fd(pipe)?;
     let (process, process_gone) = oneshot::channel();
     let (running, ended) = watch::channel(());
+    let tail = Tail::default();
     let mut carrier = Carrier {
+        tail: tail.clone(),
         app: app.clone(),
         dyno: dyno.clone(),
         log: log.clone(),
@@ -82,10 +97,11 @@ pub(crate) fn carry(
         carrier.carry(pipe, bound).await;
         drop(running);
     });
-    Ok(Output { ended, _process: process })
+    Ok(Output { ended, tail, _process: process })
 }
 
 struct Carrier {
+    tail: Tail,
     app: AppName,
     dyno: DynoName,
     log: AppLog,
@@ -194,6 +210,7 @@ impl Carrier {
         if lines.is_empty() {
             return;
         }
+        self.tail.keep(lines);
         if self.log.outputs(&self.app, &self.dyno, lines.iter().map(Vec::as_slice)) {
             self.say_lost();
         } else {
@@ -281,6 +298,7 @@ mod tests {
         let file = dir.path().join("log");
         let log = AppLog::new(LogLines::start(Target::file(&file).unwrap()).unwrap());
         let mut carrier = Carrier {
+            tail: Tail::default(),
             app: AppName::parse("shop").unwrap(),
             dyno: DynoName { process_type: ProcessType::web(), number: 1 },
             log: log.clone(),

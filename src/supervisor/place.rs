@@ -11,6 +11,7 @@ use crate::model::{AppName, DynoName, DynoState};
 use crate::shutdown::Shutdown;
 use crate::supervisor::figures::DynoUsage;
 use crate::supervisor::program::{ProcessId, Program};
+use crate::supervisor::rollout::Reason;
 use crate::supervisor::turns::Turns;
 use crate::table::Dyno;
 use crate::telemetry::AppLog;
@@ -30,12 +31,25 @@ pub(crate) struct Orders {
     pub(crate) upkeep: Arc<Upkeep>,
     /// Over how long its share of requests grows once it is up; web only.
     pub(crate) slow_start: Option<Duration>,
+    /// How another release takes the place of the one that runs.
+    pub(crate) replace: Replace,
     /// Grows with each restart that was asked for.
     pub(crate) restart: u64,
     /// Run nothing until this is false again.
     pub(crate) asleep: bool,
     /// End.
     pub(crate) stop: bool,
+}
+
+/// How a dyno changes from one release to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replace {
+    /// In its turn: a web dyno's successor boots beside it, any other dyno stops first.
+    Beside,
+    /// At once, and a web dyno's successor that is ready waits until this is another.
+    Together,
+    /// At once: it stops first, and requests are held.
+    InPlace,
 }
 
 /// What is done about a dyno's memory and said of its load.
@@ -94,6 +108,12 @@ pub(crate) enum Event {
     Started { pid: ProcessId, record: Option<Arc<Dyno>> },
     /// This process takes so much.
     Took { pid: ProcessId, usage: Box<DynoUsage> },
+    /// A process of this release is ready, and waits for those of the other dynos.
+    Ready { release: u64 },
+    /// It has come up with this release.
+    CameUp { release: u64 },
+    /// It has not come up with this release: why, and the last that it printed.
+    Failed { release: u64, failure: Box<(Reason, Vec<String>)> },
     /// It is no more, and nothing of it is left.
     Ended,
 }

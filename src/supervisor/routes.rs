@@ -41,6 +41,8 @@ struct KnownApp {
     wanted: Wanted,
     /// Web dynos that dynomesh runs.
     entries: BTreeMap<u64, Standpoint>,
+    /// Their successors that are ready and wait for each other.
+    ready: BTreeMap<u64, Arc<Dyno>>,
     /// Dynos that somebody else runs.
     external: Vec<Arc<Dyno>>,
     /// The dynos that it should have, where its clients belong to one each.
@@ -73,6 +75,12 @@ enum Standpoint {
     Unhealthy(Arc<Dyno>),
     Crashed,
     Asleep,
+}
+
+impl Standpoint {
+    fn is_up(&self, dyno: &Arc<Dyno>) -> bool {
+        matches!(self, Self::Up(up) if up.id() == dyno.id())
+    }
 }
 
 impl Routes {
@@ -156,8 +164,8 @@ impl Routes {
         entry
     }
 
-    /// Has a record, which is out of the line-up, take no more requests.
-    pub(crate) fn close(&self, dyno: &Dyno) {
+    /// Has a record, which is out of the line-up, take no more requests and finish those that it holds.
+    pub(crate) fn close(&self, dyno: &Arc<Dyno>) {
         self.publisher.close(dyno);
     }
 
@@ -209,6 +217,21 @@ impl Routes {
     /// An app's dynos, as the router sees them. `None`: there never was such an app.
     pub(crate) fn roster(&self, app: &AppName) -> Option<Arc<Roster>> {
         self.known().apps.get(app).map(|app| app.roster.clone())
+    }
+
+    /// Puts all successors that are ready in the places of their predecessors, by one line-up. `false`: they are
+    /// not as many as that, and nothing has changed.
+    pub(crate) fn switch(&self, app: &AppName, count: usize) -> bool {
+        let mut known = self.known();
+        let Some(app) = known.apps.get_mut(app).filter(|app| app.ready.len() == count) else {
+            return false;
+        };
+        if count > 0 {
+            let ready = std::mem::take(&mut app.ready);
+            app.entries.extend(ready.into_iter().map(|(id, dyno)| (id, Standpoint::Up(dyno))));
+            self.publisher.publish_lineup(&app.roster, app.lineup());
+        }
+        true
     }
 
     fn change(&self, app: &AppName, change: impl FnOnce(&mut BTreeMap<u64, Standpoint>)) {
@@ -268,6 +291,7 @@ impl KnownApp {
             roster: Roster::new(Standing::Blank),
             wanted,
             entries: BTreeMap::new(),
+            ready: BTreeMap::new(),
             external: Vec::new(),
             places: Vec::new(),
             ring: None,
@@ -404,10 +428,54 @@ impl Entry {
         self.routes.change(&self.app, |entries| _ = entries.insert(self.id, Standpoint::Starting));
     }
 
+    /// The same, unless requests are sent to this record, which took the dyno's place meanwhile.
+    pub(crate) fn starting_but_for(&self, dyno: &Arc<Dyno>) {
+        self.routes.change(&self.app, |entries| {
+            if !entries.get(&self.id).is_some_and(|entry| entry.is_up(dyno)) {
+                entries.insert(self.id, Standpoint::Starting);
+            }
+        });
+    }
+
     /// Requests are sent to this record from now on, in place of an earlier one of the same dyno.
     pub(crate) fn up(&self, dyno: &Arc<Dyno>) {
+        if self.is_up(dyno) {
+            return;
+        }
         self.routes
             .change(&self.app, |entries| _ = entries.insert(self.id, Standpoint::Up(dyno.clone())));
+    }
+
+    /// Whether requests are sent to this record.
+    pub(crate) fn is_up(&self, dyno: &Arc<Dyno>) -> bool {
+        let known = self.routes.known();
+        let entry = known.apps.get(&self.app).and_then(|app| app.entries.get(&self.id));
+        entry.is_some_and(|entry| entry.is_up(dyno))
+    }
+
+    /// This record could take the place of the dyno's, as soon as those of all the others can
+    /// ([`switch`](Routes::switch)).
+    pub(crate) fn ready(&self, dyno: &Arc<Dyno>) {
+        if let Some(app) = self.routes.known().apps.get_mut(&self.app)
+            && !app.entries.get(&self.id).is_some_and(|entry| entry.is_up(dyno))
+        {
+            app.ready.insert(self.id, dyno.clone());
+        }
+    }
+
+    /// Whether that was said of it.
+    pub(crate) fn is_ready(&self, dyno: &Arc<Dyno>) -> bool {
+        let known = self.routes.known();
+        let ready = known.apps.get(&self.app).and_then(|app| app.ready.get(&self.id));
+        ready.is_some_and(|ready| ready.id() == dyno.id())
+    }
+
+    /// It cannot, after all. `false`: it has.
+    pub(crate) fn withdraw(&self, dyno: &Arc<Dyno>) -> bool {
+        if let Some(app) = self.routes.known().apps.get_mut(&self.app) {
+            app.ready.remove(&self.id);
+        }
+        !self.is_up(dyno)
     }
 
     /// Requests are sent elsewhere, if there is any dyno that is well. Its record stays open. Whether it gets
@@ -433,6 +501,9 @@ impl Entry {
 
     /// No request is sent here any more.
     pub(crate) fn leave(&self) {
+        if let Some(app) = self.routes.known().apps.get_mut(&self.app) {
+            app.ready.remove(&self.id);
+        }
         self.routes.change(&self.app, |entries| _ = entries.remove(&self.id));
     }
 }

@@ -285,6 +285,12 @@ impl Process for Scripted {
 
     async fn output_settled(&self) {}
 
+    fn last_lines(&self) -> Vec<String> {
+        vec!["the last line".to_owned()]
+    }
+
+    fn forget_lines(&self) {}
+
     fn freeze(&self) {
         assert!(!self.is_frozen.swap(true, Ordering::Relaxed), "frozen twice");
         self.frozen.fetch_add(1, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::time::{self, Instant};
 
-use crate::config::{AppSource, HealthCheck, ManagedApp, Upkeep, limits};
+use crate::config::{AppSource, Deploy, HealthCheck, ManagedApp, Upkeep, limits};
 use crate::model::{Exit, ProcessType};
 use crate::supervisor::scripted::Script;
 use crate::supervisor::tests::{Formation, config, external, managed, passes};
@@ -38,6 +38,7 @@ enum Wanted {
         worker: u32,
         command: u8,
         tended: bool,
+        deploy: Deploy,
     },
     External(u8),
 }
@@ -47,12 +48,13 @@ impl Wanted {
         match self {
             Self::External(1) => external(&["127.0.0.1:5001"]),
             Self::External(_) => external(&["127.0.0.1:5001", "127.0.0.1:5002"]),
-            Self::Managed { web, worker, command, tended } => {
+            Self::Managed { web, worker, command, tended, deploy } => {
                 let AppSource::Managed(mut app) = managed(&[("web", web), ("worker", worker)])
                 else {
                     unreachable!("managed makes managed apps")
                 };
                 app.commands.insert(ProcessType::web(), format!("command {command}"));
+                app.deploy = deploy;
                 if tended {
                     tend(&mut app);
                 }
@@ -82,10 +84,15 @@ fn tend(app: &mut ManagedApp) {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let managed =
-        (0u32..4, 0u32..3, 0u8..3, prop::bool::ANY).prop_map(|(web, worker, command, tended)| {
-            Wanted::Managed { web, worker, command, tended }
-        });
+    let deploy = prop::sample::select(vec![Deploy::Rolling, Deploy::Preboot, Deploy::Restart]);
+    let managed = (0u32..4, 0u32..3, 0u8..3, prop::bool::ANY, deploy);
+    let managed = managed.prop_map(|(web, worker, command, tended, deploy)| Wanted::Managed {
+        web,
+        worker,
+        command,
+        tended,
+        deploy,
+    });
     let wanted = prop_oneof![4 => managed, 1 => (1u8..3).prop_map(Wanted::External)];
     let script = (
         prop::option::weighted(0.8, 0u64..70),
@@ -160,8 +167,8 @@ async fn simulate(steps: Vec<Step>) {
     formation.scripts.plan(&[Script::listens(1)]);
     leases.clear();
     passes(1000).await;
-    if let Some(Wanted::Managed { web, worker, .. }) = wanted {
-        let calm = Wanted::Managed { web, worker, command: 9, tended: false };
+    if let Some(Wanted::Managed { web, worker, deploy, .. }) = wanted {
+        let calm = Wanted::Managed { web, worker, command: 9, tended: false, deploy };
         apply(&formation, Some(calm));
         passes(1000).await;
         let names = |of: &'static str, count| {

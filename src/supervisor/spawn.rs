@@ -82,6 +82,10 @@ pub(crate) trait Process: Send + Sync + 'static {
     fn group_gone(&self) -> impl Future<Output = ()> + Send;
     /// Returns once what the process printed is handed to the log, or after a moment.
     fn output_settled(&self) -> impl Future<Output = ()> + Send;
+    /// The last lines that it printed, as far as they are with the log.
+    fn last_lines(&self) -> Vec<String>;
+    /// Nobody will ask for its last lines.
+    fn forget_lines(&self);
     /// The daemon's ends of the streams, where a client has them; whoever asks first gets them.
     fn ends(&self) -> impl Future<Output = Option<Ends>> + Send;
     /// It is up: remembered with it, for the next daemon.
@@ -443,6 +447,14 @@ impl Process for OsProcess {
 
     async fn output_settled(&self) {
         self.link.output_settled().await;
+    }
+
+    fn last_lines(&self) -> Vec<String> {
+        self.link.last_lines()
+    }
+
+    fn forget_lines(&self) {
+        self.link.forget_lines();
     }
 
     async fn ends(&self) -> Option<Ends> {

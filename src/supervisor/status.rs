@@ -120,6 +120,8 @@ impl Board {
                     (listed.pid, listed.record, listed.usage) = (pid.clone(), record.clone(), None);
                 }
             }
+            // What release it runs is not shown.
+            Event::Ready { .. } | Event::CameUp { .. } | Event::Failed { .. } => {}
             Event::Took { pid, usage } => {
                 // One that is leaving, or that may become the dyno, does not count.
                 let is_the_one = |it: &&mut Listed| it.pid.get() == pid.get();

@@ -1,5 +1,7 @@
 //! Formations with scripted processes on a paused clock, and what tests of the supervisor are made from.
 
+mod rollouts; // releases on their way
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use std::time::Duration;
 use tokio::time;
 
 use crate::config::{
-    AccessLog, AdminConfig, AppConfig, AppSource, Config, DynosConfig, HealthCheck,
+    AccessLog, AdminConfig, AppConfig, AppSource, Config, Deploy, DynosConfig, HealthCheck,
     IsolationWanted, LogsConfig, ManagedApp, Notes, RouterConfig, Said, SupervisorTimeouts,
 };
 use crate::model::{
@@ -19,7 +21,7 @@ use crate::shutdown::Shutdown;
 use crate::supervisor::Supervisor;
 use crate::supervisor::manager::Command;
 use crate::supervisor::meter::Meter;
-use crate::supervisor::place::{Orders, WatchOrders};
+use crate::supervisor::place::{Orders, Replace, WatchOrders};
 use crate::supervisor::program::Program;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::scripted::{Script, Scripted, Scripts};
@@ -49,6 +51,7 @@ pub(crate) fn managed(formation: &[(&str, u32)]) -> AppSource {
         size: basic(),
         autoscale: BTreeMap::new(),
         sizes: formation.iter().map(|(name, _)| (of_type(name), basic())).collect(),
+        deploy: Deploy::Rolling,
         release: None,
         recycle_on_r14: None,
         runtime_metrics: false,
@@ -82,6 +85,7 @@ pub(crate) fn orders(command: &str) -> Orders {
         watch,
         upkeep: app.upkeep,
         slow_start: None,
+        replace: Replace::Beside,
         restart: 0,
         asleep: false,
         stop: false,
@@ -101,6 +105,7 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
         rolling: secs(55),
         linger: secs(600),
         drain: secs(300),
+        ws_drain: secs(30),
         dyno_keepalive: secs(90),
     };
     let policy = AppPolicy {

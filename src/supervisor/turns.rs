@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::supervisor::plan::quarter;
+
 /// The turns of one process type of an app.
 #[derive(Default)]
 pub(crate) struct Turns {
@@ -27,7 +29,7 @@ impl Turns {
 
     /// Waits for a turn.
     pub(crate) async fn take(self: &Arc<Self>) -> Turn {
-        self.take_where(|room| room.taken < room.dynos.div_ceil(4).max(1)).await
+        self.take_where(|room| room.taken < quarter(room.dynos)).await
     }
 
     /// Waits for a turn while nobody else has one.

@@ -16,6 +16,9 @@ pub enum Notice {
     Table,
     /// Some app's dynos changed: requests that wait look again.
     Lineup,
+    /// This record is out of the line-up and closed: what it holds is to be finished, and what would last for ever
+    /// is to be ended.
+    Draining(Arc<Dyno>),
     /// This record left the table: close its idle connections, give up connects to it. Dropping the
     /// acknowledgement says that it is done.
     Gone(Arc<Dyno>, Acknowledgement),
@@ -87,10 +90,10 @@ impl Publisher {
     }
 
     /// Has a dyno give no more leases (publish the line-up without it first), and tells the workers: only now does
-    /// a request that is connecting to it see that it must look elsewhere.
-    pub fn close(&self, dyno: &Dyno) {
+    /// a request that is connecting to it see that it must look elsewhere, and what would last for ever ends.
+    pub fn close(&self, dyno: &Arc<Dyno>) {
         dyno.close();
-        self.tell(|| Notice::Lineup);
+        self.tell(|| Notice::Draining(dyno.clone()));
     }
 
     /// Tells the workers that a record has left the table (publish the line-up without it first).

@@ -1,5 +1,5 @@
 //! HTTP/1.1 as bytes (RFC 9112), strict: whatever two parsers could read two ways is refused. And the PROXY
-//! header that may stand before it, and the frames of HTTP/2 as they pass.
+//! header that may stand before it, the frames of WebSockets that may come after it, and those of HTTP/2 as they pass.
 //!
 //! Invariant: no sockets, no clock, no async. Bytes in, values and bytes out.
 
@@ -12,6 +12,7 @@ mod chunked;
 mod frames;
 mod print;
 mod proxy_header;
+mod websocket;
 #[cfg(test)]
 mod smuggling;
 
@@ -25,3 +26,4 @@ pub use proxy_header::{BadProxyHeader, ProxyHeader};
 pub use request_head::{BadRequest, RequestBody, RequestHead, Target};
 pub use response_head::{BadResponse, ResponseBody, ResponseHead};
 pub use response_heads::ResponseHeads;
+pub use websocket::{Frames, close_frame};

@@ -192,3 +192,28 @@ async fn a_websocket_over_tls_works_the_same() {
     assert_eq!(read_body(&mut from, usize::MAX).await.unwrap(), b"hellobye");
     mesh.request("/ws").await.has(&["tls=true", "status=200"]);
 }
+
+/// The close frame is ours, the end of the stream the dyno's.
+#[tokio::test]
+async fn a_websocket_of_a_dyno_that_goes_is_closed_with_1012() {
+    let [goes, stays] = [App::start().await, App::start().await];
+    let mut mesh = Setup::new().timeouts("ws_drain = \"500ms\"").shop(&[&goes]).start().await;
+    let mut client = connected(&mesh).await;
+    let (mut exchange, mut from) = opened(&mut client, "/ws").await;
+    exchange.send(b"\x81\x05hello", false).await;
+    assert_eq!(read_body(&mut from, 7).await.unwrap(), b"\x81\x05hello");
+    mesh.reload(|mut setup| {
+        setup.clear_apps();
+        setup.shop(&[&stays])
+    })
+    .await;
+    assert_eq!(read_body(&mut from, 4).await.unwrap(), [0x88, 0x02, 0x03, 0xf4]);
+    exchange.send(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xf4], true).await;
+    let mut behind = Vec::new();
+    while let Some(data) = within("the end", from.data()).await {
+        behind.extend(data.unwrap());
+    }
+    assert_eq!(behind, b"");
+    mesh.request("/ws").await.has(&["at=info", "status=200", "dyno=web.1"]);
+    assert_eq!(client.get("/").await.status, 200, "the connection goes on");
+}

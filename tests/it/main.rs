@@ -32,6 +32,7 @@ mod reload; // one configuration for another
 mod certs; // certificates by name
 mod acme; // automatic certificates
 mod dynos; // dynos that dynomesh runs, and their faults
+mod rollouts; // one release for another
 mod health; // dynos that are asked how they are
 mod sleep; // apps that sleep, dynos that are frozen
 mod autoscale; // numbers of dynos that follow the requests

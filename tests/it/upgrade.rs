@@ -91,7 +91,9 @@ async fn a_silent_pipe_is_h15_and_a_busy_one_lives() {
 #[tokio::test]
 async fn a_pipe_to_a_dyno_that_a_reload_removes_is_cut_at_the_drain_bound() {
     let [goes, stays] = [App::start().await, App::start().await];
-    let mut mesh = Setup::new().timeouts("drain = \"1s\"").shop(&[&goes]).start().await;
+    // Before that, a WebSocket is closed at some moment within ws_drain.
+    let timeouts = "drain = \"1s\"\nws_drain = \"24h\"";
+    let mut mesh = Setup::new().timeouts(timeouts).shop(&[&goes]).start().await;
     let mut silent = upgraded(&mesh).await;
     let mut busy = upgraded(&mesh).await;
     let removed = Instant::now();

@@ -5,10 +5,10 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dynomesh::config::limits;
 use dynomesh::wire::{
-    self, ChunkedDecoder, FieldSlots, HeadScan, Piece, RequestHead, ResponseHead,
+    self, ChunkedDecoder, FieldSlots, Frames, HeadScan, Piece, RequestHead, ResponseHead,
 };
 
-criterion_group!(benches, heads, chunks);
+criterion_group!(benches, heads, chunks, frames);
 criterion_main!(benches);
 
 const SMALL_REQUEST: &[u8] = b"GET /small HTTP/1.1\r\nHost: shop.example.com\r\n\r\n";
@@ -92,4 +92,25 @@ fn decode(mut input: &[u8]) -> usize {
             Piece::More => unreachable!("the last chunk is there"),
         }
     }
+}
+
+/// Goes over one read of a WebSocket that came in frames with payloads of this size.
+fn frames(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("websocket");
+    for size in [16_u8, 120] {
+        let mut read = Vec::new();
+        while read.len() + usize::from(size) + 6 <= limits::READ_FIRST {
+            read.extend([0x82, 0x80 | size, 1, 2, 3, 4]);
+            read.extend(std::iter::repeat_n(b'x', size.into()));
+        }
+        group.throughput(Throughput::Bytes(read.len() as u64));
+        group.bench_function(BenchmarkId::new("frames, payload bytes", size), |bencher| {
+            bencher.iter(|| {
+                let mut frames = Frames::default();
+                frames.pass(black_box(&read));
+                frames.is_between()
+            });
+        });
+    }
+    group.finish();
 }

@@ -54,6 +54,7 @@ fn policy() -> AppPolicy {
         rolling: second,
         linger: second,
         drain: second,
+        ws_drain: second,
         dyno_keepalive: second,
     };
     AppPolicy {

@@ -1,5 +1,6 @@
 //! *Starting*: from the start of a process until it is ready.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time;
@@ -7,8 +8,10 @@ use tokio::time;
 use crate::config::HealthCheck;
 use crate::supervisor::dyno::{Call, Dyno, Ran, Step, called};
 use crate::supervisor::metrics;
-use crate::supervisor::place::{State, seconds};
+use crate::supervisor::place::{Event, Place, Replace, State, seconds};
 use crate::supervisor::program::Streams;
+use crate::supervisor::rollout::Reason;
+use crate::supervisor::routes::Entry;
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn, SpawnError};
 use crate::wall_clock::monotonic;
@@ -31,6 +34,7 @@ impl<S: Spawn> Dyno<S> {
             Err(error) => {
                 self.place.say(format_args!("Failed to start: {error}"));
                 let wait = self.fall(Duration::ZERO);
+                self.tell_failed(self.ran, Reason::NotStarted(error.to_string()), Vec::new());
                 self.enter(State::Crashed);
                 Step::CoolOff(wait)
             }
@@ -40,38 +44,72 @@ impl<S: Spawn> Dyno<S> {
     pub(super) async fn come_up(&mut self, running: Running<S::Process>) -> Step<S::Process> {
         self.enter(State::Starting);
         self.tell_started(&running);
-        let boot = self.place.timeouts().boot;
         let health = self.place.orders.borrow().upkeep.health.clone();
+        let ready = ready(&running, health.as_ref(), self.place.clone(), self.entry.clone());
         tokio::select! {
             biased;
-            () = running.process.ended() => self.crashed(running, Duration::ZERO).await,
-            () = running.ready(health.as_ref()) => {
-                self.note_boot(&running);
-                Step::Up(running, None)
+            () = running.process.ended() => {
+                if !self.withdraw(&running) {
+                    return Step::Up(running, None);
+                }
+                self.crashed(running, Duration::ZERO, None).await
             }
-            () = time::sleep_until(running.started + boot) => {
-                self.say_boot_timeout(boot, health.as_ref());
-                running.kill().await;
-                self.crashed(running, Duration::ZERO).await
+            call = called(&mut self.place, self.ran) => {
+                if !self.withdraw(&running) {
+                    return Step::Up(running, None);
+                }
+                match call {
+                    Call::Stop => self.stop(running).await,
+                    Call::Sleep => self.fall_asleep(Some(running)),
+                    Call::Restart => {
+                        self.place.say("Restarting");
+                        self.stop_for_restart(running).await
+                    }
+                }
             }
-            call = called(&mut self.place, self.ran) => match call {
-                Call::Stop => self.stop(running).await,
-                Call::Sleep => self.fall_asleep(Some(running)),
-                Call::Restart => {
-                    self.place.say("Restarting");
-                    self.stop_for_restart(running).await
+            ready = ready => match ready {
+                Ok(()) => {
+                    self.note_boot(&running);
+                    Step::Up(running, None)
+                }
+                Err(TimedOut { boot }) => {
+                    self.say_boot_timeout(boot, health.as_ref());
+                    running.kill().await;
+                    let reason = Reason::BootTimeout { secs: boot.as_secs() };
+                    self.crashed(running, Duration::ZERO, Some(reason)).await
                 }
             },
         }
     }
 
-    /// Starts a process of the release that is ordered now.
+    /// Whether requests are sent to the process.
+    pub(super) fn has_requests(&self, running: &Running<S::Process>) -> bool {
+        let entry = self.entry.as_ref().zip(running.record.as_ref());
+        entry.is_some_and(|(entry, record)| entry.is_up(record))
+    }
+
+    /// The process could not take its place, after all. `false`: it has.
+    pub(super) fn withdraw(&self, running: &Running<S::Process>) -> bool {
+        match (&self.entry, &running.record) {
+            (Some(entry), Some(record)) => entry.withdraw(record),
+            _ => true,
+        }
+    }
+
+    /// Starts a process of the release that is ordered now, which is the dyno from here on.
     pub(super) fn start(&mut self) -> Result<Running<S::Process>, SpawnError> {
+        let started = self.start_successor();
+        (self.ran, self.has_come_up) = (self.tried, false);
+        started
+    }
+
+    /// The same beside the process that is the dyno.
+    pub(super) fn start_successor(&mut self) -> Result<Running<S::Process>, SpawnError> {
         let (program, ran) = {
             let orders = self.place.orders.borrow();
             (orders.program.clone(), Ran::of(&orders))
         };
-        self.ran = ran;
+        self.tried = ran;
         let port = match self.entry {
             Some(_) => Some(self.ports.lend().ok_or(SpawnError::NoPort)?),
             None => None,
@@ -106,4 +144,41 @@ impl<S: Spawn> Dyno<S> {
         ));
         self.place.say("Stopping process with SIGKILL");
     }
+}
+
+/// A process that was not ready within so long.
+pub(super) struct TimedOut {
+    pub(super) boot: Duration,
+}
+
+/// Returns once the process is ready and, where all web dynos change together, has the requests.
+pub(super) async fn ready<P: Process>(
+    running: &Running<P>,
+    health: Option<&HealthCheck>,
+    mut place: Place,
+    entry: Option<Arc<Entry>>,
+) -> Result<(), TimedOut> {
+    let waiting = entry.zip(running.record.as_ref());
+    // One whose predecessor ended while it waited has been ready for long.
+    if !waiting.as_ref().is_some_and(|(entry, record)| entry.is_ready(record)) {
+        let boot = place.timeouts().boot;
+        let in_time = time::timeout_at(running.started + boot, running.ready(health)).await;
+        in_time.map_err(|_| TimedOut { boot })?;
+    }
+    let Some((entry, record)) = waiting else { return Ok(()) };
+    let release = {
+        let orders = place.orders.borrow();
+        if orders.replace != Replace::Together {
+            return Ok(());
+        }
+        orders.program.release
+    };
+    entry.ready(record);
+    place.tell(Event::Ready { release });
+    let told = place.orders.wait_for(|orders| orders.replace != Replace::Together);
+    if told.await.is_err() {
+        // Whoever gives the orders is gone, which is a stop: the caller hears it.
+        std::future::pending::<()>().await;
+    }
+    Ok(())
 }

@@ -2,21 +2,23 @@
 
 use std::time::Duration;
 
-use tokio::time;
+use tokio::{task, time};
 
 use crate::supervisor::dyno::{Call, Dyno, Step, called};
 use crate::supervisor::metrics;
 use crate::supervisor::place::State;
+use crate::supervisor::rollout::Reason;
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn};
 use crate::wall_clock::monotonic;
 
 impl<S: Spawn> Dyno<S> {
-    /// The process went by itself, after it had been up for so long.
+    /// The process went, by itself where there is no other reason, after it had been up for so long.
     pub(super) async fn crashed(
         &mut self,
         running: Running<S::Process>,
         was_up: Duration,
+        reason: Option<Reason>,
     ) -> Step<S::Process> {
         // First of all the dyno leaves the line-up: requests must not wait until it is known how it ended, or for a
         // line to be printed.
@@ -32,7 +34,12 @@ impl<S: Spawn> Dyno<S> {
             );
         }
         self.ended_at = ended_at.filter(|_| wait.is_zero());
+        let process = running.process.clone();
         running.bury(&self.place, exit).await;
+        if !self.has_come_up {
+            let reason = reason.unwrap_or(Reason::Exited(exit));
+            self.tell_failed(self.ran, reason, process.last_lines());
+        }
         self.enter(State::Crashed);
         Step::CoolOff(wait)
     }
@@ -49,7 +56,10 @@ impl<S: Spawn> Dyno<S> {
     }
 
     pub(super) async fn cool_off(&mut self, wait: Duration) -> Step<S::Process> {
-        if !wait.is_zero() {
+        if wait.is_zero() {
+            // Who hears that it has not come up may have another order before the next start.
+            task::yield_now().await;
+        } else {
             tokio::select! {
                 () = time::sleep(wait) => {}
                 call = called(&mut self.place, self.ran) => match call {
@@ -71,6 +81,17 @@ impl<S: Spawn> Dyno<S> {
         self.enter(State::Stopping);
         running.terminate(&self.place).await;
         Step::End
+    }
+
+    /// The process leaves the line-up, and finishes what it holds, before its successor starts. Requests are held
+    /// meanwhile.
+    pub(super) async fn replace_in_place(
+        &mut self,
+        running: Running<S::Process>,
+    ) -> Step<S::Process> {
+        self.enter(State::Starting);
+        running.drain(&self.place).await;
+        self.stop_for_restart(running).await
     }
 
     /// The process is out of the line-up, and goes before its successor starts.

@@ -19,8 +19,9 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::supervisor::cool_off::CoolOff;
-use crate::supervisor::place::{Ended, Event, Orders, Place, State};
+use crate::supervisor::place::{Ended, Event, Orders, Place, Replace, State};
 use crate::supervisor::ports::Ports;
+use crate::supervisor::rollout::Reason;
 use crate::supervisor::routes::{Entry, Routes};
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn};
@@ -33,10 +34,14 @@ pub(crate) struct Dyno<S: Spawn> {
     ports: Ports,
     routes: Arc<Routes>,
     /// Its place in the app's line-up; web only.
-    entry: Option<Entry>,
+    entry: Option<Arc<Entry>>,
     state: Option<State>,
-    /// What was last started, successfully or not.
+    /// What the process that counts was started for, or was to be.
     ran: Ran,
+    /// What was last started, successfully or not: nothing is tried twice beside a process that goes on.
+    tried: Ran,
+    /// The process that counts has come up, and that was told.
+    has_come_up: bool,
     /// Its turn to be replaced, until it is up again.
     turn: Option<Turn>,
     cool_off: CoolOff,
@@ -108,7 +113,7 @@ impl Call {
 impl<S: Spawn> Dyno<S> {
     /// A dyno that has not begun to live. A web dyno counts as starting from here on.
     pub(crate) fn new(place: Place, spawn: S, ports: Ports, routes: Arc<Routes>) -> Self {
-        let entry = place.dyno.process_type.is_web().then(|| routes.enter(&place.app));
+        let entry = place.dyno.process_type.is_web().then(|| Arc::new(routes.enter(&place.app)));
         let ended = Ended(place.clone());
         Self {
             place,
@@ -118,6 +123,8 @@ impl<S: Spawn> Dyno<S> {
             entry,
             state: None,
             ran: Ran::default(),
+            tried: Ran::default(),
+            has_come_up: false,
             turn: None,
             cool_off: CoolOff::default(),
             ended_at: None,
@@ -138,6 +145,7 @@ impl<S: Spawn> Dyno<S> {
         // The daemon before this one may have frozen it.
         running.process.thaw();
         self.ran = Ran { release, restart: self.place.orders.borrow().restart };
+        self.tried = self.ran;
         if is_up {
             self.tell_started(&running);
             self.go(Step::Up(running, None)).await;
@@ -183,6 +191,30 @@ impl<S: Spawn> Dyno<S> {
             self.place.say(format_args!("State changed from {before} to {}", state.in_lines()));
         }
         self.place.tell(Event::Entered(state));
+    }
+
+    /// What the orders ask of the process that counts. What was tried beside it and failed is not tried again.
+    fn call(&self, orders: &Orders) -> Option<Call> {
+        let call = Call::of(orders, self.ran);
+        call.filter(|call| !matches!(call, Call::Restart) || Ran::of(orders) != self.tried)
+    }
+
+    /// How the process that counts is replaced by one as it is ordered now.
+    fn replacement(&self) -> Replace {
+        let orders = self.place.orders.borrow();
+        let is_other = orders.program.release != self.ran.release;
+        if is_other { orders.replace } else { Replace::Beside }
+    }
+
+    fn tell_came_up(&mut self) {
+        if !std::mem::replace(&mut self.has_come_up, true) {
+            self.place.tell(Event::CameUp { release: self.ran.release });
+        }
+    }
+
+    fn tell_failed(&self, ran: Ran, reason: Reason, last_lines: Vec<String>) {
+        let failure = Box::new((reason, last_lines));
+        self.place.tell(Event::Failed { release: ran.release, failure });
     }
 
     fn tell_started(&self, running: &Running<S::Process>) {

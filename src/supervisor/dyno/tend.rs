@@ -13,10 +13,10 @@ use tokio::time::{self, Instant};
 
 use crate::config::{HealthCheck, limits};
 use crate::supervisor::dyno::freeze::Frost;
-use crate::supervisor::dyno::{Call, Dyno};
+use crate::supervisor::dyno::{Call, Dyno, Ran};
 use crate::supervisor::health::Unwell;
 use crate::supervisor::metrics;
-use crate::supervisor::place::{Orders, Place};
+use crate::supervisor::place::{Orders, Place, Replace};
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn};
 use crate::supervisor::turns::{Turn, Turns};
@@ -28,7 +28,8 @@ pub(super) enum Next {
     Exited,
     Stop,
     Sleep,
-    Replace(Why, Turn),
+    /// By a process as it is ordered now; without a turn where it is not asked for.
+    Replace(Why, Option<Turn>),
 }
 
 /// Why a dyno is replaced. Prints as the line that says so.
@@ -67,6 +68,8 @@ pub(super) struct Tending {
     /// While its share grows.
     warming: Option<Warming>,
     pub(super) frost: Frost,
+    /// When it has come up, where nothing else tells.
+    settles_at: Option<Instant>,
 }
 
 /// When a dyno is asked how it is.
@@ -111,7 +114,13 @@ impl Tending {
             is_passed_over: false,
             warming,
             frost: Frost::new(since),
+            settles_at: None,
         }
+    }
+
+    /// It has come up once it has run for so long.
+    pub(super) fn settle_after(&mut self, time: Duration) {
+        self.settles_at = Some(Instant::now() + time);
     }
 
     /// It was to be replaced, and goes on.
@@ -168,7 +177,11 @@ impl<S: Spawn> Dyno<S> {
     ) -> Next {
         loop {
             let orders = self.place.orders.borrow_and_update().clone();
-            let call = Call::of(&orders, self.ran);
+            if Ran::of(&orders) == self.ran {
+                // Whoever orders something else later wants to have it tried.
+                self.tried = self.ran;
+            }
+            let call = self.call(&orders);
             match call {
                 Some(Call::Stop) => return Next::Stop,
                 Some(Call::Sleep) => return Next::Sleep,
@@ -202,6 +215,7 @@ impl<S: Spawn> Dyno<S> {
         let next_check = health.map(|health| (health, tending.pulse.next_check(health, jitter)));
         let mut check = pin!(check(&*running.process, next_check));
         let turns = self.place.turns.clone();
+        let takes_turns = self.replacement() == Replace::Beside;
         loop {
             tokio::select! {
                 biased;
@@ -210,7 +224,7 @@ impl<S: Spawn> Dyno<S> {
                     return changed.is_err().then_some(Next::Stop);
                 }
                 // Whoever loses has no turn yet, and waits again.
-                (why, turn) = to_be_replaced(&turns, reason, old_at) => {
+                (why, turn) = to_be_replaced(&turns, takes_turns, reason, old_at) => {
                     return Some(Next::Replace(why, turn));
                 }
                 () = running.watch.due(), if !running.watch.is_due() => return None,
@@ -219,6 +233,11 @@ impl<S: Spawn> Dyno<S> {
                     if tending.frost.is_frozen() != is_frozen {
                         return None;
                     }
+                }
+                () = until(tending.settles_at) => {
+                    tending.settles_at = None;
+                    self.tell_came_up();
+                    running.process.forget_lines();
                 }
                 () = until_warmer(tending.warming) => tending.warm_up(record, orders.slow_start),
                 (health, outcome) = &mut check => {
@@ -279,23 +298,29 @@ async fn check<'h>(
 
 /// Returns when it is time to look after the share of a fresh dyno again.
 async fn until_warmer(warming: Option<Warming>) {
-    match warming {
-        Some(warming) => time::sleep_until(warming.next_step).await,
+    until(warming.map(|warming| warming.next_step)).await;
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => time::sleep_until(time).await,
         None => pending().await,
     }
 }
 
-/// Returns once the dyno is to be replaced and has its turn.
+/// Returns once the dyno is to be replaced and has its turn, where an order waits for one.
 async fn to_be_replaced(
     turns: &Arc<Turns>,
+    takes_turns: bool,
     reason: Option<Why>,
     old_at: Option<Instant>,
-) -> (Why, Turn) {
+) -> (Why, Option<Turn>) {
     match (reason, old_at) {
-        (Some(why), _) => (why, turns.take().await),
+        (Some(Why::Ordered), _) if !takes_turns => (Why::Ordered, None),
+        (Some(why), _) => (why, Some(turns.take().await)),
         (None, Some(old_at)) => {
             time::sleep_until(old_at).await;
-            (Why::Old, turns.take_alone().await)
+            (Why::Old, Some(turns.take_alone().await))
         }
         (None, None) => pending().await,
     }

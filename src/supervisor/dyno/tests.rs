@@ -17,7 +17,7 @@ use crate::config::SupervisorTimeouts;
 use crate::model::{DynoName, Exit, ProcessType};
 use crate::shutdown::Shutdown;
 use crate::supervisor::dyno::{Adopted, Dyno};
-use crate::supervisor::place::{Event, Orders, Place, State, WatchOrders};
+use crate::supervisor::place::{Event, Orders, Place, Replace, State, WatchOrders};
 use crate::supervisor::ports::Ports;
 use crate::supervisor::program::Program;
 use crate::supervisor::routes::Routes;
@@ -63,6 +63,7 @@ fn orders(release: u64) -> Orders {
         watch: WatchOrders::default(),
         upkeep: Arc::default(),
         slow_start: None,
+        replace: Replace::Beside,
         restart: 0,
         asleep: false,
         stop: false,
@@ -181,8 +182,8 @@ async fn check(
             biased;
             event = stage.events.recv() => match event.unwrap().1 {
                 Event::Entered(state) => states.push((began.elapsed().as_secs(), state)),
-                Event::Started { .. } | Event::Took { .. } => {}
                 Event::Ended => break,
+                _ => {}
             },
             () = &mut stopping, if !stopped => {
                 stage.stop();

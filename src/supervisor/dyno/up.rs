@@ -2,10 +2,11 @@
 
 use tokio::time::Instant;
 
+use crate::config::limits;
 use crate::supervisor::dyno::replace::Replaced;
 use crate::supervisor::dyno::tend::{Next, Tending};
 use crate::supervisor::dyno::{Dyno, Step};
-use crate::supervisor::place::State;
+use crate::supervisor::place::{Replace, State};
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn};
 
@@ -28,24 +29,31 @@ impl<S: Spawn> Dyno<S> {
         running.process.came_up();
         self.enter(State::Up);
         self.turn = None;
+        if self.entry.is_some() {
+            self.tell_came_up();
+        } else {
+            tending.settle_after(limits::SETTLE);
+        }
+        if self.has_come_up {
+            running.process.forget_lines();
+        }
         let since = Instant::now();
         loop {
             let next = self.tend(&running, &mut tending).await;
             // Whatever comes next, it takes a process that hears of it.
             self.thaw(&running, &mut tending.frost);
             let why = match next {
-                Next::Exited => return self.crashed(running, since.elapsed()).await,
+                Next::Exited => return self.crashed(running, since.elapsed(), None).await,
                 Next::Stop => return self.stop(running).await,
                 Next::Sleep => return self.fall_asleep(Some(running)),
                 Next::Replace(why, turn) => {
-                    self.turn = Some(turn);
+                    self.turn = turn;
                     why
                 }
             };
             self.place.say(why);
-            if self.entry.is_none() {
-                self.enter(State::Starting);
-                return self.stop_for_restart(running).await;
+            if self.entry.is_none() || self.replacement() == Replace::InPlace {
+                return self.replace_in_place(running).await;
             }
             match self.replace(running).await {
                 Replaced::Then(step) => return step,

@@ -12,8 +12,9 @@ use crate::init::Order;
 use crate::model::{AppName, AppPolicy, Size, SizeName, Sizes};
 use crate::supervisor::dyno::{Adopted, Dyno};
 use crate::supervisor::manager::{Formed, Living, Manager, Means, managed};
-use crate::supervisor::place::{Ended, Event, Orders, Place, State, WatchOrders};
+use crate::supervisor::place::{Ended, Event, Orders, Place, Replace, State, WatchOrders};
 use crate::supervisor::program::Program;
+use crate::supervisor::releases::Release;
 use crate::supervisor::running::Running;
 use crate::supervisor::spawn::{Process, Spawn, digest_of};
 use crate::supervisor::survivors::Survivor;
@@ -57,7 +58,10 @@ impl<S: Spawn> Manager<S> {
         let (one_offs, mut survivors): (Vec<_>, Vec<_>) =
             survivors.into_iter().partition(is_one_off);
         if !survivors.is_empty() {
-            formed.release = release(&formed, &survivors);
+            let (newest, unchanged) = newest(&formed, &survivors);
+            let up = survivors.iter().filter(|it| it.up_since.is_some() && !it.is_stopping);
+            let up = up.map(|it| it.order.identity.release).collect::<Vec<_>>();
+            formed.releases.go_on(app, newest, unchanged, &up);
         }
         // Two may have one name: a process and its successor. The better one is the dyno from here on.
         survivors.sort_by_key(|survivor| {
@@ -89,14 +93,17 @@ impl<S: Spawn> Manager<S> {
     fn go_on(
         &mut self,
         survivor: Survivor<S::Process>,
-        mut orders: Orders,
+        (release, mut orders): (Arc<Release>, Orders),
         turns: Arc<Turns>,
     ) -> Living {
-        let release = survivor.order.identity.release;
+        let told = release.numbered(survivor.order.identity.release);
+        let release = told.number;
         // What it is told is what it does. If that is an earlier release, it is told otherwise right afterwards.
         orders.program = Arc::new(Program { release, ..(*orders.program).clone() });
         let boot = orders.timeouts.boot;
-        let (place, living) = self.begin(&survivor.app, &survivor.dyno, orders, turns);
+        let begun = (told.clone(), orders);
+        let (place, mut living) = self.begin(&survivor.app, &survivor.dyno, begun, turns);
+        living.runs = survivor.up_since.map(|_| told);
         let state = if survivor.up_since.is_some() { "up" } else { "starting" };
         place.say(format_args!("Adopted, {state} since {}", time_of(since(&survivor))));
         self.note_adopted(place.id, &survivor);
@@ -149,12 +156,14 @@ impl<S: Spawn> Manager<S> {
             watch: WatchOrders::default(),
             upkeep: Arc::default(),
             slow_start: None,
+            replace: Replace::Beside,
             restart: 0,
             asleep: false,
             stop: true,
         };
-        let (place, living) = self.begin(name, dyno, orders, Arc::default());
-        self.leaving.insert(living.id, living.orders);
+        let (place, orders) = self.place(name, dyno, orders, Arc::default());
+        self.means.board.list(place.id, name.clone(), dyno.clone(), None);
+        self.leaving.insert(place.id, orders);
         let started = time_of(order.identity.started);
         place.say(format_args!("Adopted to be stopped, started at {started}"));
         self.note_adopted(place.id, &survivor);
@@ -170,16 +179,17 @@ impl<S: Spawn> Manager<S> {
     }
 }
 
-/// Which release the app is at: the newest that lives, if what that runs is what is wanted now; else the next one.
-fn release<P>(formed: &Formed, survivors: &[Survivor<P>]) -> u64 {
+/// The newest release that lives, and whether what that runs is what is wanted now.
+fn newest<P>(formed: &Formed, survivors: &[Survivor<P>]) -> (u64, bool) {
     let newest =
         survivors.iter().map(|survivor| survivor.order.identity.release).max().unwrap_or(0);
     let of_newest = |it: &&Survivor<P>| it.order.identity.release == newest;
     let unchanged = survivors.iter().filter(of_newest).all(|survivor| {
         let orders = formed.orders(&survivor.dyno.process_type);
-        orders.is_some_and(|orders| digest_of(&orders.program) == survivor.order.identity.program)
+        let program = orders.map(|(_, orders)| digest_of(&orders.program));
+        program.as_ref() == Some(&survivor.order.identity.program)
     });
-    if unchanged { newest } else { newest + 1 }
+    (newest, unchanged)
 }
 
 /// What a dyno that is not wanted is paid for as: what it was started as, also if there is no such size any more.

@@ -41,13 +41,4 @@ impl<S: Spawn> Manager<S> {
             }
         });
     }
-
-    /// Starts what an app lacks.
-    pub(super) fn fill(&mut self, app: &AppName) {
-        // It may be gone by now.
-        if let Some(mut formed) = self.apps.remove(app) {
-            self.bring_about(app, &mut formed);
-            self.apps.insert(app.clone(), formed);
-        }
-    }
 }

@@ -108,10 +108,11 @@ impl Formed {
         env: BTreeMap<String, String>,
         size: Arc<Size>,
     ) -> Orders {
-        let mut config_vars = BTreeMap::clone(&self.config_vars);
+        let release = self.releases.standing();
+        let mut config_vars = BTreeMap::clone(&release.config_vars);
         config_vars.extend(env);
         let program = Program {
-            release: self.release,
+            release: release.number,
             command,
             dir: self.app.dir.clone(),
             size,

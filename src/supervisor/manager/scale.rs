@@ -66,7 +66,7 @@ impl<S: Spawn> Manager<S> {
             self.means.log.platform(name, &"autoscale", &line);
             formed.turns(process_type).set_dynos(to);
         }
-        self.bring_about(name, &mut formed);
+        self.carry_on(name, &mut formed);
         self.apps.insert(name.clone(), formed);
     }
 

@@ -1,0 +1,249 @@
+//! What an app's dynos run: its releases, as data. `manager` brings them to the dynos.
+//!
+//! A release that was up with all of its dynos has proven itself. The next one must, too: one dyno that does not
+//! come up with it fails it, and those that have not changed yet go on with what they run. The first release of an
+//! app has nothing to go back to, and its dynos are started until they come up.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::config::{Deploy, ManagedApp};
+use crate::model::{DynoName, Formation, ProcessType, Size};
+use crate::supervisor::place::Replace;
+use crate::supervisor::plan::{self, Stand};
+use crate::supervisor::program::Program;
+use crate::supervisor::rollout::{Outcome, Progress, Rollout};
+
+/// What an app runs.
+pub(crate) struct Release {
+    pub(crate) number: u64,
+    dir: PathBuf,
+    commands: BTreeMap<ProcessType, String>,
+    sizes: BTreeMap<ProcessType, Arc<Size>>,
+    pub(crate) config_vars: Arc<BTreeMap<String, String>>,
+}
+
+/// The releases of one app that matter.
+pub(crate) struct Releases {
+    /// The one that dynos should run.
+    pub(crate) wanted: Arc<Release>,
+    /// The last one before it that had proven itself.
+    pub(crate) earlier: Option<Arc<Release>>,
+    /// The highest number so far.
+    last: u64,
+    deploy: Deploy,
+    pub(crate) phase: Phase,
+    told: watch::Sender<Rollout>,
+}
+
+/// How far the wanted release is, in the order of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Dynos are told of it.
+    Going,
+    /// The same, and under `preboot` its web dynos have the requests.
+    Switched,
+    /// One did not come up with it.
+    Failed,
+    /// All have come up with it.
+    Proven,
+}
+
+impl Release {
+    fn new(number: u64, app: &ManagedApp) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            dir: app.dir.clone(),
+            commands: app.commands.clone(),
+            sizes: app.sizes.clone(),
+            config_vars: Arc::new(app.config_vars.clone()),
+        })
+    }
+
+    /// What a dyno of this type runs; `None`: there is no such type.
+    pub(crate) fn program(&self, process_type: &ProcessType) -> Option<Program> {
+        Some(Program {
+            release: self.number,
+            command: self.commands.get(process_type)?.clone(),
+            dir: self.dir.clone(),
+            size: self.sizes.get(process_type)?.clone(),
+            config_vars: self.config_vars.clone(),
+        })
+    }
+
+    /// The same under another number.
+    pub(crate) fn numbered(&self, number: u64) -> Arc<Self> {
+        let Self { number: _, dir, commands, sizes, config_vars } = self;
+        let (dir, commands, sizes) = (dir.clone(), commands.clone(), sizes.clone());
+        Arc::new(Self { number, dir, commands, sizes, config_vars: config_vars.clone() })
+    }
+
+    /// Whether a dyno must be started anew to be one of this app.
+    fn differs(&self, app: &ManagedApp) -> bool {
+        let size_differs = |(process_type, size): (&ProcessType, &Arc<Size>)| {
+            app.sizes.get(process_type).is_none_or(|new| !size.runs_as(new))
+        };
+        (&self.dir, &self.commands, &*self.config_vars)
+            != (&app.dir, &app.commands, &app.config_vars)
+            || self.sizes.iter().any(size_differs)
+    }
+}
+
+impl Releases {
+    pub(crate) fn beginning_with(app: &ManagedApp) -> Self {
+        let number = app.release.unwrap_or(1);
+        Self {
+            wanted: Release::new(number, app),
+            earlier: None,
+            last: number,
+            deploy: app.deploy,
+            phase: Phase::Going,
+            told: rollout(number),
+        }
+    }
+
+    /// Goes on from what an earlier daemon has left: its `newest` release, which is what the file says now or is
+    /// not (`unchanged`). `up`: the releases with which dynos are up.
+    pub(crate) fn go_on(&mut self, app: &ManagedApp, newest: u64, unchanged: bool, up: &[u64]) {
+        let counted = if unchanged { newest } else { newest + 1 };
+        let number = match app.release {
+            Some(number) if number != newest || unchanged => number,
+            _ => counted,
+        };
+        self.wanted = self.wanted.numbered(number);
+        self.last = newest.max(number);
+        self.told = rollout(number);
+        let older = up.iter().filter(|older| **older != number).max();
+        // What exactly that was is not known here; its processes go on whatever it was.
+        self.earlier = older.map(|older| self.wanted.numbered(*older));
+    }
+
+    /// Takes over what the configuration says now. What the app runs has changed, or the number that it is known
+    /// by: that is a new release; or the one before, if its successor is still on its way or has failed.
+    pub(crate) fn follow_app(&mut self, app: &ManagedApp) {
+        self.deploy = app.deploy;
+        let differs = self.wanted.differs(app);
+        if !differs && app.release.is_none_or(|number| number == self.wanted.number) {
+            if self.wanted.sizes != app.sizes {
+                // Whoever starts next does so at another price.
+                self.wanted = Release::new(self.wanted.number, app);
+            }
+            return;
+        }
+        let is_proven = self.phase == Phase::Proven;
+        let is_back = |earlier: &Arc<Release>| {
+            !is_proven
+                && !earlier.differs(app)
+                && app.release.is_none_or(|number| number == earlier.number)
+        };
+        let next = match (self.earlier.take_if(|earlier| is_back(earlier)), app.release) {
+            (Some(earlier), _) => earlier,
+            // No number stands for two things.
+            (None, Some(number)) if number != self.wanted.number => Release::new(number, app),
+            (None, _) => Release::new(self.last + 1, app),
+        };
+        if matches!(self.phase, Phase::Going | Phase::Switched) {
+            self.end(Outcome::Superseded { by: next.number });
+        }
+        let before = std::mem::replace(&mut self.wanted, next);
+        if is_proven {
+            self.earlier = Some(before);
+        }
+        self.last = self.last.max(self.wanted.number);
+        self.phase = Phase::Going;
+        self.told = rollout(self.wanted.number);
+    }
+
+    /// Has a release that failed begin anew. `false`: none has, or it was the first.
+    pub(crate) fn try_again(&mut self) -> bool {
+        let again = self.phase == Phase::Failed && self.earlier.is_some();
+        if again {
+            self.phase = Phase::Going;
+            self.told = rollout(self.wanted.number);
+        }
+        again
+    }
+
+    pub(crate) fn follow(&self) -> watch::Receiver<Rollout> {
+        self.told.subscribe()
+    }
+
+    /// The release that the app is at: not one that failed.
+    pub(crate) fn standing(&self) -> &Arc<Release> {
+        match (&self.earlier, self.phase) {
+            (Some(earlier), Phase::Failed) => earlier,
+            _ => &self.wanted,
+        }
+    }
+
+    /// What a dyno of this type that begins to live runs. A type that only the newest release has is of that.
+    pub(crate) fn of_new_dynos(&self, process_type: &ProcessType) -> &Arc<Release> {
+        let standing = self.standing();
+        if standing.commands.contains_key(process_type) { standing } else { &self.wanted }
+    }
+
+    /// How a dyno that is told of the wanted release now changes.
+    pub(crate) fn replace(&self, process_type: &ProcessType) -> Replace {
+        match (self.deploy, self.phase) {
+            // There is nothing to go back to, or nothing to wait for.
+            (_, Phase::Failed | Phase::Proven) => Replace::Beside,
+            (Deploy::Restart, _) => Replace::InPlace,
+            (Deploy::Preboot, Phase::Going) if process_type.is_web() && self.earlier.is_some() => {
+                Replace::Together
+            }
+            (Deploy::Preboot, _) if !process_type.is_web() => Replace::InPlace,
+            _ => Replace::Beside,
+        }
+    }
+
+    /// The dynos that are to be told of the wanted release now.
+    pub(crate) fn due(&self, dynos: &BTreeMap<DynoName, Stand>) -> Vec<DynoName> {
+        let deploy = match self.phase {
+            Phase::Failed if self.earlier.is_some() => return Vec::new(),
+            // Nothing that runs is worth waiting for: they take their turns among themselves.
+            _ if self.earlier.is_none() => Deploy::Restart,
+            _ => self.deploy,
+        };
+        plan::due(deploy, dynos)
+    }
+
+    pub(crate) fn end(&mut self, outcome: Outcome) {
+        // The first end counts: a dyno of a first release that comes up after all mends no report.
+        self.told.send_if_modified(|rollout| {
+            let is_first = rollout.outcome.is_none();
+            rollout.outcome.get_or_insert(outcome);
+            is_first
+        });
+    }
+
+    /// Whether successors that are ready wait for each other now.
+    pub(crate) fn waits_to_switch(&self) -> bool {
+        let is_under_way = self.phase == Phase::Going && self.earlier.is_some();
+        self.deploy == Deploy::Preboot && is_under_way
+    }
+
+    /// Says how far it is, to whoever follows.
+    pub(crate) fn tell(&self, formation: &Formation, dynos: &BTreeMap<DynoName, Stand>) {
+        let changed = || dynos.iter().filter(|(_, stand)| **stand == Stand::Changed);
+        let progress = |(process_type, wanted): (&ProcessType, &u32)| {
+            let up = changed().filter(|(name, _)| name.process_type == *process_type).count();
+            (process_type.clone(), Progress { wanted: *wanted, up: up as u32 })
+        };
+        let types = formation.iter().map(progress).collect::<BTreeMap<_, _>>();
+        self.told.send_if_modified(|rollout| {
+            let fresh = changed().map(|(name, _)| name).filter(|name| !rollout.up.contains(name));
+            let fresh = fresh.cloned().collect::<Vec<_>>();
+            let is_other = rollout.types != types || !fresh.is_empty();
+            rollout.up.extend(fresh);
+            rollout.types = types;
+            is_other && rollout.outcome.is_none()
+        });
+    }
+}
+
+fn rollout(release: u64) -> watch::Sender<Rollout> {
+    watch::Sender::new(Rollout { release, types: BTreeMap::new(), up: Vec::new(), outcome: None })
+}

@@ -1,0 +1,384 @@
+//! Releases on their way, in each of the three manners, those that fail included.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use crate::config::Deploy;
+use crate::supervisor::tests::*;
+use crate::supervisor::{Failure, Outcome, Progress, Reason, Rollout, Which};
+use crate::table::{Notice, Subscriber};
+
+/// An app whose dynos all run this.
+fn shop(command: &str, deploy: Deploy, formation: &[(&str, u32)]) -> AppSource {
+    let AppSource::Managed(mut app) = managed(formation) else { unreachable!() };
+    app.commands.values_mut().for_each(|it| *it = command.to_owned());
+    app.deploy = deploy;
+    AppSource::Managed(app)
+}
+
+fn numbered(source: AppSource, release: u64) -> AppSource {
+    let AppSource::Managed(app) = source else { unreachable!() };
+    AppSource::Managed(ManagedApp { release: Some(release), ..app })
+}
+
+async fn up_with(source: AppSource) -> Formation {
+    let formation = Formation::start(&[Script::listens(5)], &[("shop", source)]);
+    passes(10).await;
+    assert!(matches!(rollout(&formation).await.outcome, Some(Outcome::Done)));
+    formation
+}
+
+async fn rollout(formation: &Formation) -> Rollout {
+    let followed = formation.supervisor.follow_rollout(&app_name("shop")).await;
+    followed.unwrap().borrow().clone()
+}
+
+fn failed(rollout: &Rollout) -> &Failure {
+    match &rollout.outcome {
+        Some(Outcome::Failed(failure)) => failure,
+        outcome => panic!("{outcome:?}"),
+    }
+}
+
+/// The releases that dynos are up with, as far as their last starts tell.
+fn commands(formation: &Formation, from: usize) -> Vec<String> {
+    let starts = formation.scripts.starts.lock().unwrap();
+    starts[from..]
+        .iter()
+        .map(|it| format!("{} {} v{}", it.dyno, it.program.command, it.program.release))
+        .collect()
+}
+
+/// The fewest dynos that were routable in any tenth of a second of so many seconds.
+async fn fewest(formation: &Formation, secs: u64) -> usize {
+    let mut fewest = usize::MAX;
+    for _ in 0..secs * 10 {
+        fewest = fewest.min(formation.lineup("shop").dynos.len());
+        time::sleep(Duration::from_millis(100)).await;
+    }
+    fewest
+}
+
+/// Every line-up that was ever published, as the records in it.
+#[derive(Default)]
+struct Lineups {
+    publisher: Mutex<Option<Arc<Publisher>>>,
+    seen: Mutex<Vec<BTreeSet<u64>>>,
+}
+
+impl Lineups {
+    fn of(formation: &Formation) -> Arc<Self> {
+        let lineups = Arc::new(Self::default());
+        *lineups.publisher.lock().unwrap() = Some(formation.publisher.clone());
+        formation.publisher.subscribe(lineups.clone());
+        lineups
+    }
+
+    /// One after the other, without repetitions.
+    fn seen(&self) -> Vec<BTreeSet<u64>> {
+        let mut seen = self.seen.lock().unwrap().clone();
+        seen.dedup();
+        seen
+    }
+}
+
+impl Subscriber for Lineups {
+    fn notify(&self, notice: Notice) {
+        if matches!(notice, Notice::Lineup) {
+            let publisher = self.publisher.lock().unwrap().clone().unwrap();
+            let lineup = publisher.table().apps()[0].roster.lineup().clone();
+            let ids = lineup.dynos.iter().map(|dyno| dyno.id()).collect();
+            self.seen.lock().unwrap().push(ids);
+        }
+    }
+}
+
+// ---- rolling -----------------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_crashes_at_boot_reaches_a_quarter_and_the_others_serve_on() {
+    use Deploy::Rolling;
+    let formation = up_with(shop("old", Rolling, &[("web", 8)])).await;
+    let before = formation.lineup("shop");
+    formation.scripts.plan(&[Script::never_listens().exits(1, Exit::Status(3))]);
+    formation.supervisor.apply(&Arc::new(config(&[("shop", shop("new", Rolling, &[("web", 8)]))])));
+    assert_eq!(fewest(&formation, 500).await, 8);
+    let now = rollout(&formation).await;
+    let failure = failed(&now);
+    assert_eq!((now.release, &failure.reason), (2, &Reason::Exited(Exit::Status(3))));
+    assert_eq!(failure.last_lines, ["the last line"]);
+    assert_eq!(formation.started(), 8 + 2, "no other dyno tries it, and none tries it twice");
+    let ids = |lineup: &Lineup| lineup.dynos.iter().map(|dyno| dyno.id()).collect::<Vec<_>>();
+    assert_eq!(ids(&formation.lineup("shop")), ids(&before));
+
+    // The same once more is no reason to try again; what was before has not gone.
+    let (new, old) = (shop("new", Rolling, &[("web", 9)]), shop("old", Rolling, &[("web", 9)]));
+    formation.scripts.plan(&[Script::listens(5)]);
+    formation.apply(&[("shop", new)]).await;
+    passes(100).await;
+    assert_eq!(commands(&formation, 10), ["web.9 old v1"], "who comes now is of what serves");
+    formation.apply(&[("shop", old)]).await;
+    passes(100).await;
+    assert_eq!(formation.started(), 11);
+    let now = rollout(&formation).await;
+    assert_eq!((now.release, now.outcome), (1, Some(Outcome::Done)));
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_fails_in_its_second_quarter_goes_no_further_and_comes_back_without_a_gap() {
+    use Deploy::Rolling;
+    let formation = up_with(shop("old", Rolling, &[("web", 8)])).await;
+    let (good, bad) = (Script::listens(5), Script::never_listens());
+    formation.scripts.plan(&[good, good, bad]);
+    formation.supervisor.apply(&Arc::new(config(&[("shop", shop("new", Rolling, &[("web", 8)]))])));
+    assert_eq!(fewest(&formation, 200).await, 8);
+    let now = rollout(&formation).await;
+    assert_eq!(failed(&now).reason, Reason::BootTimeout { secs: 60 });
+    assert_eq!(now.up.iter().map(ToString::to_string).collect::<Vec<_>>(), ["web.1", "web.2"]);
+    let web = &now.types[&ProcessType::web()];
+    assert_eq!(*web, Progress { wanted: 8, up: 2 });
+    assert_eq!(formation.started(), 8 + 4);
+
+    // One of those that were not replaced crashes: it comes back as what it was.
+    formation.scripts.plan(&[good]);
+    formation.supervisor.apply(&Arc::new(config(&[("shop", shop("old", Rolling, &[("web", 8)]))])));
+    assert_eq!(fewest(&formation, 100).await, 8);
+    assert_eq!(commands(&formation, 12), ["web.1 old v1", "web.2 old v1"]);
+    assert_eq!(rollout(&formation).await.outcome, Some(Outcome::Done));
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_cannot_be_started_fails() {
+    use Deploy::Rolling;
+    let formation = up_with(shop("old", Rolling, &[("web", 2)])).await;
+    formation.scripts.plan(&[Script::fails()]);
+    formation.apply(&[("shop", shop("new", Rolling, &[("web", 2)]))]).await;
+    let now = rollout(&formation).await;
+    let Reason::NotStarted(why) = &failed(&now).reason else { panic!("{now:?}") };
+    assert_eq!(why, "the app's directory / is not there");
+    // What it failed for is mended: whoever restarts the app has it tried again.
+    formation.scripts.plan(&[Script::listens(1)]);
+    assert!(formation.supervisor.restart(&app_name("shop"), Which::All).await);
+    assert_eq!(fewest(&formation, 20).await, 2);
+    assert_eq!(commands(&formation, 2), ["web.1 new v2", "web.2 new v2"]);
+    assert_eq!(rollout(&formation).await.outcome, Some(Outcome::Done));
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_that_end_at_once_fail_a_release_and_are_what_they_were() {
+    use Deploy::Rolling;
+    let formation = up_with(shop("old", Rolling, &[("worker", 8)])).await;
+    let crash = Script {
+        exits: Some((Duration::from_millis(300), Exit::Signal(11))),
+        ..Script::listens(0)
+    };
+    formation.scripts.plan(&[crash, crash, Script::listens(0)]);
+    formation.apply(&[("shop", shop("new", Rolling, &[("worker", 8)]))]).await;
+    passes(100).await;
+    assert_eq!(failed(&rollout(&formation).await).reason, Reason::Exited(Exit::Signal(11)));
+    let last = commands(&formation, formation.started() - 2);
+    assert!(last.iter().all(|start| start.ends_with("old v1")), "{last:?}");
+    assert!(formation.states().iter().all(|state| state.ends_with(" up")));
+    assert!(formation.started() <= 8 + 2 + 2, "{:?}", commands(&formation, 8));
+    formation.supervisor.stop().await;
+}
+
+/// Nothing that came before serves: there is nothing to go back to, and dynos are started until they come up.
+#[tokio::test(start_paused = true)]
+async fn a_first_release_is_tried_until_it_comes_up() {
+    let crash = Script::never_listens().exits(1, Exit::Status(1));
+    let scripts = [crash, crash, crash, Script::listens(1)];
+    let source = shop("first", Deploy::Rolling, &[("web", 1)]);
+    let formation = Formation::start(&scripts, &[("shop", source)]);
+    passes(2).await;
+    assert_eq!(failed(&rollout(&formation).await).reason, Reason::Exited(Exit::Status(1)));
+    passes(60).await;
+    assert_eq!(formation.states(), ["shop web.1 up"]);
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_comes_before_the_last_one_is_there_takes_its_place() {
+    use Deploy::Rolling;
+    let formation = up_with(shop("old", Rolling, &[("web", 4)])).await;
+    formation.apply(&[("shop", shop("second", Rolling, &[("web", 4)]))]).await;
+    let second = formation.supervisor.follow_rollout(&app_name("shop")).await.unwrap();
+    passes(7).await;
+    formation
+        .supervisor
+        .apply(&Arc::new(config(&[("shop", shop("third", Rolling, &[("web", 4)]))])));
+    assert_eq!(fewest(&formation, 60).await, 4);
+    assert_eq!(second.borrow().outcome, Some(Outcome::Superseded { by: 3 }));
+    let now = rollout(&formation).await;
+    assert_eq!((now.release, now.outcome), (3, Some(Outcome::Done)));
+    let last = commands(&formation, formation.started() - 4);
+    assert!(last.iter().all(|start| start.ends_with("third v3")), "{last:?}");
+    assert!(formation.supervisor.follow_rollout(&app_name("nobody")).await.is_none());
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_numbers_the_releases_is_believed() {
+    use Deploy::Rolling;
+    let source = |command, release| numbered(shop(command, Rolling, &[("web", 1)]), release);
+    let formation = up_with(source("same", 41)).await;
+    // A rollback runs what ran before, and is a release of its own.
+    formation.apply(&[("shop", source("same", 44))]).await;
+    passes(20).await;
+    assert_eq!(commands(&formation, 0), ["web.1 same v41", "web.1 same v44"]);
+    formation.apply(&[("shop", source("other", 44))]).await;
+    passes(20).await;
+    assert_eq!(commands(&formation, 2), ["web.1 other v45"], "no number stands for two things");
+    formation.supervisor.stop().await;
+}
+
+/// What a release does not have any more goes when it has proven itself, and stays if it fails.
+#[tokio::test(start_paused = true)]
+async fn a_type_that_is_gone_lasts_until_the_release_is_up() {
+    use Deploy::Rolling;
+    for (script, expected) in [(Script::listens(5), 1), (Script::fails(), 2)] {
+        let formation = up_with(shop("old", Rolling, &[("web", 1), ("worker", 1)])).await;
+        formation.scripts.plan(&[script]);
+        formation.apply(&[("shop", shop("new", Rolling, &[("web", 1)]))]).await;
+        assert_eq!(formation.states().len(), 2);
+        passes(20).await;
+        assert_eq!(formation.states().len(), expected, "{:?}", formation.states());
+        formation.supervisor.stop().await;
+    }
+}
+
+// ---- preboot -----------------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn preboot_switches_all_web_dynos_by_one_line_up() {
+    use Deploy::Preboot;
+    let types = [("web", 4), ("worker", 3)];
+    let formation = up_with(shop("old", Preboot, &types)).await;
+    let lineups = Lineups::of(&formation);
+    let slow = Script::listens(20);
+    formation.scripts.plan(&[Script::listens(3), slow, Script::listens(5)]);
+    formation.supervisor.apply(&Arc::new(config(&[("shop", shop("new", Preboot, &types))])));
+    passes(15).await;
+    assert_eq!(formation.scripts.living(), 4 + 3 + 4, "all of them beside the old ones");
+    assert_eq!(commands(&formation, 7).len(), 4, "workers wait for them");
+    passes(10).await;
+    let seen = lineups.seen();
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    assert_eq!((seen[0].len(), seen[1].len()), (4, 4));
+    assert!(seen[0].is_disjoint(&seen[1]));
+    assert_eq!(formation.scripts.living(), 4 + 3);
+    assert_eq!(commands(&formation, 11).len(), 3);
+    let now = rollout(&formation).await;
+    assert_eq!((now.release, now.outcome, now.up.len()), (2, Some(Outcome::Done), 7));
+    // Afterwards a restart is what it always is.
+    formation.supervisor.restart(&app_name("shop"), Which::All).await;
+    assert_eq!(fewest(&formation, 100).await, 4);
+    assert_eq!(formation.started(), 14 + 7);
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn preboot_that_fails_leaves_the_old_ones_alone() {
+    use Deploy::Preboot;
+    let good = Script::listens(1);
+    let dies_while_it_waits = Script::listens(1).exits(10, Exit::Status(7));
+    for bad in [Script::fails(), Script::never_listens(), dies_while_it_waits] {
+        let formation = up_with(shop("old", Preboot, &[("web", 3), ("worker", 1)])).await;
+        let lineups = Lineups::of(&formation);
+        formation.scripts.plan(&[good, bad, Script::listens(30), good]);
+        let new = shop("new", Preboot, &[("web", 3), ("worker", 1)]);
+        formation.apply(&[("shop", new)]).await;
+        passes(100).await;
+        failed(&rollout(&formation).await);
+        assert!(lineups.seen().len() <= 1, "{:?}", lineups.seen());
+        assert_eq!(formation.lineup("shop").dynos.len(), 3);
+        assert_eq!(formation.scripts.living(), 4, "the new ones are gone");
+        assert!(formation.started() <= 4 + 3);
+        formation.supervisor.stop().await;
+    }
+}
+
+/// One of the old ones crashes while the new ones boot: requests go to the others until the switch.
+#[tokio::test(start_paused = true)]
+async fn a_crash_before_the_switch_does_not_bring_the_new_one_in_early() {
+    use Deploy::Preboot;
+    let dies = Script::listens(5).exits(15, Exit::Status(1));
+    let source = shop("old", Preboot, &[("web", 3)]);
+    let formation = Formation::start(&[dies, Script::listens(5)], &[("shop", source)]);
+    passes(10).await;
+    let lineups = Lineups::of(&formation);
+    formation.scripts.plan(&[Script::listens(1), Script::listens(1), Script::listens(30)]);
+    formation.apply(&[("shop", shop("new", Preboot, &[("web", 3)]))]).await;
+    passes(60).await;
+    let seen = lineups.seen().iter().map(BTreeSet::len).collect::<Vec<_>>();
+    assert_eq!(seen, [3, 2, 3]);
+    assert_eq!(rollout(&formation).await.outcome, Some(Outcome::Done));
+    formation.supervisor.stop().await;
+}
+
+// ---- restart -----------------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn restart_stops_all_before_it_starts_any_and_holds_requests() {
+    use Deploy::Restart;
+    let types = [("web", 3), ("worker", 1)];
+    let formation = up_with(shop("old", Restart, &types)).await;
+    let lease = formation.lineup("shop").dynos[0].lease().unwrap();
+    formation.apply(&[("shop", shop("new", Restart, &types))]).await;
+    assert_eq!(formation.lineup("shop").standing, Standing::Starting);
+    passes(3).await;
+    assert_eq!(lease.dyno().exit(), None, "it finishes what it holds");
+    drop(lease);
+    passes(20).await;
+    assert_eq!(formation.lineup("shop").dynos.len(), 3);
+    assert_eq!(formation.scripts.living(), 4);
+    assert_eq!(rollout(&formation).await.outcome, Some(Outcome::Done));
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn restart_that_fails_brings_the_old_ones_back() {
+    use Deploy::Restart;
+    let formation = up_with(shop("old", Restart, &[("web", 2)])).await;
+    let crash = Script::never_listens().exits(2, Exit::Status(1));
+    formation.scripts.plan(&[crash, crash, Script::listens(5)]);
+    formation.apply(&[("shop", shop("new", Restart, &[("web", 2)]))]).await;
+    passes(30).await;
+    failed(&rollout(&formation).await);
+    let last = commands(&formation, 4).into_iter().collect::<BTreeSet<_>>();
+    assert_eq!(last.into_iter().collect::<Vec<_>>(), ["web.1 old v1", "web.2 old v1"]);
+    assert_eq!(formation.lineup("shop").dynos.len(), 2);
+    formation.supervisor.stop().await;
+}
+
+/// The release reaches dynos that sleep at their next start, and nobody waits for them then.
+#[tokio::test(start_paused = true)]
+async fn an_app_that_sleeps_wakes_with_the_release() {
+    for deploy in [Deploy::Rolling, Deploy::Preboot, Deploy::Restart] {
+        let sleepy = |command: &str| {
+            let AppSource::Managed(mut app) = sleepy(&[("web", 2)], true) else { unreachable!() };
+            app.commands.insert(ProcessType::web(), command.into());
+            app.deploy = deploy;
+            AppSource::Managed(app)
+        };
+        let formation = Formation::start(&[Script::listens(1)], &[("shop", sleepy("old"))]);
+        passes(100).await;
+        formation.apply(&[("shop", sleepy("new"))]).await;
+        assert_eq!(rollout(&formation).await.outcome, Some(Outcome::Done));
+        assert_eq!(formation.lineup("shop").standing, Standing::Asleep);
+        formation.publisher.table().apps()[0].roster.bell().ring();
+        passes(5).await;
+        assert_eq!(commands(&formation, 2), ["web.1 new v2", "web.2 new v2"]);
+        assert_eq!(formation.lineup("shop").dynos.len(), 2, "{deploy:?}");
+        // Awake, and told of a release and not to sleep any more.
+        passes(100).await;
+        let awake = shop("third", deploy, &[("web", 2)]);
+        formation.apply(&[("shop", awake)]).await;
+        passes(20).await;
+        assert_eq!(formation.lineup("shop").dynos.len(), 2, "{deploy:?}");
+        formation.supervisor.stop().await;
+    }
+}
