@@ -168,7 +168,17 @@ mod tests {
         let (size, state) = ("Basic".into(), "up".into());
         let (app, name) = (AppObject { name: "shop".into() }, name.into());
         let (command, updated_at) = (command.into(), Civil::of(since).rfc3339());
-        DynoObject { app, name, process_type, command, size, state, updated_at, attach_url: None }
+        DynoObject {
+            app,
+            name,
+            process_type,
+            command,
+            size,
+            state,
+            updated_at,
+            release: None,
+            attach_url: None,
+        }
     }
 
     #[test]

@@ -39,9 +39,19 @@ pub struct DynoObject {
     pub state: String,
     /// Since when it is in this state (RFC 3339, UTC).
     pub updated_at: String,
+    /// What it runs; none of a dyno that has not come up yet, and of those that somebody else runs.
+    #[serde(default)]
+    pub release: Option<ReleaseObject>,
     /// Where a client attaches to it, by an upgrade of the connection; of an attached one-off alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attach_url: Option<String>,
+}
+
+/// The release of a dyno.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseObject {
+    /// `v7` is 7.
+    pub version: u64,
 }
 
 /// `GET /apps/APP/dynos`
@@ -78,13 +88,17 @@ pub(in crate::control) async fn restart_type(
     }
 }
 
-/// `DELETE /apps/APP/dynos/DYNO`: restarts one of the formation.
+/// `DELETE /apps/APP/dynos/DYNO`: restarts one of the formation, or by the name of a process type all of that.
 pub(in crate::control) async fn restart_one(
     State(running): State<Arc<Running>>,
     Path((app, dyno)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let (app, _) = find_app(&running, &app)?;
-    match running.supervisor.restart(&app, Which::One(dyno.clone())).await {
+    let which = match dyno.contains('.') {
+        true => Which::One(dyno.clone()),
+        false => Which::Type(dyno.clone()),
+    };
+    match running.supervisor.restart(&app, which).await {
         true => Ok(accepted()),
         false => Err(no_dyno(&app, &dyno)),
     }
@@ -145,6 +159,7 @@ fn object(dyno: &DynoStatus, app: &AppConfig) -> DynoObject {
         size: size.as_deref().map_or(String::new(), titled),
         state: dyno.state.clone(),
         updated_at: Civil::of(dyno.since).rfc3339(),
+        release: dyno.release.map(|version| ReleaseObject { version }),
         attach_url: None,
     }
 }

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{CONNECTION, UPGRADE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 
+use crate::control::api::Given;
 use crate::control::attach::relay;
 use crate::control::dynos::{find_app, titled};
+use crate::control::logs::Origin;
 use crate::control::problem::Problem;
 use crate::control::{AppObject, DynoObject, Phase, Running};
 use crate::model::{Civil, ProcessType, Size, Sizes};
@@ -24,7 +26,6 @@ pub const PROTOCOL: &str = "dynomesh-attach";
 
 /// `POST /apps/APP/dynos`, as Heroku's Platform API has it: a one-off dyno that somebody wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct DynoCreate {
     /// What it runs.
     pub command: String,
@@ -46,9 +47,15 @@ pub struct DynoCreate {
 pub(in crate::control) async fn create(
     State(running): State<Arc<Running>>,
     Path(app): Path<String>,
-    Json(create): Json<DynoCreate>,
+    origin: Option<Extension<Origin>>,
+    Given(create): Given<DynoCreate>,
 ) -> Result<Response, Problem> {
     let (app, _) = find_app(&running, &app)?;
+    if create.attach && origin.is_some() {
+        return Err(Problem::invalid(
+            "Attached runs are for the control socket: dynomesh run. Over the API there is run:detached.",
+        ));
+    }
     if running.phase() == Phase::Stopping {
         return Err(refused(RunError::Stopping));
     }
@@ -69,6 +76,7 @@ pub(in crate::control) async fn create(
         size: titled(size.as_str()),
         state: "starting".into(),
         updated_at: Civil::of(wall_clock::unix()).rfc3339(),
+        release: None,
         attach_url: (streams != Streams::Log).then_some(path),
     };
     Ok((StatusCode::CREATED, Json(created)).into_response())

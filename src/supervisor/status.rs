@@ -41,6 +41,8 @@ pub struct DynoStatus {
     pub quarantined_until: u32,
     /// Starts after a crash.
     pub restarts: u32,
+    /// The number of the release that has come up in it last.
+    pub release: Option<u64>,
     /// What its processes take, where they are in a control group.
     pub usage: Option<DynoUsage>,
 }
@@ -62,6 +64,7 @@ struct Listed {
     pid: ProcessId,
     record: Option<Arc<Dyno>>,
     restarts: u32,
+    release: Option<u64>,
     usage: Option<Box<DynoUsage>>,
 }
 
@@ -84,6 +87,7 @@ impl Board {
             pid: ProcessId::default(),
             record: None,
             restarts: 0,
+            release: None,
             usage: None,
         };
         self.dynos().insert(id, listed);
@@ -120,8 +124,12 @@ impl Board {
                     (listed.pid, listed.record, listed.usage) = (pid.clone(), record.clone(), None);
                 }
             }
-            // What release it runs is not shown.
-            Event::Ready { .. } | Event::CameUp { .. } | Event::Failed { .. } => {}
+            Event::CameUp { release } => {
+                if let Some(listed) = dynos.get_mut(&id) {
+                    listed.release = Some(*release);
+                }
+            }
+            Event::Ready { .. } | Event::Failed { .. } => {}
             Event::Took { pid, usage } => {
                 // One that is leaving, or that may become the dyno, does not count.
                 let is_the_one = |it: &&mut Listed| it.pid.get() == pid.get();
@@ -192,6 +200,7 @@ impl Listed {
             lingering: record.map_or(0, |record| record.lingering().load(Ordering::Relaxed)),
             quarantined_until: record.map_or(0, Dyno::quarantined_until),
             restarts: self.restarts,
+            release: self.release,
             usage: self.usage.as_deref().cloned(),
         }
     }
@@ -211,6 +220,7 @@ fn external_status(app: &AppName, dyno: &Dyno) -> DynoStatus {
         lingering: dyno.lingering().load(Ordering::Relaxed),
         quarantined_until: dyno.quarantined_until(),
         restarts: 0,
+        release: None,
         usage: None,
     }
 }

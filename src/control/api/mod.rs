@@ -24,6 +24,7 @@ use crate::control::Running;
 
 pub(in crate::control) use absent::unknown;
 pub(in crate::control) use auth::require_token;
+pub(in crate::control) use given::Given;
 
 /// What makes tokens.
 pub(in crate::control) fn token_routes() -> axum::Router<Arc<Running>> {
