@@ -140,6 +140,7 @@ FIXED = "by the file"
         self.assertRegex(self.heroku("ps:scale", "-a", "shop")[0], r"web=1:Basic worker=2:Basic")
         self.assertIn("Restarting dyno web.1", self.heroku("ps:restart", "-d", "web.1", "-a", "shop")[1])
         self.assertIn("Restarting all worker dynos", self.heroku("ps:restart", "-p", "worker", "-a", "shop")[1])
+        self.assertIn("Stopping dyno worker.2", self.heroku("ps:stop", "-d", "worker.2", "-a", "shop")[1])
         ran = self.heroku("run:detached", "-a", "shop", "--", "echo", "said in a one-off")
         self.assertRegex(ran[1] + ran[0], r"run\.\d+")
         for _ in range(20):
@@ -149,6 +150,22 @@ FIXED = "by the file"
             time.sleep(1)
         self.assertRegex(said, r"app\[run\.\d+\]: said in a one-off")
         self.assertIn("heroku[web.1]: State changed from starting to up", said)
+
+    def test_logs_are_followed(self):
+        tail = subprocess.Popen(
+            [HEROKU, "logs", "--tail", "-a", "shop"],
+            env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )
+        self.addCleanup(tail.wait)
+        self.addCleanup(tail.kill)
+        self.addCleanup(tail.stdout.close)
+        self.assertRegex(tail.stdout.readline(), r"(heroku|app)\[")
+        asked = "/followed-" + os.urandom(4).hex()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.http}{asked}", headers={"Host": "shop.localhost"}
+        )
+        urllib.request.urlopen(request, timeout=10).close()
+        self.assertTrue(any(asked in line for line in tail.stdout), "the request's line comes")
 
     def test_maintenance_and_domains(self):
         self.assertEqual(self.heroku("maintenance", "-a", "shop")[0], "off\n")
