@@ -150,7 +150,7 @@ impl Door {
             let _ = rustix::io::read(&self.bell, &mut [0_u8; 8]);
         }
         for (listening, _) in accepting.iter().zip(ready).filter(|(_, ready)| *ready) {
-            let accepted = self.accept(listening, ACCEPTS_PER_TURN, workers, random);
+            let accepted = self.accept(listening, Some(ACCEPTS_PER_TURN), workers, random);
             if accepted == Accepted::Failed {
                 self.say_pause();
                 rest();
@@ -202,7 +202,7 @@ impl Door {
         {
             // Out of descriptors: what waits is worth a moment's patience, and no more.
             for _ in 0..LEAVE_TRIES {
-                if self.accept(listening, usize::MAX, workers, random) != Accepted::Failed {
+                if self.accept(listening, None, workers, random) != Accepted::Failed {
                     break;
                 }
                 rest();
@@ -211,14 +211,18 @@ impl Door {
         }
     }
 
+    /// Accepts what waits: so many at most and as long as there is room, or all of a listener that is left.
     fn accept(
         &self,
         listening: &Arc<Listening>,
-        most: usize,
+        most: Option<usize>,
         workers: &[Arc<Mailbox>],
         random: &Random,
     ) -> Accepted {
-        for _ in 0..most {
+        for _ in 0..most.unwrap_or(usize::MAX) {
+            if most.is_some() && !self.has_room() {
+                return Accepted::All;
+            }
             match acceptfrom_with(listening, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok((socket, addr)) => {
                     let listener = listening.listener.clone();

@@ -1,6 +1,7 @@
 //! What an app, and each of its clients, may ask at most.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -56,8 +57,16 @@ async fn counted(mesh: &Mesh, limit: &str, requests: usize) {
     mesh.metric_becomes("dynomesh_limited_requests_total", &labels, requests as f64).await;
 }
 
+/// Whether a request is served; if so, its place is free again afterwards: that is when its line has come, a moment
+/// after the last byte of its answer.
 async fn is_served(mesh: &Mesh, fields: &str) -> bool {
-    mesh.client().await.request("GET", "/", fields, "").await.status == 200
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let target = format!("/served-{}", ASKED.fetch_add(1, Ordering::Relaxed));
+    let served = mesh.client().await.request("GET", &target, fields, "").await.status == 200;
+    if served {
+        mesh.request(&target).await;
+    }
+    served
 }
 
 // ---- in a second -----------------------------------------------------------------------------------------
