@@ -451,6 +451,8 @@ pub const ECO_HOURS_LOW: u64 = 80;
 /// How long a request of the API is known after its effect: the heroku CLI repeats one for six seconds when its connection
 /// breaks.
 pub const REQUESTS_REMEMBERED: Duration = Duration::from_secs(600);
+/// How long a reload or a command waits for the database: a disk that is stuck must not stop reloads.
+pub const STORE_WAIT: Duration = Duration::from_secs(10);
 /// Tasks that may wait for the database: each is a moment's work, so that so many mean a disk that is stuck.
 pub const STORE_TASKS_MAX: usize = 256;
 

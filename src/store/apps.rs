@@ -206,15 +206,4 @@ mod tests {
         let error = read(&connection, &SealKey::passing()).unwrap_err().to_string();
         assert!(error.contains("it was not encrypted with the key in store.key"), "{error}");
     }
-
-    #[test]
-    fn a_domain_is_one_apps() {
-        let mut connection = database::in_memory().unwrap();
-        let (name, app) = shop();
-        let transaction = connection.transaction().unwrap();
-        put(&transaction, &SealKey::passing(), &name, &app).unwrap();
-        let other = StatedApp { id: Id::of_random([8; 16]), ..app };
-        let blog = AppName::parse("blog").unwrap();
-        assert!(put(&transaction, &SealKey::passing(), &blog, &other).is_err());
-    }
 }

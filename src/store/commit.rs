@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use aws_lc_rs::rand;
 use rusqlite::{Connection, Transaction};
+use tokio::time::timeout;
 
 use crate::config::limits;
 use crate::model::{AppName, Id, Runs, Stated, StatedApp};
@@ -35,10 +36,11 @@ pub struct Committed {
 }
 
 impl Store {
-    /// Remembers a change.
+    /// Remembers a change. Whether one is remembered that took too long is seen at the next start.
     pub async fn commit(&self, commit: Commit) -> Result<Committed, AskError> {
         let key = self.key();
-        self.ask(move |connection| write(connection, &key, &commit)).await
+        let asked = self.ask(move |connection| write(connection, &key, &commit));
+        timeout(limits::STORE_WAIT, asked).await.unwrap_or(Err(AskError::Silent))
     }
 
     /// Whether what this request wants was done before.

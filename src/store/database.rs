@@ -49,7 +49,7 @@ const STEPS: [&str; 2] = [
         id TEXT PRIMARY KEY,
         app TEXT NOT NULL REFERENCES apps ON DELETE CASCADE,
         place INTEGER NOT NULL,       -- in the order in which they were added
-        domain TEXT NOT NULL UNIQUE,
+        domain TEXT NOT NULL,
         created_at INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX domains_of_app ON domains (app, place);

@@ -118,6 +118,9 @@ pub enum AskError {
     /// The disk is far behind.
     #[error("{} tasks wait for the database", limits::STORE_TASKS_MAX)]
     Busy,
+    /// The disk is stuck.
+    #[error("the database has not answered within {} s", limits::STORE_WAIT.as_secs())]
+    Silent,
     /// Its thread has ended, by a panic.
     #[error("the thread of the database is gone")]
     Gone,
