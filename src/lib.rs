@@ -6,6 +6,9 @@
 // 0
 pub mod model; // the words of the field as types: app, domain, formation, dyno. No I/O, no clock
 mod private_file; // files that only their owner reads
+mod random; // numbers that differ, and those that nobody may guess
+mod hexadecimal; // bytes as text
+mod back_off; // how long to wait before something is tried again
 mod wall_clock; // the time since 1970
 pub mod shutdown; // how everything ends: gracefully, then now
 

@@ -21,6 +21,7 @@ use x509_parser::parse_x509_certificate;
 
 use crate::certs::certificate::system_time;
 use crate::config::limits;
+use crate::hexadecimal;
 use crate::private_file;
 
 /// The directory below the state directory, and what is in it.
@@ -165,7 +166,7 @@ fn make(state_dir: &Path, dir: &Path) -> io::Result<()> {
     private_file::make_dir(state_dir)?;
     // Two containers that share a volume may have one process id; no two keys are the same.
     let point = &key.public_key_raw()[1..9];
-    let draft = point.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let draft = hexadecimal::of(point);
     let draft = state_dir.join(format!("{DIR}.{draft}"));
     DirBuilder::new().mode(0o700).create(&draft)?;
     write(&draft.join(CERTIFICATE), 0o644, &certificate.pem())?;

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
-use aws_lc_rs::rand;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -31,6 +30,7 @@ use crate::control::dynos::find_app;
 use crate::control::problem::Problem;
 use crate::model::{AppName, Civil};
 use crate::shutdown::Shutdown;
+use crate::store::new_id;
 use crate::telemetry::{Follower, From, Line, Stamp};
 use crate::wall_clock;
 
@@ -133,7 +133,7 @@ pub(in crate::control) async fn create(
     }
     wanted.lines = Some(wanted.lines.map_or(LINES as u64, |it| it.min(limits::BOOK_LINES as u64)));
     let now = wall_clock::unix();
-    let (id, until) = (id(), now + limits::LOG_SESSION_AGE.as_secs());
+    let (id, until) = (new_id().to_string(), now + limits::LOG_SESSION_AGE.as_secs());
     let ticket = Ticket { id: id.clone(), app: app.to_string(), wanted, until };
     let origin = origin.map_or(String::new(), |Extension(Origin(origin))| origin);
     let logplex_url = format!("{origin}/log-sessions/{}", running.log_sessions.sign(&ticket));
@@ -145,16 +145,6 @@ pub(in crate::control) async fn create(
 
 /// Bytes of a filter; the longest names are shorter.
 const FILTER_MAX: usize = 256;
-
-/// A random number as Heroku's ids look (RFC 9562, version 4).
-fn id() -> String {
-    let mut bytes = [0; 16];
-    rand::fill(&mut bytes).expect("the kernel gives random numbers");
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
-}
 
 /// `GET /log-sessions/TICKET`: server-sent events, whose ids are the numbers of lines.
 pub(in crate::control) async fn stream(
@@ -329,7 +319,7 @@ mod tests {
 
     fn ticket(until: u64) -> Ticket {
         let wanted = LogSessionCreate { dyno: Some("web".into()), ..LogSessionCreate::default() };
-        Ticket { id: id(), app: "shop".into(), wanted, until }
+        Ticket { id: new_id().to_string(), app: "shop".into(), wanted, until }
     }
 
     #[test]
@@ -350,7 +340,7 @@ mod tests {
 
     #[test]
     fn ids_look_like_herokus() {
-        let id = id();
+        let id = new_id().to_string();
         assert_eq!((id.len(), &id[14..15]), (36, "4"));
         assert!(matches!(&id[19..20], "8" | "9" | "a" | "b"), "{id}");
     }

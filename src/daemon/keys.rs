@@ -6,9 +6,8 @@
 use std::fs;
 use std::path::Path;
 
-use aws_lc_rs::rand;
-
 use crate::private_file;
+use crate::random;
 
 /// A key below the state directory.
 pub(crate) struct Key {
@@ -32,8 +31,7 @@ pub(crate) fn load_or_make(state_dir: &Path, Key { file: name, signs }: &Key) ->
         }
         Err(_) => {}
     }
-    let mut key = [0; 32];
-    rand::fill(&mut key).expect("the kernel gives random numbers");
+    let key = random::secret();
     if let Err(error) = private_file::replace(state_dir, name, &key) {
         let file = file.display();
         tracing::warn!("{file}: {error}: {signs} will not outlive this run");

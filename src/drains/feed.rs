@@ -1,19 +1,19 @@
 //! The life of one drain: lines out of the book, in batches, until the other side has them.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use metrics::counter;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::back_off;
 use crate::config::limits;
-use crate::drains::back_off::wait;
 use crate::drains::format::{put, put_own, token};
 use crate::drains::outlet::{Batch, Outlet, SendError};
 use crate::model::{AppName, DrainUrl};
+use crate::random;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Follower, Lost, Stamp};
 use crate::wall_clock;
@@ -78,12 +78,18 @@ impl Feed {
                 if !again {
                     self.lose(batch.lines);
                 }
-                sleep(wait(self.failures, random())).await;
+                sleep(self.pause()).await;
                 if !again {
                     break;
                 }
             }
         }
+    }
+
+    /// How long to wait after as many failures in a row as there were.
+    fn pause(&self) -> Duration {
+        let (first, max) = (limits::DRAIN_BACK_OFF_FIRST, limits::DRAIN_BACK_OFF_MAX);
+        back_off::wait(first, max, self.failures.saturating_sub(1), random::fraction())
     }
 
     /// The next batch; `None`: there will be none.
@@ -110,7 +116,7 @@ impl Feed {
                     put(&mut bytes, form, &self.app, line);
                     lines += 1;
                 }
-                let id = format!("{:016x}{:016x}", number(), number());
+                let id = format!("{:016x}{:016x}", random::number(), random::number());
                 return Some(Batch { bytes: bytes.into(), lines, id });
             }
             if self.follower.is_over() || ending.is_begun() {
@@ -155,20 +161,8 @@ impl Feed {
     }
 }
 
-/// Good enough for names and jitter: the standard library seeds each of these differently.
-fn number() -> u64 {
-    RandomState::new().build_hasher().finish()
-}
-
-/// From 0 to 1.
-fn random() -> f64 {
-    number() as f64 / u64::MAX as f64
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 

@@ -7,7 +7,7 @@ use std::io::Write;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use crate::model::{AppName, DrainUrl};
+use crate::model::{AppName, DrainUrl, Id};
 use crate::telemetry::Line;
 
 /// What the other side reads.
@@ -80,9 +80,8 @@ fn priority(source: &str, process: &str, message: &[u8]) -> u8 {
 /// as the app and the URL are.
 pub fn token(app: &AppName, url: &DrainUrl) -> String {
     let digest = digest(&SHA256, format!("{app}\0{}", url.as_str()).as_bytes());
-    let hex: String = digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
-    format!("d.{}", parts.join("-"))
+    let (id, _) = digest.as_ref().split_first_chunk().expect("a digest has more than 16 bytes");
+    format!("d.{}", Id::of_bytes(*id))
 }
 
 #[cfg(test)]

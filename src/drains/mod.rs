@@ -6,7 +6,6 @@
 mod format; // lines as the other side wants them. Pure
 mod outlet; // the connection to it
 mod feed; // the life of one drain
-mod back_off; // how long it waits after a failure
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

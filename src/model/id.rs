@@ -12,6 +12,11 @@ impl Id {
         // RFC 9562 §4.1, §4.2: the version in the seventh byte, the variant in the ninth.
         bytes[6] = bytes[6] & 0x0f | 0x40;
         bytes[8] = bytes[8] & 0x3f | 0x80;
+        Self::of_bytes(bytes)
+    }
+
+    /// Makes one of 16 bytes as they are: what they are a hash of has its id.
+    pub fn of_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
     }
 

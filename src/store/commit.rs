@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::rand;
 use rusqlite::{Connection, Transaction};
 use tokio::time::timeout;
 
 use crate::config::limits;
 use crate::model::{AppName, Id, Runs, Stated, StatedApp};
+use crate::random;
 use crate::store::handle::AskError;
 use crate::store::releases::{Maker, number};
 use crate::store::sealed::SealKey;
@@ -109,9 +109,7 @@ fn known(
 
 /// An id that nothing else has.
 pub fn new_id() -> Id {
-    let mut bytes = [0; 16];
-    rand::fill(&mut bytes).expect("the kernel gives random numbers");
-    Id::of_random(bytes)
+    Id::of_random(random::secret())
 }
 
 #[cfg(test)]

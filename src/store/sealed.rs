@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hmac;
-use aws_lc_rs::rand;
 
+use crate::hexadecimal;
 use crate::private_file;
+use crate::random;
 
 /// Beside the database, mode 0600.
 const FILE: &str = "store.key";
@@ -53,7 +54,7 @@ impl SealKey {
         if let Some(key) = Self::load(dir)? {
             return Ok(key);
         }
-        let bytes = random();
+        let bytes = random::secret();
         private_file::replace(dir, FILE, &bytes)
             .map_err(|source| SealError::File { path: dir.join(FILE), source })?;
         Ok(Self::new(bytes))
@@ -72,7 +73,7 @@ impl SealKey {
 
     /// A key that is gone with this process.
     pub(in crate::store) fn passing() -> Self {
-        Self::new(random())
+        Self::new(random::secret())
     }
 
     fn new(bytes: [u8; 32]) -> Self {
@@ -109,14 +110,8 @@ impl SealKey {
     /// A number that is the same for the same text, and tells nobody without the key anything of it.
     pub(in crate::store) fn fingerprint(&self, text: &str) -> String {
         let tag = hmac::sign(&self.fingerprints, text.as_bytes());
-        tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal::of(&tag.as_ref()[..16])
     }
-}
-
-fn random() -> [u8; 32] {
-    let mut bytes = [0; 32];
-    rand::fill(&mut bytes).expect("the kernel gives random numbers");
-    bytes
 }
 
 #[cfg(test)]

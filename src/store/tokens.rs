@@ -1,10 +1,11 @@
 //! Who may ask over the network, and for what. A token is known by its hash alone.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::rand;
 use rusqlite::{OptionalExtension, Row};
 
+use crate::hexadecimal;
 use crate::model::{Id, Scope, Token};
+use crate::random;
 use crate::store::apps::parsed;
 use crate::store::handle::AskError;
 use crate::store::{Store, new_id};
@@ -17,9 +18,7 @@ impl Store {
         scope: Scope,
         now: u64,
     ) -> Result<(Token, String), AskError> {
-        let mut secret = [0; 32];
-        rand::fill(&mut secret).expect("the kernel gives random numbers");
-        let text = format!("dynomesh-{}", hexadecimal(&secret));
+        let text = format!("dynomesh-{}", hexadecimal::of(&random::secret::<32>()));
         let token = Token { id: new_id(), description, scope, created_at: now };
         let (row, hash) = (token.clone(), hash_of(&text));
         self.ask(move |connection| {
@@ -75,11 +74,7 @@ fn token(row: &Row<'_>) -> rusqlite::Result<Token> {
 
 /// A token has 256 random bits: there is nothing to guess, so that a plain hash is enough.
 fn hash_of(text: &str) -> String {
-    hexadecimal(digest(&SHA256, text.as_bytes()).as_ref())
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal::of(digest(&SHA256, text.as_bytes()).as_ref())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::back_off;
 use crate::config::SupervisorTimeouts;
 use crate::config::limits;
 
@@ -29,9 +30,8 @@ impl CoolOff {
         }
         self.crashes = self.crashes.saturating_add(1);
         let Some(doublings) = self.crashes.checked_sub(2) else { return Duration::ZERO };
-        let doubled = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
-        let wait = timeouts.cool_off_first.saturating_mul(doubled).min(timeouts.cool_off_max);
-        wait.mul_f64(0.9 + 0.2 * random).min(timeouts.cool_off_max)
+        let (first, max) = (timeouts.cool_off_first, timeouts.cool_off_max);
+        back_off::wait(first, max, doublings, random).min(max)
     }
 
     /// Forgets the crashes: there is something new to run, or somebody asked.

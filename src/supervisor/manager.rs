@@ -15,6 +15,7 @@ use tokio::time::{self, Instant};
 
 use crate::config::{AppConfig, AppSource, Config, ManagedApp, limits};
 use crate::model::{AppName, AppPolicy, DynoName, Payer, ProcessType};
+use crate::random;
 use crate::shutdown::Shutdown;
 use crate::supervisor::autoscale::{AcceptQueues, Autoscaler};
 use crate::supervisor::dyno::Dyno;
@@ -29,7 +30,7 @@ use crate::supervisor::rollout::Rollout;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::run::{Begun, OneOffs, RunError, RunOrder};
 use crate::supervisor::sleep::{Nap, Sleeper};
-use crate::supervisor::spawn::{Spawn, random};
+use crate::supervisor::spawn::Spawn;
 use crate::supervisor::status::Board;
 use crate::supervisor::survivors::Survivor;
 use crate::supervisor::turns::Turns;
@@ -346,7 +347,7 @@ impl<S: Spawn> Manager<S> {
             log: self.means.log.clone(),
             shutdown: self.means.shutdown.clone(),
             events: self.events.clone(),
-            jitter: || random() as f64 / u64::MAX as f64,
+            jitter: random::fraction,
         };
         (place, sender)
     }

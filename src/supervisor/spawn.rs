@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::future::Future;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -26,9 +25,11 @@ use tokio::time;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{HealthCheck, limits};
+use crate::hexadecimal;
 use crate::init::{self, Identity, ORDER_FILE, Order, OrderError, Request, Terminal};
-use crate::model::{AppName, DynoName, Exit};
+use crate::model::{AppName, DynoName, Exit, Id};
 use crate::private_file;
+use crate::random;
 use crate::shutdown::Shutdown;
 use crate::supervisor::cgroup::{Cgroups, Group, Usage};
 use crate::supervisor::health::{self, Unwell};
@@ -234,7 +235,7 @@ impl Spawn for Launcher {
         if !start.program.dir.is_dir() {
             return Err(SpawnError::NoDirectory(start.program.dir.clone()));
         }
-        let id = dyno_id(u128::from(random()) << 64 | u128::from(random()));
+        let id = Id::of_random(random::secret()).to_string();
         let dir = dynos_dir.join(&id);
         let size = &start.program.size.limits;
         let isolated = isolation.lend(&dir, &start.program.dir, &id, size.processes.into())?;
@@ -305,7 +306,7 @@ pub(crate) fn digest_of(program: &Program) -> String {
     let Program { release: _, command, dir, size, config_vars } = program;
     let text = format!("{:?}", (command, dir, &size.name, &size.limits, config_vars));
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal::of(digest.as_ref())
 }
 
 fn environment(
@@ -334,18 +335,6 @@ fn environment(
     set("HEROKU_DYNO_ID", id);
     set("DYNOMESH", &binary.to_string_lossy());
     variables
-}
-
-/// A number in a UUID's clothes (RFC 9562, version 4).
-fn dyno_id(random: u128) -> String {
-    let fixed = (0xf << 76) | (0x3 << 62);
-    let hex = format!("{:032x}", (random & !fixed) | (0x4 << 76) | (0x2 << 62));
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
-}
-
-/// Good enough for names and jitter: the standard library seeds each of these differently.
-pub(crate) fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }
 
 /// A dyno's command with all that it starts, through its init.
@@ -551,12 +540,6 @@ mod tests {
         assert_eq!(of(&start), expected.into());
         start.port = None;
         assert_eq!(of(&start).get("PORT"), None, "only web dynos are lent one");
-    }
-
-    #[test]
-    fn dyno_ids_look_like_uuids() {
-        assert_eq!(dyno_id(0), "00000000-0000-4000-8000-000000000000");
-        assert_eq!(dyno_id(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::back_off;
 use crate::config::limits;
 
 /// The failures of one name since its last success.
@@ -15,12 +16,11 @@ impl BackOff {
     /// never shorter, so it only grows by jitter. `random`, from 0 to 1, moves the wait by up to a tenth, so
     /// that names that failed together do not come back together.
     pub(crate) fn after_failure(&mut self, retry_after: Option<Duration>, random: f64) -> Duration {
-        let doubled = 1u32.checked_shl(self.failures).unwrap_or(u32::MAX);
+        let (first, max) = (limits::ACME_BACK_OFF_FIRST, limits::ACME_BACK_OFF_MAX);
+        let wait = back_off::wait(first, max, self.failures, random);
         self.failures = self.failures.saturating_add(1);
-        let wait = limits::ACME_BACK_OFF_FIRST.saturating_mul(doubled);
-        let wait = wait.min(limits::ACME_BACK_OFF_MAX).mul_f64(0.9 + 0.2 * random);
         let asked = retry_after.unwrap_or_default().min(limits::ACME_RETRY_AFTER_MAX);
-        wait.min(limits::ACME_BACK_OFF_MAX).max(asked.mul_f64(1.0 + 0.1 * random))
+        wait.min(max).max(asked.mul_f64(1.0 + 0.1 * random))
     }
 
     /// Forgets the failures: it went well, or something else is wanted.

@@ -1,6 +1,5 @@
 //! The way in: whoever builds the daemon starts it, tells it of new configurations, and asks how names stand.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -12,6 +11,7 @@ use crate::certs::acme::manager::{Manager, Means};
 use crate::certs::acme::order::Server;
 use crate::certs::acme::wanted::Wanted;
 use crate::config::Config;
+use crate::random;
 use crate::shutdown::Shutdown;
 
 /// Automatic certificates of the running daemon.
@@ -35,7 +35,7 @@ impl Acme {
                 Server::new(wanted.config.clone(), store.clone(), challenges.clone())
             }),
             now: SystemTime::now,
-            random,
+            random: random::fraction,
         };
         let first = wanted(&certs, config);
         let (wanted, changes) = watch::channel(first.clone());
@@ -63,9 +63,4 @@ impl Acme {
 
 fn wanted(certs: &Certs, config: &Config) -> Option<Arc<Wanted>> {
     Wanted::of(config, |name| certs.has_own(name)).map(Arc::new)
-}
-
-/// From 0 to 1, by the operating system's seed.
-fn random() -> f64 {
-    RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
 }

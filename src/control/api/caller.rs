@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 
 use crate::control::Caller;
 use crate::control::api::account;
+use crate::hexadecimal;
 
 /// The longest `Request-Id` that is looked at: the heroku CLI makes it a list that grows up to 7 KB.
 const REQUEST_ID_MAX: usize = 8 * 1024;
@@ -20,8 +21,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
         let request = id.filter(|id| !id.is_empty() && id.len() <= REQUEST_ID_MAX).map(|id| {
             let (method, path) = (parts.method.as_str(), parts.uri.path());
             let text = [method.as_bytes(), b" ", path.as_bytes(), b" ", id].concat();
-            let digest = digest(&SHA256, &text);
-            digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+            hexadecimal::of(digest(&SHA256, &text).as_ref())
         });
         Ok(Self { user: account::EMAIL.to_owned(), request })
     }

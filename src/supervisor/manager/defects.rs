@@ -3,10 +3,11 @@
 use tokio::time::{self, Instant};
 
 use crate::model::AppName;
+use crate::random;
 use crate::supervisor::cool_off::CoolOff;
 use crate::supervisor::manager::{Formed, Manager};
 use crate::supervisor::metrics;
-use crate::supervisor::spawn::{Spawn, random};
+use crate::supervisor::spawn::Spawn;
 
 /// Those of one dyno.
 #[derive(Default)]
@@ -29,7 +30,7 @@ impl<S: Spawn> Manager<S> {
         let timeouts = formed.app.timeouts;
         let Defects { cool_off, last } = formed.defects.entry(dyno.clone()).or_default();
         let lived = last.replace(Instant::now()).map(|last| last.elapsed()).unwrap_or_default();
-        let wait = cool_off.after_crash(lived, &timeouts, random() as f64 / u64::MAX as f64);
+        let wait = cool_off.after_crash(lived, &timeouts, random::fraction());
         metrics::defect(&app, &dyno.process_type);
         tracing::error!(app = %app, "{dyno}: a defect has ended it; it begins anew in {wait:.0?}");
         let (lacking, shutdown) = (self.lacking.clone(), self.means.shutdown.clone());

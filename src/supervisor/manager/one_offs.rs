@@ -6,13 +6,14 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::model::{AppName, DynoName, Size, Sizes};
+use crate::random;
 use crate::supervisor::manager::adopt::{since, time_of};
 use crate::supervisor::manager::{Formed, Manager};
 use crate::supervisor::one_off::{OneOff, Visitor};
 use crate::supervisor::place::{Orders, Place};
 use crate::supervisor::program::{Program, Streams};
 use crate::supervisor::run::{Begun, LivingOneOff, RunError, RunOrder, written_out};
-use crate::supervisor::spawn::{Spawn, random};
+use crate::supervisor::spawn::Spawn;
 use crate::supervisor::survivors::Survivor;
 
 impl<S: Spawn> Manager<S> {
@@ -25,7 +26,7 @@ impl<S: Spawn> Manager<S> {
         if self.eco_used_up && size.name.is_eco() {
             return Err(RunError::OutOfHours);
         }
-        let dyno = self.one_offs.name(&app, &process_type, random());
+        let dyno = self.one_offs.name(&app, &process_type, random::number());
         let dyno = dyno.ok_or_else(|| RunError::TooMany(app.clone()))?;
         let orders = formed.one_off_orders(command.clone(), env, size.clone());
         let (door, comes_in) = match streams {
