@@ -1,7 +1,10 @@
 //! Every limit on one page, each with its reason. What a person may set is in the file; these are not.
 
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use ipnet::Ipv4Net;
 
 // ---- heads ---------------------------------------------------------------------------------------------
 
@@ -416,6 +419,18 @@ pub const SETTLE: Duration = Duration::from_secs(1);
 /// The users that may be lent to dynos: above those of people and services, and of what takes ids for 16 bits
 /// wide; the last two of 32 bits stand for "none".
 pub const UIDS: RangeInclusive<u32> = 65_536..=u32::MAX - 2;
+/// The networks out of which addresses may be lent to dynos: those that are nobody's on the internet (RFC 1918, and
+/// RFC 6598, which some hosts have to themselves).
+pub const ADDRESSES: [Ipv4Net; 4] = [
+    Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12),
+    Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16),
+    Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
+];
+/// The smallest network to lend from, as the length of its prefix: 128 dynos, their successors included.
+pub const ADDRESSES_PREFIX_MAX: u8 = 24;
+/// How often a dyno that boots in a network of its own is looked at, whether it listens where nobody reaches it.
+pub const OUT_OF_REACH_LOOK: Duration = Duration::from_secs(1);
 /// How much fits into a dyno's /tmp. It is memory, and the smallest size of a dyno has 512 MB, so a dyno that
 /// fills it is stopped by its size first.
 pub const TMP_BYTES: u64 = 512 << 20;

@@ -320,6 +320,8 @@ fn lines_of_fixed_keys(
         ("state.dir", start(&written.state.dir)),
         ("dynos.isolation", start(&written.dynos.isolation)),
         ("dynos.uids", start(&written.dynos.uids)),
+        ("dynos.network", start(&written.dynos.network)),
+        ("dynos.addresses", start(&written.dynos.addresses)),
     ]
     .into_iter()
     .filter_map(|(key, at)| Some((key, findings.line(at?))))

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
+
 use crate::config::config_var::Redacted;
 use crate::config::{ConfigProblem, Said, defaults};
 use crate::model::{
@@ -103,6 +105,11 @@ pub struct DynosConfig {
     pub isolation: IsolationWanted,
     /// The users that are lent to isolated dynos, one each. Fixed for the daemon's life.
     pub uids: RangeInclusive<u32>,
+    /// Whose network dynos are in. Fixed for the daemon's life.
+    pub network: NetworkWanted,
+    /// The addresses that are lent to dynos with a network of their own, two each: a private network of at least
+    /// 256. Fixed for the daemon's life.
+    pub addresses: Ipv4Net,
     /// What an isolated dyno sees of the host besides its system directories; absolute, and was there when the
     /// file was read.
     pub expose: Vec<PathBuf>,
@@ -117,6 +124,15 @@ pub enum IsolationWanted {
     Required,
     /// They are processes of the daemon's own user like any others.
     None,
+}
+
+/// Whose network dynos are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkWanted {
+    /// The host's.
+    Host,
+    /// Each in one of its own; where that cannot be, the daemon does not start.
+    Private,
 }
 
 impl Config {

@@ -82,6 +82,8 @@ pub(crate) struct State {
 pub(crate) struct Dynos {
     pub(crate) isolation: Optional<String>,
     pub(crate) uids: Optional<String>,
+    pub(crate) network: Optional<String>,
+    pub(crate) addresses: Optional<String>,
     pub(crate) expose: List,
 }
 

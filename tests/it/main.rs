@@ -47,4 +47,5 @@ mod usage; // how long dynos ran
 mod one_offs; // dynos for one command
 mod jobs; // what apps run by the clock
 mod isolation; // what dynos cannot reach
+mod network; // the same of dynos with networks of their own
 mod operator; // start, check, stop

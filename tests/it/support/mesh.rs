@@ -25,6 +25,8 @@ pub(crate) struct Setup {
     timeouts: String,
     apps: String,
     isolation: &'static str,
+    /// Lines for `[dynos]` about networks.
+    network: &'static str,
     expose: Vec<PathBuf>,
     /// What the shell does before it becomes the daemon.
     before: Option<String>,
@@ -80,6 +82,7 @@ impl Setup {
             apps: String::new(),
             // Apps of most tests wait for files of the test's.
             isolation: "none",
+            network: "",
             expose: Vec::new(),
             before: None,
         }
@@ -111,6 +114,13 @@ impl Setup {
     pub(crate) fn isolated(mut self, expose: &[&Path]) -> Self {
         self.isolation = "auto";
         self.expose = expose.iter().map(|path| path.to_path_buf()).collect();
+        self
+    }
+
+    /// Has dynos kept apart, each in a network of its own, and shows them the testapp. The test must be in one itself.
+    pub(crate) fn private(mut self) -> Self {
+        self = self.isolated(&[&testapp()]);
+        self.network = "network = \"private\"\n";
         self
     }
 
@@ -172,11 +182,11 @@ impl Setup {
 
     /// The file as it is written now.
     pub(crate) fn text(&self) -> String {
-        let Self { http, https, router, timeouts, isolation, expose, apps, .. } = self;
+        let Self { http, https, router, timeouts, isolation, network, expose, apps, .. } = self;
         format!(
             "[router]\nhttp = {http:?}\nhttps = {https:?}\ndomain = \"localhost\"\nworkers = 2\n{router}\
              [router.timeouts]\n{timeouts}[admin]\nhttp = \"127.0.0.1:0\"\n\
-             [dynos]\nisolation = {isolation:?}\nexpose = {expose:?}\n{apps}"
+             [dynos]\nisolation = {isolation:?}\n{network}expose = {expose:?}\n{apps}"
         )
     }
 
