@@ -60,6 +60,8 @@ pub const WORKER_STALL: Duration = Duration::from_secs(2);
 /// How long a connection of the admin listener may take for a request's head, and be idle: a scraper comes
 /// each 15 s to 60 s.
 pub const ADMIN_HEAD: Duration = Duration::from_secs(90);
+/// How long a connection to the Platform API's port may take until it has said what it is: TLS, and the first line.
+pub const API_OPENING: Duration = Duration::from_secs(10);
 /// How long accepting pauses when the process is out of descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -204,6 +206,8 @@ pub const OPENINGS_PROVIDED: usize = 8;
 /// Connections of the admin listener, and of the control socket, at one time: people and scrapers, out of the
 /// descriptors kept aside.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Connections to the Platform API's port at one time: those of people, their logs and their one-off dynos.
+pub const API_CONNECTIONS_MAX: usize = 128;
 /// Descriptors kept aside for what is not a connection: files, pipes of dynos, listeners.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 

@@ -27,10 +27,11 @@ pub(in crate::control) fn admin(running: Arc<Running>) -> axum::Router {
     pages().with_state(running)
 }
 
-/// What the Platform API's listener answers, to whoever has a token for it.
-pub(in crate::control) fn api(running: Arc<Running>) -> axum::Router {
+/// What the Platform API's listener answers, to whoever has a token for it and came by this scheme.
+pub(in crate::control) fn api(running: Arc<Running>, scheme: &'static str) -> axum::Router {
+    let gate = api::Gate { running: running.clone(), scheme };
     apps()
-        .layer(middleware::from_fn_with_state(running.clone(), api::require_token))
+        .layer(middleware::from_fn_with_state(gate, api::require_token))
         // Who has its ticket needs no token.
         .route("/log-sessions/{ticket}", get(logs::stream))
         .fallback(api::unknown)

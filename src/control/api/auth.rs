@@ -12,19 +12,27 @@ use base64::prelude::BASE64_STANDARD;
 
 use crate::control::logs::Origin;
 use crate::control::{Problem, Running};
-use crate::model::Scope;
+use crate::model::{Host, Scope};
+
+/// What stands before the API on one way to it.
+#[derive(Clone)]
+pub(in crate::control) struct Gate {
+    pub(in crate::control) running: Arc<Running>,
+    /// `https` or `http`.
+    pub(in crate::control) scheme: &'static str,
+}
 
 /// Lets a request pass whose token allows it, and notes by which name its client knows this daemon: what leads back here
 /// has to be of that name, also behind `ssh -L`.
 pub(in crate::control) async fn require_token(
-    State(running): State<Arc<Running>>,
+    State(Gate { running, scheme }): State<Gate>,
     mut request: Request,
     next: Next,
 ) -> Response {
     match check(&running, request.method(), request.uri().path(), request.headers()).await {
         Ok(()) => {
             let host = host(request.headers()).to_owned();
-            request.extensions_mut().insert(Origin(format!("http://{host}")));
+            request.extensions_mut().insert(Origin(format!("{scheme}://{host}")));
             next.run(request).await
         }
         Err(problem) => problem.into_response(),
@@ -37,7 +45,7 @@ async fn check(
     path: &str,
     headers: &HeaderMap,
 ) -> Result<(), Problem> {
-    refuse_foreign_host(headers)?;
+    refuse_foreign_host(headers, &running.config.load().admin.names_of_api())?;
     let unauthorized = || Problem {
         status: StatusCode::UNAUTHORIZED,
         id: "unauthorized",
@@ -61,15 +69,22 @@ fn host(headers: &HeaderMap) -> &str {
 }
 
 /// A page in somebody's browser can send requests here under a name of its own that leads to this address.
-fn refuse_foreign_host(headers: &HeaderMap) -> Result<(), Problem> {
+fn refuse_foreign_host(headers: &HeaderMap, names: &[Box<str>]) -> Result<(), Problem> {
     let host = host(headers);
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    match name {
-        "localhost" | "127.0.0.1" | "[::1]" => Ok(()),
-        _ => Err(Problem {
+    let known = match Host::parse(host) {
+        Some(Host::Name(name)) => names.iter().any(|it| **it == *name),
+        Some(Host::Address(addr)) => names.iter().any(|it| **it == *addr.to_string()),
+        None => false,
+    };
+    match known {
+        true => Ok(()),
+        false => Err(Problem {
             status: StatusCode::MISDIRECTED_REQUEST,
             id: "bad_request",
-            message: format!("This is the API of localhost, not of {host:?}."),
+            message: format!(
+                "This is the API of {}, not of {host:?} ([admin] api_names).",
+                names.join(", ")
+            ),
         }),
     }
 }
@@ -122,12 +137,15 @@ mod tests {
     }
 
     #[test]
-    fn the_api_is_localhosts() {
-        for host in ["localhost", "localhost:5000", "127.0.0.1:6000", "[::1]:5000"] {
-            assert_eq!(refuse_foreign_host(&headers("host", host)), Ok(()), "{host}");
+    fn the_api_is_that_of_its_names() {
+        let names = ["localhost", "127.0.0.1", "::1", "mesh.example.com"].map(Into::into);
+        for host in
+            ["localhost", "Localhost:5000", "127.0.0.1:6000", "[::1]:5000", "mesh.example.com"]
+        {
+            assert_eq!(refuse_foreign_host(&headers("host", host), &names), Ok(()), "{host}");
         }
-        for host in ["", "example.com", "localhost.example.com:5000", "10.0.0.1"] {
-            assert!(refuse_foreign_host(&headers("host", host)).is_err(), "{host}");
+        for host in ["", "example.com", "localhost.example.com:5000", "10.0.0.1", "::1"] {
+            assert!(refuse_foreign_host(&headers("host", host), &names).is_err(), "{host}");
         }
     }
 
