@@ -11,13 +11,14 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::limits;
+use crate::control::api::is_known;
 use crate::control::connection::{Answer, connection};
 use crate::control::routes::api;
 use crate::control::{Problem, Running, rendezvous};
@@ -25,6 +26,10 @@ use crate::shutdown::Shutdown;
 
 /// The first byte of a TLS record that carries a handshake.
 const HANDSHAKE: u8 = 0x16;
+/// How a request to a proxy begins (RFC 9110 §9.3.6).
+const CONNECT: &[u8; 8] = b"CONNECT ";
+/// Bytes of the head of such a request.
+const HEAD_MAX: usize = 8 * 1024;
 /// Bytes that are looked at for a line end, before they are left to HTTP: the secrets are shorter.
 const LINE_MAX: usize = 256;
 /// When a peer is asked whether it is still there: a client that has lost its network says nothing, and a log may be
@@ -51,15 +56,18 @@ impl Edge {
         }
     }
 
-    async fn greet(&self, stream: TcpStream) -> io::Result<Guest> {
+    async fn greet(&self, mut stream: TcpStream) -> io::Result<Guest> {
         let peer = stream.peer_addr()?;
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-        let mut first = [0];
-        if stream.peek(&mut first).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        let mut first = first_byte(&stream).await?;
+        if first == CONNECT[0] && is_near(peer.ip()) && begins_with_connect(&stream).await? {
+            match self.tunnel(&mut stream).await? {
+                true => first = first_byte(&stream).await?,
+                false => return Err(io::ErrorKind::ConnectionRefused.into()),
+            }
         }
-        if first != [HANDSHAKE] {
+        if first != HANDSHAKE {
             return Ok(Guest::Plain { stream, is_near: is_near(peer.ip()) });
         }
         let mut stream = Box::new(self.tls.accept(stream).await?);
@@ -74,6 +82,41 @@ impl Edge {
         };
         Ok(Guest::Tls { stream, line, speech })
     }
+
+    /// Answers somebody who takes this port for a proxy. `dynomesh heroku` has the CLI do so, since some of its commands
+    /// go to hosts of Heroku's and take the token along: what is for this port goes on here, all else is refused, and
+    /// nothing is ever passed on. Returns whether it goes on.
+    async fn tunnel(&self, stream: &mut TcpStream) -> io::Result<bool> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            if head.len() >= HEAD_MAX || stream.read_buf(&mut head).await? == 0 {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+        let target = String::from_utf8_lossy(&head[CONNECT.len()..]);
+        let target = target.split(' ').next().unwrap_or_default();
+        let goes_on = is_known(target, &self.running.config.load().admin.names_of_api());
+        let answer: &[u8] = match goes_on {
+            true => b"HTTP/1.1 200 OK\r\n\r\n",
+            false => b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        };
+        stream.write_all(answer).await?;
+        Ok(goes_on)
+    }
+}
+
+async fn first_byte(stream: &TcpStream) -> io::Result<u8> {
+    let mut first = [0];
+    match stream.peek(&mut first).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(first[0]),
+    }
+}
+
+/// Clients send this in one piece; who does not is heard out by HTTP.
+async fn begins_with_connect(stream: &TcpStream) -> io::Result<bool> {
+    let mut begin = [0; CONNECT.len()];
+    Ok(stream.peek(&mut begin).await? == CONNECT.len() && begin == *CONNECT)
 }
 
 /// Who has come.

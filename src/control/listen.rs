@@ -15,11 +15,12 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
+use crate::certs::Ca;
 use crate::config::{AdminConfig, limits};
 use crate::control::Running;
 use crate::control::connection::Answer;
 use crate::control::edge::Edge;
-use crate::control::routes::{admin, control};
+use crate::control::routes::{Listening, admin, control};
 use crate::model::ListenAddr;
 use crate::private_file;
 use crate::shutdown::Shutdown;
@@ -104,8 +105,10 @@ impl Doors {
     /// removed then.
     pub fn serve(self, running: &Arc<Running>, tls: Arc<ServerConfig>, shutdown: &Shutdown) {
         const MAX: usize = limits::ADMIN_CONNECTIONS_MAX;
+        let state_dir = running.config.load().state_dir.clone();
+        let listening = Listening { api: self.api_addr(), ca: Ca::file_in(&state_dir), state_dir };
         let file = Some(self.socket_file);
-        spawn_accept(self.socket, file, MAX, control(running.clone()), shutdown);
+        spawn_accept(self.socket, file, MAX, control(running.clone(), listening), shutdown);
         if let Some(listener) = self.api {
             let edge = Edge::new(running, tls);
             spawn_accept(listener, None, limits::API_CONNECTIONS_MAX, edge, shutdown);

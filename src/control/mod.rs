@@ -39,5 +39,6 @@ pub use problem::{Problem, message};
 pub use reload::{ReloadOutcome, ReloadRequest};
 pub use rendezvous::Rendezvous;
 pub use repeats::Repeats;
+pub use routes::Listening;
 pub use running::{Notes, Phase, Running};
 pub use usage::{UsageRow, book};

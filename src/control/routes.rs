@@ -1,5 +1,7 @@
 //! Which path gives which answer.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -18,6 +21,17 @@ use crate::control::{
     ReloadOutcome, Request, Running, api, dynos, exposition, logs, metrics, one_offs, readiness,
     usage,
 };
+
+/// Where the Platform API is to be found, for those who may open the control socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listening {
+    /// With the port that the kernel chose; absent: nowhere.
+    pub api: Option<SocketAddr>,
+    /// The certificate of the local CA, which signs for it.
+    pub ca: PathBuf,
+    /// Where the daemon keeps things.
+    pub state_dir: PathBuf,
+}
 
 /// How long a report waits for the workers: one that is stuck must not keep the others' from being read.
 const REPORT: Duration = Duration::from_secs(2);
@@ -39,8 +53,9 @@ pub(in crate::control) fn api(running: Arc<Running>, scheme: &'static str) -> ax
 }
 
 /// What the control socket answers: all of the admin listener's, and what changes things.
-pub(in crate::control) fn control(running: Arc<Running>) -> axum::Router {
+pub(in crate::control) fn control(running: Arc<Running>, listening: Listening) -> axum::Router {
     pages()
+        .route("/listening", get(async move || Json(listening)))
         .route("/config", get(config))
         .route("/dynos", get(all_dynos))
         .route("/reload", post(reload))

@@ -68,15 +68,19 @@ fn host(headers: &HeaderMap) -> &str {
     headers.get(HOST).and_then(|it| it.to_str().ok()).unwrap_or_default()
 }
 
-/// A page in somebody's browser can send requests here under a name of its own that leads to this address.
-fn refuse_foreign_host(headers: &HeaderMap, names: &[Box<str>]) -> Result<(), Problem> {
-    let host = host(headers);
-    let known = match Host::parse(host) {
+/// Whether a host is one of these names and addresses, at whatever port.
+pub(in crate::control) fn is_known(host: &str, names: &[Box<str>]) -> bool {
+    match Host::parse(host) {
         Some(Host::Name(name)) => names.iter().any(|it| **it == *name),
         Some(Host::Address(addr)) => names.iter().any(|it| **it == *addr.to_string()),
         None => false,
-    };
-    match known {
+    }
+}
+
+/// A page in somebody's browser can send requests here under a name of its own that leads to this address.
+fn refuse_foreign_host(headers: &HeaderMap, names: &[Box<str>]) -> Result<(), Problem> {
+    let host = host(headers);
+    match is_known(host, names) {
         true => Ok(()),
         false => Err(Problem {
             status: StatusCode::MISDIRECTED_REQUEST,

@@ -23,7 +23,7 @@ use axum::routing::{delete, get};
 use crate::control::Running;
 
 pub(in crate::control) use absent::unknown;
-pub(in crate::control) use auth::{Gate, require_token};
+pub(in crate::control) use auth::{Gate, is_known, require_token};
 pub(in crate::control) use given::Given;
 
 /// What makes tokens.
