@@ -208,6 +208,15 @@ pub const OPENINGS_PROVIDED: usize = 8;
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Connections to the Platform API's port at one time: those of people, their logs and their one-off dynos.
 pub const API_CONNECTIONS_MAX: usize = 128;
+/// Requests to the Platform API that a token has in hand (Heroku: API rate limits, 4,500 an hour), and how many come back
+/// in a second: ten times as fast as theirs, since here nobody else waits.
+pub const API_REQUESTS: u32 = 4_500;
+/// The second of both.
+pub const API_REQUESTS_PER_SECOND: f64 = 12.5;
+/// Requests with something that is no token, of all clients together: a wrong variable in a script, not a search.
+pub const API_BAD_TOKENS: u32 = 60;
+/// How many of these come back in a second.
+pub const API_BAD_TOKENS_PER_SECOND: f64 = 1.0;
 /// Descriptors kept aside for what is not a connection: files, pipes of dynos, listeners.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 

@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::limits;
-use crate::control::api::is_known;
+use crate::control::api::{Rates, is_known};
 use crate::control::connection::{Answer, connection};
 use crate::control::routes::api;
 use crate::control::{Problem, Running, rendezvous};
@@ -47,11 +47,12 @@ pub(in crate::control) struct Edge {
 
 impl Edge {
     pub(in crate::control) fn new(running: &Arc<Running>, tls: Arc<ServerConfig>) -> Self {
+        let rates = Arc::new(Rates::default());
         Self {
             running: running.clone(),
             tls: tls.into(),
-            plain: api(running.clone(), "http"),
-            over_tls: api(running.clone(), "https"),
+            plain: api(running.clone(), rates.clone(), "http"),
+            over_tls: api(running.clone(), rates, "https"),
             refusal: axum::Router::new().fallback(refuse_plain),
         }
     }

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::config::Summary;
+use crate::control::api::Rates;
 use crate::control::{
     ReloadOutcome, Request, Running, api, dynos, exposition, logs, metrics, one_offs, readiness,
     usage,
@@ -42,8 +43,12 @@ pub(in crate::control) fn admin(running: Arc<Running>) -> axum::Router {
 }
 
 /// What the Platform API's listener answers, to whoever has a token for it and came by this scheme.
-pub(in crate::control) fn api(running: Arc<Running>, scheme: &'static str) -> axum::Router {
-    let gate = api::Gate { running: running.clone(), scheme };
+pub(in crate::control) fn api(
+    running: Arc<Running>,
+    rates: Arc<Rates>,
+    scheme: &'static str,
+) -> axum::Router {
+    let gate = api::Gate { running: running.clone(), rates, scheme };
     apps()
         .layer(middleware::from_fn_with_state(gate, api::require_token))
         // Who has its ticket needs no token.

@@ -229,3 +229,29 @@ async fn a_request_that_is_repeated_begins_one_dyno() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn guessing_tokens_is_slowed_and_nobody_else_is() {
+    let api = Api::start().await;
+    let left =
+        |answer: &Answer| answer.field("ratelimit-remaining").unwrap().parse::<u32>().unwrap();
+    let first = api.ask("GET", "/account", &Value::Null).await;
+    assert_eq!((first.status, left(&first)), (200, 4499));
+    let mut guessing = api.plain().await;
+    let request = api.request("GET", "/account", "", &Value::Null);
+    let mut answers = Vec::new();
+    // One comes back each second, so a machine that is slow makes a few more.
+    for guess in 0..1000 {
+        let token = format!("dynomesh-{guess}");
+        guessing.send(request.replace(&api.token, &token)).await;
+        let answer = guessing.answer().await;
+        answers.push(answer.status);
+        if answer.status == 429 {
+            assert_eq!(json_of(&answer)["id"], "rate_limit");
+            break;
+        }
+    }
+    assert!(answers.len() > 60 && answers[..60].iter().all(|it| *it == 401), "{answers:?}");
+    assert_eq!(answers.last(), Some(&429), "{answers:?}");
+    assert_eq!(api.ask("GET", "/account", &Value::Null).await.status, 200);
+}

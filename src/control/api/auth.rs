@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
+use crate::control::api::rate::Rates;
 use crate::control::logs::Origin;
 use crate::control::{Problem, Running};
 use crate::model::{Host, Scope};
@@ -18,6 +19,7 @@ use crate::model::{Host, Scope};
 #[derive(Clone)]
 pub(in crate::control) struct Gate {
     pub(in crate::control) running: Arc<Running>,
+    pub(in crate::control) rates: Arc<Rates>,
     /// `https` or `http`.
     pub(in crate::control) scheme: &'static str,
 }
@@ -25,26 +27,30 @@ pub(in crate::control) struct Gate {
 /// Lets a request pass whose token allows it, and notes by which name its client knows this daemon: what leads back here
 /// has to be of that name, also behind `ssh -L`.
 pub(in crate::control) async fn require_token(
-    State(Gate { running, scheme }): State<Gate>,
+    State(Gate { running, rates, scheme }): State<Gate>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    match check(&running, request.method(), request.uri().path(), request.headers()).await {
-        Ok(()) => {
+    match check(&running, &rates, request.method(), request.uri().path(), request.headers()).await {
+        Ok(left) => {
             let host = host(request.headers()).to_owned();
             request.extensions_mut().insert(Origin(format!("{scheme}://{host}")));
-            next.run(request).await
+            let mut response = next.run(request).await;
+            response.headers_mut().insert("ratelimit-remaining", HeaderValue::from(left));
+            response
         }
         Err(problem) => problem.into_response(),
     }
 }
 
+/// Whether a request may pass; how many more its token has left.
 async fn check(
     running: &Running,
+    rates: &Rates,
     method: &Method,
     path: &str,
     headers: &HeaderMap,
-) -> Result<(), Problem> {
+) -> Result<u64, Problem> {
     refuse_foreign_host(headers, &running.config.load().admin.names_of_api())?;
     let unauthorized = || Problem {
         status: StatusCode::UNAUTHORIZED,
@@ -52,16 +58,26 @@ async fn check(
         message: "Invalid credentials provided.".into(),
     };
     let token = token(headers).ok_or_else(unauthorized)?;
+    rates.may_try(&token).map_err(|_| too_many("Too many requests came with wrong tokens"))?;
     let scope = running.store.scope_of(&token).await;
     let scope = scope.map_err(|error| Problem::internal(error.to_string()))?;
-    let scope = scope.ok_or_else(unauthorized)?;
+    let Some(scope) = scope else {
+        rates.note_bad();
+        return Err(unauthorized());
+    };
+    let left = rates.take(&token).map_err(|_| too_many("This token has asked too often"))?;
     let needed = needed(method, path);
     if scope < needed {
         let message =
             format!("The token's scope is {}, and this needs {}.", scope.as_str(), needed.as_str());
         return Err(Problem { status: StatusCode::FORBIDDEN, id: "forbidden", message });
     }
-    Ok(())
+    Ok(left)
+}
+
+fn too_many(what: &str) -> Problem {
+    let message = format!("{what}: wait a moment, and ask less often.");
+    Problem { status: StatusCode::TOO_MANY_REQUESTS, id: "rate_limit", message }
 }
 
 fn host(headers: &HeaderMap) -> &str {
