@@ -38,6 +38,9 @@ impl Summary {
         if let Some(addr) = &self.admin_api {
             line(out, "api", &format!("{addr} (Heroku's Platform API, for whoever has a token)"))?;
         }
+        if !self.admin_api_names.is_empty() {
+            line(out, "api names", &self.admin_api_names.join(", "))?;
+        }
         line(out, "socket", &self.admin_socket)?;
         writeln!(out, "state")?;
         line(out, "dir", &self.state_dir)?;

@@ -237,6 +237,7 @@ fn fixed_keys(old: &Summary, new: &Summary) -> Vec<Fixed> {
             ("router.workers", it.workers.to_string()),
             ("admin.http", or_none(&it.admin_http).to_owned()),
             ("admin.api", or_none(&it.admin_api).to_owned()),
+            ("admin.api_names", it.admin_api_names.join(", ")),
             ("admin.socket", it.admin_socket.clone()),
             ("state.dir", it.state_dir.clone()),
             ("dynos.isolation", it.isolation.clone()),

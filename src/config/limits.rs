@@ -63,6 +63,8 @@ pub const WORKER_STALL: Duration = Duration::from_secs(2);
 /// How long a connection of the admin listener may take for a request's head, and be idle: a scraper comes
 /// each 15 s to 60 s.
 pub const ADMIN_HEAD: Duration = Duration::from_secs(90);
+/// How long a connection to the Platform API's port may take until it has said what it is: TLS, and the first line.
+pub const API_OPENING: Duration = Duration::from_secs(10);
 /// How long accepting pauses when the process is out of descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -216,6 +218,17 @@ pub const OPENINGS_PROVIDED: usize = 8;
 /// Connections of the admin listener, and of the control socket, at one time: people and scrapers, out of the
 /// descriptors kept aside.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Connections to the Platform API's port at one time: those of people, their logs and their one-off dynos.
+pub const API_CONNECTIONS_MAX: usize = 128;
+/// Requests to the Platform API that a token has in hand (Heroku: API rate limits, 4,500 an hour), and how many come back
+/// in a second: ten times as fast as theirs, since here nobody else waits.
+pub const API_REQUESTS: u32 = 4_500;
+/// The second of both.
+pub const API_REQUESTS_PER_SECOND: f64 = 12.5;
+/// Requests with something that is no token, of all clients together: a wrong variable in a script, not a search.
+pub const API_BAD_TOKENS: u32 = 60;
+/// How many of these come back in a second.
+pub const API_BAD_TOKENS_PER_SECOND: f64 = 1.0;
 /// Descriptors kept aside for what is not a connection: files, pipes of dynos, listeners.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 

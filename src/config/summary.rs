@@ -51,6 +51,8 @@ pub struct Summary {
     pub admin_http: Option<String>,
     /// `admin.api`
     pub admin_api: Option<String>,
+    /// `admin.api_names`
+    pub admin_api_names: Vec<String>,
     /// `admin.socket`
     pub admin_socket: String,
     /// `state.dir`
@@ -141,6 +143,7 @@ impl Summary {
             timeouts: listener_timeouts(&router.listener, router.stop),
             admin_http: config.admin.http.as_ref().map(ToString::to_string),
             admin_api: config.admin.api.as_ref().map(ToString::to_string),
+            admin_api_names: config.admin.api_names.iter().map(ToString::to_string).collect(),
             admin_socket: config.admin.socket.display().to_string(),
             state_dir: config.state_dir.display().to_string(),
             isolation: match config.dynos.isolation {

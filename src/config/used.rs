@@ -92,10 +92,26 @@ pub enum AccessLog {
 pub struct AdminConfig {
     /// Where /metrics, /healthz and /readyz answer; absent: nowhere.
     pub http: Option<ListenAddr>,
-    /// Where the Platform API answers whoever has a token; a loopback address. Absent: nowhere but on the socket.
+    /// Where the Platform API answers whoever has a token: by TLS, and plainly to this machine alone. Absent: nowhere
+    /// but on the socket.
     pub api: Option<SocketAddr>,
+    /// By which names and addresses it is asked besides those of loopback and its own address.
+    pub api_names: Vec<Box<str>>,
     /// The unix socket by which commands find the daemon.
     pub socket: PathBuf,
+}
+
+impl AdminConfig {
+    /// All names and addresses by which the Platform API may be asked.
+    pub fn names_of_api(&self) -> Vec<Box<str>> {
+        let mut names: Vec<Box<str>> = ["localhost", "127.0.0.1", "::1"].map(Into::into).into();
+        let own = self.api.map(|addr| addr.ip()).filter(|ip| !ip.is_unspecified());
+        names.extend(own.map(|ip| ip.to_string().into()));
+        names.extend(self.api_names.iter().cloned());
+        names.sort();
+        names.dedup();
+        names
+    }
 }
 
 /// `[dynos]`: what holds for every dyno that dynomesh runs.

@@ -68,6 +68,7 @@ pub(crate) struct RouterTimeouts {
 pub(crate) struct Admin {
     pub(crate) http: Optional<String>,
     pub(crate) api: Optional<String>,
+    pub(crate) api_names: List,
     pub(crate) socket: Optional<String>,
 }
 

@@ -149,7 +149,12 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
             },
             stop: secs(20),
         },
-        admin: AdminConfig { http: None, api: None, socket: "/dynomesh.sock".into() },
+        admin: AdminConfig {
+            http: None,
+            api: None,
+            api_names: vec![],
+            socket: "/dynomesh.sock".into(),
+        },
         state_dir: "/".into(),
         dynos: DynosConfig {
             isolation: IsolationWanted::None,

@@ -23,6 +23,7 @@ pub(crate) struct Setup {
     https: Vec<String>,
     router: String,
     timeouts: String,
+    admin: String,
     apps: String,
     isolation: &'static str,
     /// Lines for `[dynos]` about networks.
@@ -79,6 +80,7 @@ impl Setup {
             https: Vec::new(),
             router: String::new(),
             timeouts: String::new(),
+            admin: String::new(),
             apps: String::new(),
             // Apps of most tests wait for files of the test's.
             isolation: "none",
@@ -142,6 +144,12 @@ impl Setup {
         self
     }
 
+    /// Has the Platform API answer on a port of its own, too.
+    pub(crate) fn api(mut self) -> Self {
+        self.admin.push_str("api = \"127.0.0.1:0\"\n");
+        self
+    }
+
     /// The app `shop`, whose dynos the test started.
     pub(crate) fn shop(self, dynos: &[&App]) -> Self {
         self.shop_with(dynos, "")
@@ -182,10 +190,12 @@ impl Setup {
 
     /// The file as it is written now.
     pub(crate) fn text(&self) -> String {
-        let Self { http, https, router, timeouts, isolation, network, expose, apps, .. } = self;
+        let Self {
+            http, https, router, timeouts, admin, isolation, network, expose, apps, ..
+        } = self;
         format!(
             "[router]\nhttp = {http:?}\nhttps = {https:?}\ndomain = \"localhost\"\nworkers = 2\n{router}\
-             [router.timeouts]\n{timeouts}[admin]\nhttp = \"127.0.0.1:0\"\n\
+             [router.timeouts]\n{timeouts}[admin]\nhttp = \"127.0.0.1:0\"\n{admin}\
              [dynos]\nisolation = {isolation:?}\n{network}expose = {expose:?}\n{apps}"
         )
     }
@@ -267,6 +277,12 @@ impl Mesh {
     /// Where it listens for TLS.
     pub(crate) fn https(&self) -> SocketAddr {
         self.https.expect("a listener for TLS")
+    }
+
+    /// Where the Platform API answers.
+    pub(crate) async fn api(&self) -> SocketAddr {
+        let prefix = "Heroku's Platform API on http://";
+        self.line(prefix, |line| line.message.strip_prefix(prefix)?.parse().ok()).await
     }
 
     /// The directory of the configuration file.
