@@ -9,7 +9,7 @@ mod caller; // who asks
 mod auth; // whether they may
 mod tokens; // by what they show that they may
 mod absent; // what there is none of
-mod fixed; // what the file decides
+mod scene; // an app as a verb finds it, and how it is changed
 mod apps; // made, shown, ended; maintenance
 mod config_vars; // set and unset
 mod formation; // scaled
