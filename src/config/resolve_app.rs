@@ -15,7 +15,7 @@ use crate::config::resolve_jobs::resolve_jobs;
 use crate::config::resolve_logs::resolve_drains;
 use crate::config::resolve_sizes::size_named;
 use crate::config::resolve_upkeep::upkeep;
-use crate::config::said::said;
+use crate::config::said::{Said, said};
 use crate::config::values::{
     choice, dyno_addr, make_absolute, timeout, timeout_or_zero, traffic_limit,
 };
@@ -82,14 +82,15 @@ impl AppResolver<'_> {
         timeouts: AppTimeouts,
     ) -> AppConfig {
         let written = self.written;
+        let mut said = said(findings, self.at, written);
         AppConfig {
             domains: self.domains(findings, claims),
             acme: written.acme.unwrap_or(defaults::ACME_OF_APP),
             policy: self.policy(findings, timeouts),
-            source: self.source(findings),
+            source: self.source(findings, &mut said),
             drains: resolve_drains(findings, &self.key("drains"), &written.drains),
             jobs: resolve_jobs(findings, &self.key("jobs"), written, self.sizes),
-            said: said(findings, self.at, written),
+            said,
         }
     }
 
@@ -255,7 +256,7 @@ impl AppResolver<'_> {
         }
     }
 
-    fn source(&self, findings: &mut Findings<'_>) -> AppSource {
+    fn source(&self, findings: &mut Findings<'_>, said: &mut Said) -> AppSource {
         if let Some(dynos) = &self.written.dynos {
             if self.written.dir.is_some() {
                 let message =
@@ -278,7 +279,7 @@ impl AppResolver<'_> {
         };
         let timeouts = self.supervisor_timeouts(findings);
         let upkeep = upkeep(findings, |key| self.key(key), self.written);
-        let config_vars = self.config_vars(findings);
+        let config_vars = self.config_vars(findings, said);
         let commands = self.procfile(findings, at, &dir);
         let Some(commands) = commands else { return AppSource::Blank };
         let mut formation = self.formation(findings, &commands);
@@ -499,13 +500,19 @@ impl AppResolver<'_> {
         format!("the Procfile of {} has no process type {written:?} ({known})", self.name)
     }
 
-    fn config_vars(&self, findings: &mut Findings<'_>) -> BTreeMap<String, String> {
+    fn config_vars(
+        &self,
+        findings: &mut Findings<'_>,
+        said: &mut Said,
+    ) -> BTreeMap<String, String> {
         let mut vars = self.stated.map(|it| it.config_vars.clone()).unwrap_or_default();
         if let Some(written) = &self.written.env_file {
             let path = findings.path(written.get_ref());
             match text_file::read(&path) {
                 Ok(text) => {
                     let file = env_file::parse(&text);
+                    let line = findings.line(written.span().start);
+                    file.vars.keys().for_each(|name| said.also(name, line));
                     vars.extend(file.vars);
                     findings.warnings_in(&path, file.warnings);
                 }
