@@ -23,8 +23,8 @@ use crate::config::written::{self, Optional};
 use crate::config::{AppConfig, AppSource, Deploy, ManagedApp, SupervisorTimeouts, slug_dir};
 use crate::config::{config_var, defaults, duration, env_file, limits, text_file};
 use crate::model::{
-    Affinity, AppName, AppPolicy, AppTimeouts, Balance, Domain, DynoAddr, Expect, Formation,
-    ProcessType, Size, Sizes, StatedApp, TrafficLimits,
+    Affinity, AppName, AppPolicy, AppTimeouts, Balance, Domain, DynoAddr, Expect, Feature,
+    Formation, ProcessType, Size, Sizes, StatedApp, TrafficLimits,
 };
 
 /// The timers that hold for an app that has none of its own: `[router.timeouts]`.
@@ -88,7 +88,12 @@ impl AppResolver<'_> {
             acme: written.acme.unwrap_or(defaults::ACME_OF_APP),
             policy: self.policy(findings, timeouts),
             source: self.source(findings, &mut said),
-            drains: resolve_drains(findings, &self.key("drains"), &written.drains),
+            drains: resolve_drains(
+                findings,
+                &self.key("drains"),
+                &written.drains,
+                self.stated.map_or(&[], |it| &it.drains),
+            ),
             jobs: resolve_jobs(findings, &self.key("jobs"), written, self.sizes),
             said,
         }
@@ -172,7 +177,11 @@ impl AppResolver<'_> {
                 &self.key("affinity"),
                 &written.affinity,
                 &affinities,
-                default.affinity,
+                match self.feature(Feature::SessionAffinity) {
+                    Some(true) => Affinity::Cookie,
+                    Some(false) => Affinity::Off,
+                    None => default.affinity,
+                },
             ),
             slow_start: written.slow_start.is_some().then(|| {
                 timeout(findings, &self.key("slow_start"), &written.slow_start, limits::TIMEOUT_MAX)
@@ -315,8 +324,16 @@ impl AppResolver<'_> {
             ("preboot", Deploy::Preboot),
             ("restart", Deploy::Restart),
         ];
-        let written = &self.written.deploy;
-        choice(findings, &self.key("deploy"), written, &deploys, defaults::DEPLOY)
+        let default = match self.feature(Feature::Preboot) {
+            Some(true) => Deploy::Preboot,
+            Some(false) | None => defaults::DEPLOY,
+        };
+        choice(findings, &self.key("deploy"), &self.written.deploy, &deploys, default)
+    }
+
+    /// Whether a command turned it on or off.
+    fn feature(&self, feature: Feature) -> Option<bool> {
+        self.stated?.features.get(&feature).copied()
     }
 
     /// The directory of the file, else that of what was deployed; with the place that says so.

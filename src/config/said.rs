@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use toml::Spanned;
 
+use crate::config::config_var::fingerprint;
 use crate::config::findings::{COMMAND, Findings};
 use crate::config::written::App;
 
@@ -25,6 +26,11 @@ impl Said {
     }
 }
 
+/// By what a drain is known here: what is secret in its URL is not.
+pub fn drain_key(url: &str) -> String {
+    format!("drains.{:016x}", fingerprint(url))
+}
+
 /// What is said of an app whose name stands at `at`, but for the variables of its `env_file`.
 pub(crate) fn said(findings: &Findings<'_>, at: usize, app: &App) -> Said {
     let mut said = BTreeMap::new();
@@ -37,12 +43,17 @@ pub(crate) fn said(findings: &Findings<'_>, at: usize, app: &App) -> Said {
         ("dynos", span(&app.dynos)),
         ("size", span(&app.size)),
         ("maintenance", span(&app.maintenance)),
+        ("deploy", span(&app.deploy)),
+        ("affinity", span(&app.affinity)),
     ];
     for (key, span) in spans {
         span.map(|span| say(key.into(), span.start));
     }
     for item in app.domains.iter().flat_map(|it| it.get_ref()) {
         say(format!("domains.{}", item.get_ref().to_ascii_lowercase()), item.span().start);
+    }
+    for item in app.drains.iter().flat_map(|it| it.get_ref()) {
+        say(drain_key(item.get_ref()), item.span().start);
     }
     // Beside the rules, a word about the number would have no effect.
     for (name, _) in app.autoscale.iter().flat_map(|it| it.get_ref()) {
@@ -70,8 +81,7 @@ mod tests {
 
     #[test]
     fn variables_of_an_env_file_have_its_line_and_those_of_the_file_their_own() {
-        let config =
-            "[apps.shop]\ndir = \"shop\"\nenv_file = \"shop/.env\"\n[apps.shop.config]\nB = \"file\"\n";
+        let config = "[apps.shop]\ndir = \"shop\"\nenv_file = \"shop/.env\"\n[apps.shop.config]\nB = \"file\"\n";
         let files = [("shop/Procfile", "web: serve\n"), ("shop/.env", "A=env\nB=env\n")];
         let config = Fixture::new(config, &files).loaded();
         let said = &config.apps.values().next().unwrap().said;

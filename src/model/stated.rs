@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::model::{AppName, Domain, Id, ProcessType};
+use crate::model::{AppName, Domain, DrainUrl, Id, ProcessType};
 
 /// Everything that commands said.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,6 +33,10 @@ pub struct StatedApp {
     pub config_vars: BTreeMap<String, String>,
     /// What was deployed: the name of its slug.
     pub slug: Option<String>,
+    /// `drains:add`, in that order.
+    pub drains: Vec<StatedDrain>,
+    /// `features:enable`, `features:disable`
+    pub features: BTreeMap<Feature, bool>,
 }
 
 /// A domain that a command gave to an app.
@@ -44,6 +48,42 @@ pub struct StatedDomain {
     pub domain: Domain,
     /// Since when, in Unix seconds.
     pub created_at: u64,
+}
+
+/// A drain that a command gave to an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatedDrain {
+    /// Where to.
+    pub url: DrainUrl,
+    /// Since when, in Unix seconds.
+    pub created_at: u64,
+}
+
+/// What Heroku calls features: settings that are on or off (Heroku: Preboot; Session Affinity).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Feature {
+    /// All new web dynos boot beside the old ones: `deploy = "preboot"`.
+    Preboot,
+    /// A client's requests go to one dyno: `affinity = "cookie"`.
+    SessionAffinity,
+}
+
+impl Feature {
+    /// All that there are, in the order of their names.
+    pub const ALL: [Self; 2] = [Self::SessionAffinity, Self::Preboot];
+
+    /// As Heroku names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Preboot => "preboot",
+            Self::SessionAffinity => "http-session-affinity",
+        }
+    }
+
+    /// The one of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.as_str() == name)
+    }
 }
 
 impl StatedApp {
@@ -59,6 +99,8 @@ impl StatedApp {
             sizes: BTreeMap::new(),
             config_vars: BTreeMap::new(),
             slug: None,
+            drains: Vec::new(),
+            features: BTreeMap::new(),
         }
     }
 }
@@ -76,6 +118,8 @@ impl fmt::Debug for StatedApp {
             .field("sizes", &self.sizes)
             .field("config_vars", &config_vars)
             .field("slug", &self.slug)
+            .field("drains", &self.drains)
+            .field("features", &self.features)
             .finish()
     }
 }

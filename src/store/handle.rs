@@ -67,9 +67,7 @@ impl Store {
         if !file.exists() {
             return Ok(Stated::default());
         }
-        let Some(connection) = database::open_to_read(&file)? else {
-            return Ok(Stated::default());
-        };
+        let connection = database::open_to_read(&file)?;
         // Without the key what is not sealed can be read all the same; where something is, none opens it.
         let key = SealKey::load(state_dir)?.unwrap_or_else(SealKey::passing);
         let read = apps::read(&connection, &key);

@@ -6,7 +6,9 @@ Each command is asserted on by what it printed and by what happened. usage: hero
 
 import json
 import os
+import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -15,7 +17,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from mesh import BINARY, ROOT, free_ports
+from mesh import BINARY, PATIENCE_S, ROOT, free_ports
 
 CLI_VERSION = "11.10.0"
 NPM = ROOT / "target/e2e/heroku-cli"
@@ -150,6 +152,56 @@ FIXED = "by the file"
             time.sleep(1)
         self.assertRegex(said, r"app\[run\.\d+\]: said in a one-off")
         self.assertIn("heroku[web.1]: State changed from starting to up", said)
+
+    def test_sizes(self):
+        table = self.heroku("ps:type", "-a", "shop")[0]
+        self.assertRegex(table, r"worker +Basic")
+        out, err = self.heroku("ps:type", "worker=standard-1x", "-a", "shop")
+        self.assertIn("Scaling dynos on shop... done", err)
+        self.assertRegex(out, r"worker +Standard-1X")
+        self.assertRegex(self.heroku("ps:resize", "worker=basic", "-a", "shop")[0], r"worker +Basic")
+        self.assertIn("There is no dyno size huge", self.heroku("ps:type", "web=huge", "-a", "shop", status=2)[1])
+        self.assertEqual(self.heroku("stack", "-a", "shop")[0].splitlines()[-1], "* host")
+        self.assertIn("there is one here, host", self.heroku("stack:set", "heroku-24", "-a", "shop", status=2)[1])
+
+    def test_features(self):
+        self.assertRegex(self.heroku("features", "-a", "shop")[0], r"\[ \] http-session-affinity")
+        self.assertIsNone(self.cookie())
+        self.assertIn("done", self.heroku("features:enable", "http-session-affinity", "-a", "shop")[1])
+        self.assertIn("dynomesh-session-affinity=", self.cookie())
+        self.assertRegex(self.heroku("features:info", "http-session-affinity", "-a", "shop")[0], r"Enabled: +true")
+        self.heroku("features:enable", "http-session-affinity", "-a", "shop", status=1)
+        self.heroku("features:disable", "http-session-affinity", "-a", "shop")
+        self.assertIsNone(self.cookie())
+        self.heroku("features:enable", "preboot", "-a", "shop")
+        self.assertRegex(self.heroku("features", "-a", "shop")[0], r"\[\+\] preboot")
+        self.assertRegex(self.dynomesh("check"), r"deploy +preboot")
+        self.heroku("features:disable", "preboot", "-a", "shop")
+        self.heroku("labs", "-a", "shop")
+
+    def cookie(self):
+        """What the app's clients are given to come back with."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http}/", headers={"Host": "shop.localhost"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.headers["Set-Cookie"]
+
+    def test_drains(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(PATIENCE_S)
+            url = f"syslog://127.0.0.1:{server.getsockname()[1]}"
+            self.assertIn(f"Successfully added drain {url}", self.heroku("drains:add", url, "-a", "shop")[0])
+            shown = self.heroku("drains", "-a", "shop")[0]
+            self.assertRegex(shown, re.escape(url) + r" \(d\.[-0-9a-f]{36}\)")
+            self.assertEqual(json.loads(self.heroku("drains", "--json", "-a", "shop")[0])[0]["url"], url)
+            self.get("shop.localhost")
+            drain, _ = server.accept()
+            with drain:
+                drain.settimeout(PATIENCE_S)
+                self.assertRegex(drain.recv(4096).decode(), r"^\d+ <\d+>1 \S+ shop heroku ")
+        self.assertIn("already a drain", self.heroku("drains:add", url, "-a", "shop", status=2)[1])
+        self.assertIn(f"Successfully removed drain {url}", self.heroku("drains:remove", url, "-a", "shop")[0])
+        self.assertNotIn(url, self.heroku("drains", "-a", "shop")[0])
+        self.assertIn("Couldn't find that drain", self.heroku("drains:remove", url, "-a", "shop", status=2)[1])
 
     def test_logs_are_followed(self):
         tail = subprocess.Popen(

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::config::{AppConfig, AppSource, Config};
+use crate::control::api::absent::STACK;
 use crate::control::api::account;
 use crate::control::api::given::Given;
 use crate::control::api::scene::{AppScene, change_app, show_app};
@@ -29,6 +30,7 @@ pub(in crate::control) struct Create {
 #[derive(Deserialize)]
 pub(in crate::control) struct Update {
     maintenance: Option<bool>,
+    build_stack: Option<String>,
 }
 
 /// `GET /apps`
@@ -85,6 +87,9 @@ pub(in crate::control) async fn update(
     Given(update): Given<Update>,
 ) -> Result<Response, Problem> {
     let (mut name, _) = find_app(&running, &app)?;
+    if update.build_stack.is_some_and(|stack| stack != STACK) {
+        return Err(Problem::invalid(format!("Stack: there is one here, {STACK}.")));
+    }
     if let Some(on) = update.maintenance {
         name =
             change_app(&running, caller, &app, move |scene, now| maintain(scene, now, on)).await?;
@@ -119,7 +124,7 @@ fn object(scene: &AppScene<'_>) -> Value {
     let AppScene { config, name, app, .. } = *scene;
     let known = scene.known();
     let since = known.map(|it| Civil::of(it.created_at).rfc3339());
-    let stack = json!({ "id": null, "name": "host" });
+    let stack = json!({ "id": null, "name": STACK });
     json!({
         "id": known.map(|it| it.id.to_string()),
         "name": name.as_str(),

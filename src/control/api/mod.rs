@@ -15,6 +15,9 @@ mod config_vars; // set and unset
 mod formation; // scaled
 mod domains; // added and removed
 mod releases; // listed, rolled back to
+mod drains; // where logs go
+mod features; // switched on and off
+mod sizes; // which there are
 
 use std::sync::Arc;
 
@@ -43,7 +46,6 @@ pub(in crate::control) fn routes() -> axum::Router<Arc<Running>> {
         .route("/addon-attachments", get(absent::none))
         .route("/apps/{app}/addons", get(absent::none))
         .route("/apps/{app}/collaborators", get(absent::none))
-        .route("/apps/{app}/features", get(absent::none))
         .route("/apps/{app}/sni-endpoints", get(absent::none))
         .route("/account", get(account::show))
         .route("/users/~", get(account::show))
@@ -54,6 +56,12 @@ pub(in crate::control) fn routes() -> axum::Router<Arc<Running>> {
         .route("/apps/{app}/formation", get(formation::list).patch(formation::update))
         .route("/apps/{app}/domains", get(domains::list).post(domains::add))
         .route("/apps/{app}/domains/{domain}", delete(domains::remove))
+        .route("/apps/{app}/log-drains", get(drains::list).post(drains::add))
+        .route("/apps/{app}/log-drains/{drain}", delete(drains::remove))
+        .route("/apps/{app}/features", get(features::list))
+        .route("/apps/{app}/features/{feature}", get(features::show).patch(features::update))
+        .route("/dyno-sizes", get(sizes::list))
+        .route("/dyno-sizes/{size}", get(sizes::show))
         .route("/apps/{app}/releases", get(releases::list).post(releases::roll_back))
         .route("/apps/{app}/releases/{release}", get(releases::show))
         .route("/apps/{app}/releases/{release}/config-vars", get(releases::config_vars))
