@@ -16,6 +16,7 @@ mod config_vars; // what they are configured by
 mod scale; // how many dynos of which size
 mod maintenance; // whether requests are told to come later
 mod domains; // names they answer at
+mod certificates; // what is shown to clients there
 mod drains; // where their logs go
 mod features; // what is switched on and off
 mod sizes; // of which size their dynos are
@@ -105,6 +106,15 @@ enum Command {
     DomainsAdd(domains::Add),
     #[command(name = "domains:remove")]
     DomainsRemove(domains::Remove),
+    Certs(certificates::Certs),
+    #[command(name = "certs:add")]
+    CertsAdd(certificates::Add),
+    #[command(name = "certs:info")]
+    CertsInfo(certificates::Info),
+    #[command(name = "certs:update")]
+    CertsUpdate(certificates::Update),
+    #[command(name = "certs:remove")]
+    CertsRemove(certificates::Remove),
     Drains(drains::Drains),
     #[command(name = "drains:add")]
     DrainsAdd(drains::Add),
@@ -177,6 +187,11 @@ impl Command {
             Self::Domains(domains) => domains.run(),
             Self::DomainsAdd(add) => add.run(),
             Self::DomainsRemove(remove) => remove.run(),
+            Self::Certs(certs) => certs.run(),
+            Self::CertsAdd(add) => add.run(),
+            Self::CertsInfo(info) => info.run(),
+            Self::CertsUpdate(update) => update.run(),
+            Self::CertsRemove(remove) => remove.run(),
             Self::Drains(drains) => drains.run(),
             Self::DrainsAdd(add) => add.run(),
             Self::DrainsRemove(remove) => remove.run(),

@@ -86,6 +86,7 @@ impl AppResolver<'_> {
         AppConfig {
             domains: self.domains(findings, claims),
             acme: written.acme.unwrap_or(defaults::ACME_OF_APP),
+            certificates: self.stated.map(|it| it.certificates.clone()).unwrap_or_default(),
             policy: self.policy(findings, timeouts),
             source: self.source(findings, &mut said),
             drains: resolve_drains(

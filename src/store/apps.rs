@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use crate::model::{AppName, Domain, Id, ProcessType, Stated, StatedApp, StatedDomain};
 use crate::store::columns::{opened, parsed};
 use crate::store::sealed::SealKey;
-use crate::store::{drains, features};
+use crate::store::{certificates, drains, features};
 
 /// Everything that commands said.
 pub(in crate::store) fn read(connection: &Connection, key: &SealKey) -> rusqlite::Result<Stated> {
@@ -62,6 +62,7 @@ fn read_parts(connection: &Connection, key: &SealKey, app: &mut StatedApp) -> ru
     }
     app.drains = drains::read(connection, key, &id)?;
     app.features = features::read(connection, &id)?;
+    app.certificates = certificates::read(connection, key, &id)?;
     Ok(())
 }
 
@@ -107,7 +108,8 @@ pub(in crate::store) fn put(
         )?;
     }
     drains::put(transaction, key, &id, &app.drains)?;
-    features::put(transaction, &id, &app.features)
+    features::put(transaction, &id, &app.features)?;
+    certificates::put(transaction, key, &id, &app.certificates)
 }
 
 /// Forgets an app, with its releases and all else of it. `false`: there was none.
@@ -135,8 +137,22 @@ fn place(id: &str, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DrainUrl, Feature, StatedDrain};
+    use crate::model::{DrainUrl, Feature, StatedCertificate, StatedDrain};
     use crate::store::database;
+
+    fn certificate(name: &str) -> StatedCertificate {
+        StatedCertificate {
+            id: Id::of_random([name.as_bytes()[0]; 16]),
+            name: name.into(),
+            chain: "chain".into(),
+            key: "hunter2".into(),
+            names: ["*.a.test", "b.test"].map(|it| Domain::parse(it).unwrap()).to_vec(),
+            chosen_for: vec![Domain::parse("b.test").unwrap()],
+            is_trusted: true,
+            created_at: 3,
+            updated_at: 4,
+        }
+    }
 
     fn shop() -> (AppName, StatedApp) {
         let mut app = StatedApp::new(Id::of_random([7; 16]), 1_000, true);
@@ -154,6 +170,7 @@ mod tests {
         for url in ["https://user:hunter2@logs.test/in", "syslog://10.0.0.1:514"] {
             app.drains.push(StatedDrain { url: DrainUrl::parse(url).unwrap(), created_at: 9 });
         }
+        app.certificates = ["one", "two"].map(certificate).to_vec();
         app.features =
             BTreeMap::from([(Feature::Preboot, true), (Feature::SessionAffinity, false)]);
         (AppName::parse("shop").unwrap(), app)

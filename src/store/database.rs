@@ -115,6 +115,21 @@ const STEPS: [&str; 3] = [
         enabled INTEGER NOT NULL,
         PRIMARY KEY (app, name)
     ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE certificates (
+        id TEXT PRIMARY KEY,
+        app TEXT NOT NULL REFERENCES apps ON DELETE CASCADE,
+        place INTEGER NOT NULL,       -- in the order in which they were added
+        name TEXT NOT NULL,
+        chain TEXT NOT NULL,          -- PEM
+        key BLOB NOT NULL,            -- PEM, sealed
+        names TEXT NOT NULL,          -- JSON: the domains that it is for
+        chosen_for TEXT NOT NULL,     -- JSON: those of the app's for which it was chosen
+        is_trusted INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX certificates_of_app ON certificates (app, place);
 ",
 ];
 

@@ -10,6 +10,7 @@ mod columns; // read as what they stand for
 mod apps; // what commands said
 mod drains; // where they said that logs go
 mod features; // what they turned on or off
+mod certificates; // what is shown to clients
 mod releases; // what apps ran
 mod commit; // a change of both, in one transaction
 mod tokens; // who may ask over the network

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -18,6 +19,7 @@ import urllib.request
 from pathlib import Path
 
 from mesh import BINARY, PATIENCE_S, ROOT, free_ports
+from pki import Authority
 
 CLI_VERSION = "11.10.0"
 NPM = ROOT / "target/e2e/heroku-cli"
@@ -41,14 +43,14 @@ class HerokuCli(unittest.TestCase):
     def setUpClass(cls):
         install()
         cls.dir = Path(tempfile.mkdtemp())
-        cls.http, cls.api = free_ports(2)
+        cls.http, cls.https, cls.api = free_ports(3)
         (cls.dir / "app").mkdir()
         (cls.dir / "app/Procfile").write_text(f"web: {BINARY} hello\nworker: sleep 1000\n")
         cls.config = cls.dir / "dynomesh.toml"
         cls.config.write_text(
             f"""[router]
 http = ["127.0.0.1:{cls.http}"]
-https = []
+https = ["127.0.0.1:{cls.https}"]
 [admin]
 api = "127.0.0.1:{cls.api}"
 [apps.shop]
@@ -95,10 +97,12 @@ FIXED = "by the file"
         except OSError:
             return 0
 
-    def heroku(self, *args, status=0):
-        """What a command printed on both streams."""
+    def heroku(self, *args, status=0, typed=""):
+        """What a command printed on both streams. `typed`: what it is told."""
+        # Many commands take what they could read for an argument.
+        given = {"input": typed} if typed else {"stdin": subprocess.DEVNULL}
         ran = subprocess.run(
-            [HEROKU, *args], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+            [HEROKU, *args], env=self.env, **given, capture_output=True, text=True, timeout=120
         )
         self.assertEqual(ran.returncode, status, f"{args}: {ran.stdout}{ran.stderr}")
         return ran.stdout, ran.stderr
@@ -202,6 +206,51 @@ FIXED = "by the file"
         self.assertIn(f"Successfully removed drain {url}", self.heroku("drains:remove", url, "-a", "shop")[0])
         self.assertNotIn(url, self.heroku("drains", "-a", "shop")[0])
         self.assertIn("Couldn't find that drain", self.heroku("drains:remove", url, "-a", "shop", status=2)[1])
+
+    def shown(self, host):
+        """The certificate that clients of this host see, PEM."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with socket.create_connection(("127.0.0.1", self.https), PATIENCE_S) as client:
+            with context.wrap_socket(client, server_hostname=host) as tls:
+                return ssl.DER_cert_to_PEM_cert(tls.getpeercert(binary_form=True))
+
+    def test_certificates(self):
+        authority = Authority(self.dir / "ca")
+        paths = {}
+        for name in ["secure.example.com", "unknown.example.com"]:
+            for number in [1, 2]:
+                pair = [self.dir / f"{name}.{number}.{kind}" for kind in ["pem", "key"]]
+                authority.sign([name], *pair)
+                paths[name, number] = pair
+        first, second = paths["secure.example.com", 1], paths["secure.example.com", 2]
+        self.assertIn("has no SSL certificates", self.heroku("certs", "-a", "shop")[0])
+        self.heroku("domains:add", "secure.example.com", "-a", "shop")
+        mismatch = self.heroku("certs:add", first[0], second[1], "-a", "shop", status=2)[1]
+        self.assertIn("The private key is not the key of", mismatch.replace("\n ›   ", ""))
+        # It asks for which domains, since one of the app's is in the certificate; a blank chooses.
+        out, err = self.heroku("certs:add", *first, "-a", "shop", typed=" \n")
+        self.assertIn("Adding SSL certificate to shop... done", err)
+        self.assertRegex(out, r"Common Name\(s\): +secure.example.com")
+        self.assertIn("SSL certificate is not trusted.", out)
+        self.assertEqual(self.shown("secure.example.com"), first[0].read_text())
+        table = self.heroku("certs", "-a", "shop")[0]
+        self.assertRegex(table, r"cert-[0-9a-f]{8} +secure.example.com +\S+ \S+ UTC +False +SNI +1")
+        name = re.search(r"cert-[0-9a-f]{8}", table)[0]
+        self.assertRegex(self.heroku("domains", "-a", "shop")[0], f"secure.example.com .* {name}")
+        info = self.heroku("certs:info", "--show-domains", "-a", "shop")[0]
+        self.assertRegex(info, r"Issuer: +/CN=end-to-end checks")
+        self.assertIn("secure.example.com", info)
+        self.heroku("certs:update", *second, "--confirm", "shop", "-a", "shop")
+        self.assertEqual(self.shown("secure.example.com"), second[0].read_text())
+        # None of the app's domains is in this one: it does not ask.
+        self.heroku("certs:add", *paths["unknown.example.com", 1], "-a", "shop")
+        self.assertIn("SNI", self.heroku("certs", "-a", "shop")[0])
+        self.heroku("certs:remove", "--name", name, "--confirm", "shop", "-a", "shop")
+        self.assertNotEqual(self.shown("secure.example.com"), second[0].read_text())
+        self.heroku("certs:remove", "--confirm", "shop", "-a", "shop")
+        self.assertIn("has no SSL certificates", self.heroku("certs", "-a", "shop")[0])
+        self.heroku("domains:remove", "secure.example.com", "-a", "shop")
 
     def test_logs_are_followed(self):
         tail = subprocess.Popen(

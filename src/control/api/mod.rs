@@ -14,6 +14,7 @@ mod apps; // made, shown, ended; maintenance
 mod config_vars; // set and unset
 mod formation; // scaled
 mod domains; // added and removed
+mod certificates; // added, exchanged and removed
 mod releases; // listed, rolled back to
 mod drains; // where logs go
 mod features; // switched on and off
@@ -46,7 +47,6 @@ pub(in crate::control) fn routes() -> axum::Router<Arc<Running>> {
         .route("/addon-attachments", get(absent::none))
         .route("/apps/{app}/addons", get(absent::none))
         .route("/apps/{app}/collaborators", get(absent::none))
-        .route("/apps/{app}/sni-endpoints", get(absent::none))
         .route("/account", get(account::show))
         .route("/users/~", get(account::show))
         .route("/users/~/apps", get(apps::list))
@@ -55,7 +55,15 @@ pub(in crate::control) fn routes() -> axum::Router<Arc<Running>> {
         .route("/apps/{app}/config-vars", get(config_vars::show).patch(config_vars::update))
         .route("/apps/{app}/formation", get(formation::list).patch(formation::update))
         .route("/apps/{app}/domains", get(domains::list).post(domains::add))
-        .route("/apps/{app}/domains/{domain}", delete(domains::remove))
+        .route(
+            "/apps/{app}/domains/{domain}",
+            get(domains::show).patch(domains::update).delete(domains::remove),
+        )
+        .route("/apps/{app}/sni-endpoints", get(certificates::list).post(certificates::add))
+        .route(
+            "/apps/{app}/sni-endpoints/{endpoint}",
+            get(certificates::show).patch(certificates::update).delete(certificates::remove),
+        )
         .route("/apps/{app}/log-drains", get(drains::list).post(drains::add))
         .route("/apps/{app}/log-drains/{drain}", delete(drains::remove))
         .route("/apps/{app}/features", get(features::list))

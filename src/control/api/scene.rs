@@ -2,12 +2,13 @@
 //!
 //! What the file says, the file decides: a command that would change it is refused, naming file and line.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use crate::config::{AppConfig, AppSource, Config};
 use crate::control::dynos::{find_app, name_of};
 use crate::control::{Caller, Changed, Problem, Running};
-use crate::model::{AppName, Stated, StatedApp};
+use crate::model::{AppName, Domain, Id, Stated, StatedApp};
 use crate::store::new_id;
 use crate::wall_clock;
 
@@ -77,6 +78,28 @@ impl<'a> AppScene<'a> {
     /// The app where something else names whose it is.
     pub(in crate::control) fn named(&self) -> Value {
         json!({ "id": self.known().map(|it| it.id.to_string()), "name": self.name.as_str() })
+    }
+
+    /// Where it answers: its own name first, then the others.
+    pub(in crate::control) fn domains(&self) -> Vec<Domain> {
+        let own = Domain::Exact(format!("{}.{}", self.name, self.config.router.domain).into());
+        let others = self.app.domains.iter().filter(|it| **it != own);
+        std::iter::once(own.clone()).chain(others.cloned()).collect()
+    }
+
+    /// By what programs know a domain of it: that of a command has a number of its own, that of the file one that is
+    /// made of the names.
+    pub(in crate::control) fn domain_id(&self, domain: &Domain) -> String {
+        let stated = self.known().and_then(|it| it.domains.iter().find(|it| it.domain == *domain));
+        let id = stated.map_or_else(
+            || {
+                let digest = digest(&SHA256, format!("{}\0{domain}", self.name).as_bytes());
+                let (id, _) = digest.as_ref().split_first_chunk().expect("a digest has 32 bytes");
+                Id::of_bytes(*id)
+            },
+            |it| it.id,
+        );
+        id.to_string()
     }
 
     /// Refuses to change what the file says of the app under this key.
