@@ -15,9 +15,11 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, pem};
+use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime, pem};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
@@ -124,6 +126,20 @@ impl Dialer {
         let tls = self.tls.connect(name, stream).await;
         tls.map_err(|error| DialError::Tls(named, error))
     }
+}
+
+/// Whether what the system trusts leads to a chain, leaf first, for this name. Reads files.
+pub(crate) fn is_trusted(chain: &[CertificateDer<'static>], name: &str) -> bool {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = Arc::new(default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    let name = ServerName::try_from(name);
+    // Without any roots there is no verifier.
+    let (Some((leaf, rest)), Ok(verifier), Ok(name)) = (chain.split_first(), verifier, name) else {
+        return false;
+    };
+    verifier.verify_server_cert(leaf, rest, &name, &[], UnixTime::now()).is_ok()
 }
 
 /// A connection without TLS, to the first of the host's addresses that accepts.

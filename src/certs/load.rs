@@ -8,6 +8,7 @@ use crate::certs::certificate::{Certificate, date};
 use crate::certs::files::{self, Seen};
 use crate::certs::local::LocalNames;
 use crate::certs::resolve::OwnNames;
+use crate::certs::stated;
 use crate::config::{CertFiles, CertSource, Config, ConfigError, ConfigProblem, limits, text_file};
 use crate::model::Domain;
 
@@ -16,6 +17,7 @@ pub struct Loaded {
     /// What holds, but somebody should look at.
     pub warnings: Vec<ConfigProblem>,
     pub(in crate::certs) own: OwnNames,
+    pub(in crate::certs) stated: OwnNames,
     pub(in crate::certs) local: LocalNames,
     pub(in crate::certs) seen: Seen,
 }
@@ -34,8 +36,10 @@ pub fn load(config: &Config) -> Result<Loaded, ConfigError> {
     if !reading.problems.is_empty() {
         return Err(ConfigError { problems: reading.problems });
     }
-    let Reading { own, warnings, .. } = reading;
-    Ok(Loaded { warnings, own, local: LocalNames::of(config), seen })
+    let Reading { own, mut warnings, now, .. } = reading;
+    let (stated, mut unusable) = stated::names(config, now);
+    warnings.append(&mut unusable);
+    Ok(Loaded { warnings, own, stated, local: LocalNames::of(config), seen })
 }
 
 /// Collects certificates, and all that is wrong with them.

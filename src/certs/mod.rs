@@ -1,4 +1,4 @@
-//! Certificates by name: those of the file, those that ACME obtained, and a local CA's for everything else.
+//! Certificates by name: those of the file, those that commands gave, those that ACME obtained, and a local CA's for everything else.
 //!
 //! Invariant: to choose, a handshake reads one snapshot and takes no lock; what cannot be used is refused
 //! before it is served, and what is served stays until something better is there.
@@ -6,10 +6,11 @@
 mod store; // what is served, shared by all
 mod resolve; // which certificate a handshake gets
 mod load; // the configuration's certificates, read and judged
+mod stated; // those that commands gave to apps
 mod files; // which files they are in, and whether they changed
 mod certificate; // a chain with its key, judged
 mod local; // the mesh's own names, signed on demand
-mod own_name; // what the daemon itself shows, not an app
+mod daemon_names; // what the daemon itself shows, not an app
 mod ca; // the local CA
 mod report; // what is said of a certificate
 mod acme; // automatic certificates for the apps' own domains
@@ -23,4 +24,5 @@ pub use files::Seen;
 pub use load::{Loaded, load};
 pub use report::{Report, Source};
 pub use resolve::ACME_TLS;
+pub use stated::{Details, Judged, details, judge};
 pub use store::{Certs, CertsError};

@@ -19,6 +19,8 @@ pub struct Report {
 pub enum Source {
     /// A file of the configuration.
     File,
+    /// A command.
+    Command,
     /// ACME.
     Acme,
     /// The local CA: its own certificate.
@@ -29,6 +31,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::File => "file",
+            Self::Command => "command",
             Self::Acme => "acme",
             Self::LocalCa => "local",
         })

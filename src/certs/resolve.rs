@@ -29,6 +29,8 @@ pub(in crate::certs) const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", ACME_TLS
 pub(in crate::certs) struct Snapshot {
     /// The configuration's own.
     pub(in crate::certs) own: Arc<OwnNames>,
+    /// Those that commands gave.
+    pub(in crate::certs) stated: Arc<OwnNames>,
     /// What ACME obtained, by exact name.
     pub(in crate::certs) obtained: Arc<FxHashMap<Box<str>, Certificate>>,
     /// What the local CA signs.
@@ -39,10 +41,17 @@ pub(in crate::certs) struct Snapshot {
     pub(in crate::certs) answers: Arc<FxHashMap<Box<str>, Box<str>>>,
 }
 
+impl Snapshot {
+    /// What somebody gave for a name: the file goes before commands.
+    pub(in crate::certs) fn given(&self, name: &str) -> Option<&Keys> {
+        self.own.find(name).or_else(|| self.stated.find(name))
+    }
+}
+
 /// The certificates of one name: of different kinds of keys, the cheapest for us first.
 pub(in crate::certs) type Keys = SmallVec<[Arc<CertifiedKey>; 1]>;
 
-/// The certificates that the configuration names.
+/// The certificates that the configuration names, or commands.
 #[derive(Default)]
 pub(in crate::certs) struct OwnNames {
     exact: FxHashMap<Box<str>, Keys>,
@@ -57,20 +66,28 @@ impl OwnNames {
     /// Adds a certificate. The first becomes the default.
     pub(in crate::certs) fn add(&mut self, certificate: &Certificate) {
         let key = &certificate.key;
-        for name in &certificate.names {
-            let keys = match name {
-                Domain::Exact(name) => self.exact.entry(name.clone()).or_default(),
-                Domain::Wildcard(name) => self.wildcard.entry(name.clone()).or_default(),
-            };
-            keys.push(key.clone());
-            keys.sort_by_key(|key| key.key.algorithm() == SignatureAlgorithm::RSA);
-        }
+        certificate.names.iter().for_each(|name| self.show(name, key));
         if self.default.is_empty() {
             self.default.push(key.clone());
         }
         let name = certificate.names.first().map_or_else(|| "-".into(), ToString::to_string);
         let not_after = certificate.not_after;
-        self.reports.push(Report { name, source: Source::File, not_after });
+        self.report(Report { name, source: Source::File, not_after });
+    }
+
+    /// Shows it for a name.
+    pub(in crate::certs) fn show(&mut self, name: &Domain, key: &Arc<CertifiedKey>) {
+        let keys = match name {
+            Domain::Exact(name) => self.exact.entry(name.clone()).or_default(),
+            Domain::Wildcard(name) => self.wildcard.entry(name.clone()).or_default(),
+        };
+        keys.push(key.clone());
+        keys.sort_by_key(|key| key.key.algorithm() == SignatureAlgorithm::RSA);
+    }
+
+    /// Notes what is said of one.
+    pub(in crate::certs) fn report(&mut self, report: Report) {
+        self.reports.push(report);
     }
 
     /// One per certificate, in the order of the file.
@@ -100,7 +117,7 @@ impl Resolver {
         now: SystemTime,
     ) -> Option<Arc<CertifiedKey>> {
         let snapshot = self.snapshot.load();
-        if let Some(keys) = name.and_then(|name| snapshot.own.find(name)) {
+        if let Some(keys) = name.and_then(|name| snapshot.given(name)) {
             return fitting(keys, schemes);
         }
         if let Some(certificate) = name.and_then(|name| snapshot.obtained.get(name)) {

@@ -15,11 +15,13 @@ use rustls::version::{TLS12, TLS13};
 
 use crate::certs::ca::{Ca, CaError};
 use crate::certs::certificate::{Certificate, date};
+use crate::certs::daemon_names::DaemonNames;
 use crate::certs::files::{self, Seen};
 use crate::certs::load::{Loaded, load};
-use crate::certs::own_name::OwnName;
+use crate::certs::local::LocalNames;
 use crate::certs::report::{Report, Source};
-use crate::certs::resolve::{PROTOCOLS, Resolver, Snapshot};
+use crate::certs::resolve::{OwnNames, PROTOCOLS, Resolver, Snapshot};
+use crate::certs::stated;
 use crate::config::{Config, ConfigError, ConfigProblem, limits};
 use crate::model::Domain;
 
@@ -52,6 +54,7 @@ impl Certs {
         }
         let snapshot = Snapshot {
             own: Arc::new(loaded.own),
+            stated: Arc::new(loaded.stated),
             obtained: Arc::default(),
             local: Arc::new(loaded.local),
             challenges: Arc::default(),
@@ -74,7 +77,7 @@ impl Certs {
 
     /// How TLS is spoken by whoever asks the daemon itself by one of these names and addresses, and HTTP/1.1 after it.
     pub fn server_config_for(&self, names: Vec<Box<str>>) -> Result<Arc<ServerConfig>, CertsError> {
-        let resolver = Arc::new(OwnName::new(self.resolver.clone(), names));
+        let resolver = Arc::new(DaemonNames::new(self.resolver.clone(), names));
         let config = server_config(resolver, &[b"http/1.1"]).map_err(CertsError::Tickets)?;
         Ok(Arc::new(config))
     }
@@ -82,10 +85,23 @@ impl Certs {
     /// Serves by these from now on. Connections that are open are not touched; what ACME obtained stays.
     pub fn swap(&self, loaded: Loaded) {
         self.note(loaded.seen);
-        let (own, local) = (Arc::new(loaded.own), Arc::new(loaded.local));
+        let own = Arc::new(loaded.own);
+        self.change(|now| now.own = own.clone());
+        self.put(loaded.stated, loaded.local);
+    }
+
+    /// Serves what of the configuration needs no files: the names that there are now, and what commands gave for them.
+    /// What cannot be shown was said when it was read.
+    pub fn follow(&self, config: &Config) {
+        let (stated, _) = stated::names(config, SystemTime::now());
+        self.put(stated, LocalNames::of(config));
+    }
+
+    fn put(&self, stated: OwnNames, local: LocalNames) {
+        let (stated, local) = (Arc::new(stated), Arc::new(local));
         self.change(|now| {
             local.inherit(&now.local);
-            (now.own, now.local) = (own.clone(), local.clone());
+            (now.stated, now.local) = (stated.clone(), local.clone());
         });
     }
 
@@ -126,9 +142,9 @@ impl Certs {
         self.change(|now| Arc::make_mut(&mut now.obtained).retain(|name, _| wanted(name)));
     }
 
-    /// Whether a certificate of the configuration is served for this name.
+    /// Whether a certificate is served for this name that somebody gave: the file, or a command.
     pub(in crate::certs) fn has_own(&self, name: &str) -> bool {
-        self.resolver.snapshot.load().own.find(name).is_some()
+        self.resolver.snapshot.load().given(name).is_some()
     }
 
     /// What is shown to clients that offer only `acme-tls/1` and ask for this name (RFC 8737); `None`: no
@@ -160,7 +176,8 @@ impl Certs {
         let ca = &self.resolver.ca;
         let ca =
             Report { name: "local CA".into(), source: Source::LocalCa, not_after: ca.not_after() };
-        snapshot.own.reports().iter().cloned().chain(obtained).chain([ca]).collect()
+        let given = [&snapshot.own, &snapshot.stated].map(|it| it.reports().iter().cloned());
+        given.into_iter().flatten().chain(obtained).chain([ca]).collect()
     }
 
     /// Remembers what the files are like, and returns what they were like before.

@@ -16,6 +16,11 @@ mod config_vars; // what they are configured by
 mod scale; // how many dynos of which size
 mod maintenance; // whether requests are told to come later
 mod domains; // names they answer at
+mod certificates; // what is shown to clients there
+mod drains; // where their logs go
+mod features; // what is switched on and off
+mod sizes; // of which size their dynos are
+mod wait; // until they run what was released last
 mod releases; // what they ran and run
 mod token; // who may ask over the network
 mod heroku_cli; // what the heroku CLI needs
@@ -64,6 +69,10 @@ enum Command {
     Usage(usage::Usage),
     #[command(name = "ps:scale", visible_alias = "scale")]
     Scale(scale::Scale),
+    #[command(name = "ps:type", visible_alias = "ps:resize")]
+    Type(sizes::Type),
+    #[command(name = "ps:wait")]
+    Wait(wait::Wait),
     Logs(logs::Logs),
     Run(run::Run),
     #[command(name = "run:detached")]
@@ -100,6 +109,25 @@ enum Command {
     DomainsAdd(domains::Add),
     #[command(name = "domains:remove")]
     DomainsRemove(domains::Remove),
+    Certs(certificates::Certs),
+    #[command(name = "certs:add")]
+    CertsAdd(certificates::Add),
+    #[command(name = "certs:info")]
+    CertsInfo(certificates::Info),
+    #[command(name = "certs:update")]
+    CertsUpdate(certificates::Update),
+    #[command(name = "certs:remove")]
+    CertsRemove(certificates::Remove),
+    Drains(drains::Drains),
+    #[command(name = "drains:add")]
+    DrainsAdd(drains::Add),
+    #[command(name = "drains:remove")]
+    DrainsRemove(drains::Remove),
+    Features(features::Features),
+    #[command(name = "features:enable")]
+    FeaturesEnable(features::Enable),
+    #[command(name = "features:disable")]
+    FeaturesDisable(features::Disable),
 }
 
 /// Runs the command line of this process.
@@ -138,6 +166,8 @@ impl Command {
             Self::Restart(restart) => restart.run(),
             Self::Usage(usage) => usage.run(),
             Self::Scale(scale) => scale.run(),
+            Self::Type(of_type) => of_type.run(),
+            Self::Wait(wait) => wait.run(),
             Self::Logs(logs) => logs.run(),
             Self::Run(run) => run.run(),
             Self::RunDetached(run) => run.run(),
@@ -161,6 +191,17 @@ impl Command {
             Self::Domains(domains) => domains.run(),
             Self::DomainsAdd(add) => add.run(),
             Self::DomainsRemove(remove) => remove.run(),
+            Self::Certs(certs) => certs.run(),
+            Self::CertsAdd(add) => add.run(),
+            Self::CertsInfo(info) => info.run(),
+            Self::CertsUpdate(update) => update.run(),
+            Self::CertsRemove(remove) => remove.run(),
+            Self::Drains(drains) => drains.run(),
+            Self::DrainsAdd(add) => add.run(),
+            Self::DrainsRemove(remove) => remove.run(),
+            Self::Features(features) => features.run(),
+            Self::FeaturesEnable(enable) => enable.run(),
+            Self::FeaturesDisable(disable) => disable.run(),
         }
     }
 }

@@ -139,6 +139,9 @@ impl AppSummary {
         if !self.drains.is_empty() {
             line(out, "drains", &self.drains.join(", "))?;
         }
+        for certificate in &self.certificates {
+            line(out, "certificate", certificate)?;
+        }
         for (name, job) in &self.jobs {
             line(out, "job", &format!("{name}: {job}"))?;
         }

@@ -148,6 +148,7 @@ fn diff_app(diff: &mut Diff, name: &str, old: &AppSummary, new: &AppSummary) {
     diff.items(&format!("app {name}: domain"), &old.domains, &new.domains);
     diff_source(diff, name, old, new);
     diff.items(&format!("app {name}: drain"), &old.drains, &new.drains);
+    diff.items(&format!("app {name}: certificate"), &old.certificates, &new.certificates);
     for (job, old, new) in differing(&old.jobs, &new.jobs) {
         diff.changed(&format!("app {name}: job {job:?}"), text(old), text(new));
     }

@@ -7,7 +7,7 @@ use crate::config::{ConfigError, ConfigProblem, Remark};
 /// Where the file does not say it, but a command did: an offset that no file has.
 pub(crate) const COMMAND: usize = usize::MAX;
 /// What stands for the file then.
-const COMMANDS: &str = "what commands said";
+pub(crate) const COMMANDS: &str = "what commands said";
 
 /// Problems and warnings of one configuration file and of the files that it names.
 pub(crate) struct Findings<'a> {

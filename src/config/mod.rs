@@ -38,9 +38,10 @@ mod example; // config/example.toml stays complete and true
 
 pub use config_var::check_config_var;
 pub use diff::{Change, Diff, Mark, diff};
+pub(crate) use findings::COMMANDS;
 pub use load::{Source, default_path, load, slug_dir};
 pub use problem::{ConfigError, ConfigProblem, Remark};
-pub use said::Said;
+pub use said::{Said, drain_key};
 pub use summary::{AppSummary, SourceSummary, Summary};
 pub use used::{
     AccessLog, AcmeConfig, AdminConfig, AppConfig, AppSource, CertFiles, CertSource, Config,

@@ -15,7 +15,7 @@ use crate::config::resolve_jobs::resolve_jobs;
 use crate::config::resolve_logs::resolve_drains;
 use crate::config::resolve_sizes::size_named;
 use crate::config::resolve_upkeep::upkeep;
-use crate::config::said::said;
+use crate::config::said::{Said, said};
 use crate::config::values::{
     choice, dyno_addr, make_absolute, timeout, timeout_or_zero, traffic_limit,
 };
@@ -23,8 +23,8 @@ use crate::config::written::{self, Optional};
 use crate::config::{AppConfig, AppSource, Deploy, ManagedApp, SupervisorTimeouts, slug_dir};
 use crate::config::{config_var, defaults, duration, env_file, limits, text_file};
 use crate::model::{
-    Affinity, AppName, AppPolicy, AppTimeouts, Balance, Domain, DynoAddr, Expect, Formation,
-    ProcessType, Size, Sizes, StatedApp, TrafficLimits,
+    Affinity, AppName, AppPolicy, AppTimeouts, Balance, Domain, DynoAddr, Expect, Feature,
+    Formation, ProcessType, Size, Sizes, StatedApp, TrafficLimits,
 };
 
 /// The timers that hold for an app that has none of its own: `[router.timeouts]`.
@@ -82,14 +82,21 @@ impl AppResolver<'_> {
         timeouts: AppTimeouts,
     ) -> AppConfig {
         let written = self.written;
+        let mut said = said(findings, self.at, written);
         AppConfig {
             domains: self.domains(findings, claims),
             acme: written.acme.unwrap_or(defaults::ACME_OF_APP),
+            certificates: self.stated.map(|it| it.certificates.clone()).unwrap_or_default(),
             policy: self.policy(findings, timeouts),
-            source: self.source(findings),
-            drains: resolve_drains(findings, &self.key("drains"), &written.drains),
+            source: self.source(findings, &mut said),
+            drains: resolve_drains(
+                findings,
+                &self.key("drains"),
+                &written.drains,
+                self.stated.map_or(&[], |it| &it.drains),
+            ),
             jobs: resolve_jobs(findings, &self.key("jobs"), written, self.sizes),
-            said: said(findings, self.at, written),
+            said,
         }
     }
 
@@ -171,7 +178,11 @@ impl AppResolver<'_> {
                 &self.key("affinity"),
                 &written.affinity,
                 &affinities,
-                default.affinity,
+                match self.feature(Feature::SessionAffinity) {
+                    Some(true) => Affinity::Cookie,
+                    Some(false) => Affinity::Off,
+                    None => default.affinity,
+                },
             ),
             slow_start: written.slow_start.is_some().then(|| {
                 timeout(findings, &self.key("slow_start"), &written.slow_start, limits::TIMEOUT_MAX)
@@ -255,7 +266,7 @@ impl AppResolver<'_> {
         }
     }
 
-    fn source(&self, findings: &mut Findings<'_>) -> AppSource {
+    fn source(&self, findings: &mut Findings<'_>, said: &mut Said) -> AppSource {
         if let Some(dynos) = &self.written.dynos {
             if self.written.dir.is_some() {
                 let message =
@@ -278,7 +289,7 @@ impl AppResolver<'_> {
         };
         let timeouts = self.supervisor_timeouts(findings);
         let upkeep = upkeep(findings, |key| self.key(key), self.written);
-        let config_vars = self.config_vars(findings);
+        let config_vars = self.config_vars(findings, said);
         let commands = self.procfile(findings, at, &dir);
         let Some(commands) = commands else { return AppSource::Blank };
         let mut formation = self.formation(findings, &commands);
@@ -314,8 +325,16 @@ impl AppResolver<'_> {
             ("preboot", Deploy::Preboot),
             ("restart", Deploy::Restart),
         ];
-        let written = &self.written.deploy;
-        choice(findings, &self.key("deploy"), written, &deploys, defaults::DEPLOY)
+        let default = match self.feature(Feature::Preboot) {
+            Some(true) => Deploy::Preboot,
+            Some(false) | None => defaults::DEPLOY,
+        };
+        choice(findings, &self.key("deploy"), &self.written.deploy, &deploys, default)
+    }
+
+    /// Whether a command turned it on or off.
+    fn feature(&self, feature: Feature) -> Option<bool> {
+        self.stated?.features.get(&feature).copied()
     }
 
     /// The directory of the file, else that of what was deployed; with the place that says so.
@@ -499,13 +518,19 @@ impl AppResolver<'_> {
         format!("the Procfile of {} has no process type {written:?} ({known})", self.name)
     }
 
-    fn config_vars(&self, findings: &mut Findings<'_>) -> BTreeMap<String, String> {
+    fn config_vars(
+        &self,
+        findings: &mut Findings<'_>,
+        said: &mut Said,
+    ) -> BTreeMap<String, String> {
         let mut vars = self.stated.map(|it| it.config_vars.clone()).unwrap_or_default();
         if let Some(written) = &self.written.env_file {
             let path = findings.path(written.get_ref());
             match text_file::read(&path) {
                 Ok(text) => {
                     let file = env_file::parse(&text);
+                    let line = findings.line(written.span().start);
+                    file.vars.keys().for_each(|name| said.also(name, line));
                     vars.extend(file.vars);
                     findings.warnings_in(&path, file.warnings);
                 }

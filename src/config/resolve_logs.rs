@@ -2,12 +2,12 @@
 
 use toml::Spanned;
 
-use crate::config::findings::Findings;
+use crate::config::findings::{COMMAND, Findings};
 use crate::config::resolve_certs::existing_file;
 use crate::config::values::absolute;
 use crate::config::written;
 use crate::config::{LogFiles, LogsConfig, bytes, defaults, limits};
-use crate::model::DrainUrl;
+use crate::model::{DrainUrl, StatedDrain};
 
 /// Makes `[logs]` as used.
 pub(crate) fn resolve_logs(findings: &mut Findings<'_>, written: &written::Logs) -> LogsConfig {
@@ -65,8 +65,28 @@ fn keep(findings: &mut Findings<'_>, written: &written::Logs) -> u32 {
     keep
 }
 
-/// Makes the drains of one app as used.
+/// Makes the drains of one app as used: those of the file, then those of commands.
 pub(crate) fn resolve_drains(
+    findings: &mut Findings<'_>,
+    key: &str,
+    written: &written::List,
+    stated: &[StatedDrain],
+) -> Vec<DrainUrl> {
+    let mut drains = written_drains(findings, key, written);
+    // One that the file has come to say too is the file's.
+    let stated = stated.iter().filter(|it| !drains.contains(&it.url)).map(|it| it.url.clone());
+    drains.extend(stated.collect::<Vec<_>>());
+    if drains.len() > limits::DRAINS_OF_APP_MAX {
+        findings.problem(COMMAND, key, too_many_drains());
+    }
+    drains
+}
+
+fn too_many_drains() -> String {
+    format!("an app has at most {} drains", limits::DRAINS_OF_APP_MAX)
+}
+
+fn written_drains(
     findings: &mut Findings<'_>,
     key: &str,
     written: &written::List,
@@ -80,8 +100,7 @@ pub(crate) fn resolve_drains(
                 findings.problem(at, key, format!("{drain} stands here twice"));
             }
             Ok(_) if drains.len() == limits::DRAINS_OF_APP_MAX => {
-                let message = format!("an app has at most {} drains", limits::DRAINS_OF_APP_MAX);
-                findings.problem(at, key, message);
+                findings.problem(at, key, too_many_drains());
                 break;
             }
             Ok(drain) => drains.push(drain),

@@ -19,7 +19,7 @@ use crate::config::{
 use crate::config::{bytes, defaults, duration};
 use crate::model::{
     Affinity, AppName, AppPolicy, AppTimeouts, Autoscale, Balance, CpuShare, DrainUrl, Endpoint,
-    Expect, ListenerPolicy, ProcessType, Size, SizeLimits, Sizes, TrafficLimits,
+    Expect, ListenerPolicy, ProcessType, Size, SizeLimits, Sizes, StatedCertificate, TrafficLimits,
 };
 
 /// What a configuration says, without secrets.
@@ -94,6 +94,9 @@ pub struct AppSummary {
     pub source: SourceSummary,
     /// Where its log is sent to, without secrets but with the fingerprint of what is not shown.
     pub drains: Vec<String>,
+    /// Certificates that commands gave it.
+    #[serde(default)]
+    pub certificates: Vec<String>,
     /// What it runs by the clock, each as one text, by name.
     pub jobs: BTreeMap<String, String>,
 }
@@ -264,7 +267,13 @@ fn sum_up(config: &Config, name: &AppName, app: &AppConfig) -> AppSummary {
     };
     let jobs = app.jobs.iter().map(job).collect();
     let drains = app.drains.iter().map(drain).collect();
-    AppSummary { domains, settings, timeouts, source, drains, jobs }
+    let certificates = app.certificates.iter().map(certificate).collect();
+    AppSummary { domains, settings, timeouts, source, drains, certificates, jobs }
+}
+
+/// With a mark of its chain: another one under the same name is another certificate.
+fn certificate(it: &StatedCertificate) -> String {
+    format!("{} for {} ({:016x})", it.name, texts(&it.names).join(", "), fingerprint(&it.chain))
 }
 
 fn drain(url: &DrainUrl) -> String {

@@ -16,7 +16,7 @@ use crate::config::config_var::Redacted;
 use crate::config::{ConfigProblem, Said, defaults};
 use crate::model::{
     AppName, AppPolicy, Autoscale, Domain, DrainUrl, DynoAddr, Endpoint, Formation, ListenAddr,
-    ListenerPolicy, ProcessType, Schedule, Size, Sizes,
+    ListenerPolicy, ProcessType, Schedule, Size, Sizes, StatedCertificate,
 };
 
 /// Everything `serve` needs to know.
@@ -221,6 +221,8 @@ pub struct AppConfig {
     pub domains: Vec<Domain>,
     /// Whether its exact domains get automatic certificates, where there is `[acme]`.
     pub acme: bool,
+    /// Certificates that commands gave it.
+    pub certificates: Vec<StatedCertificate>,
     /// How the router treats its requests.
     pub policy: AppPolicy,
     /// Where its dynos come from.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{AppConfig, AppSource};
 use crate::control::Running;
 use crate::control::problem::Problem;
-use crate::model::{AppName, Civil, Id, ProcessType};
+use crate::model::{AppName, Civil, Id, ProcessType, Stated};
 use crate::supervisor::{DynoStatus, Which};
 
 /// An app, as `GET /apps` has it.
@@ -130,15 +130,19 @@ pub(in crate::control) fn find_app(
     which: &str,
 ) -> Result<(AppName, AppConfig), Problem> {
     let config = running.config.load();
-    let by_id = Id::parse(which).and_then(|id| {
-        let stated = running.stated.load();
-        let found = stated.apps.iter().find(|(_, app)| app.id == id);
-        found.map(|(name, _)| name.clone())
-    });
-    let name = by_id.or_else(|| AppName::parse(which).ok());
+    let name = name_of(&running.stated.load(), which);
     let found = name.and_then(|name| config.apps.get_key_value(&name));
     let (name, app) = found.ok_or_else(|| Problem::no_app(which))?;
     Ok((name.clone(), app.clone()))
+}
+
+/// The name of the app that is meant by its name or its id; there may be none of that name.
+pub(in crate::control) fn name_of(stated: &Stated, which: &str) -> Option<AppName> {
+    let by_id = Id::parse(which).and_then(|id| {
+        let found = stated.apps.iter().find(|(_, app)| app.id == id);
+        found.map(|(name, _)| name.clone())
+    });
+    by_id.or_else(|| AppName::parse(which).ok())
 }
 
 fn object(dyno: &DynoStatus, app: &AppConfig) -> DynoObject {

@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::limits;
 use crate::control::Running;
+use crate::control::api::Given;
 use crate::control::dynos::find_app;
 use crate::control::problem::Problem;
 use crate::model::{AppName, Civil};
@@ -127,23 +128,13 @@ pub(in crate::control) async fn create(
     State(running): State<Arc<Running>>,
     Path(app): Path<String>,
     origin: Option<Extension<Origin>>,
-    body: Bytes,
+    Given(mut wanted): Given<LogSessionCreate>,
 ) -> Result<Response, Problem> {
     let (app, _) = find_app(&running, &app)?;
-    // Who wants nothing in particular may send nothing.
-    let wanted = if body.is_empty() { b"{}" } else { &body[..] };
-    let mut wanted: LogSessionCreate = serde_json::from_slice(wanted).map_err(|error| Problem {
-        status: StatusCode::UNPROCESSABLE_ENTITY,
-        id: "invalid_params",
-        message: format!("This is no log session: {error}."),
-    })?;
     let bound = |text: &Option<String>| text.as_ref().is_none_or(|text| text.len() <= FILTER_MAX);
     if !bound(&wanted.source) || !bound(&wanted.dyno) {
-        return Err(Problem {
-            status: StatusCode::UNPROCESSABLE_ENTITY,
-            id: "invalid_params",
-            message: format!("source and dyno have at most {FILTER_MAX} bytes."),
-        });
+        let message = format!("source and dyno have at most {FILTER_MAX} bytes.");
+        return Err(Problem::invalid(message));
     }
     wanted.lines = Some(wanted.lines.map_or(LINES as u64, |it| it.min(limits::BOOK_LINES as u64)));
     let now = wall_clock::unix();

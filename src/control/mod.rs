@@ -30,7 +30,7 @@ mod scene; // for tests: a configuration and its table
 
 pub use change::{Caller, Change, ChangeRequest, Changed, Request};
 pub use client::{ClientError, Reply, Streamed, Upgraded, request, send, stream, upgrade};
-pub use dynos::{AppObject, DynoObject};
+pub use dynos::{AppObject, DynoObject, ReleaseObject};
 pub use frames::{Frame, Frames, Garbled, PAYLOAD_MAX};
 pub use listen::{ControlError, Doors};
 pub use logs::{LogSession, LogSessionCreate, LogSessions};

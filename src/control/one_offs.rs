@@ -129,7 +129,7 @@ fn check(create: &DynoCreate) -> Result<(), Problem> {
         None if create.command.contains('\0') => "A command has no NUL.".into(),
         None => return Ok(()),
     };
-    Err(Problem { status: StatusCode::UNPROCESSABLE_ENTITY, id: "invalid_params", message })
+    Err(Problem::invalid(message))
 }
 
 fn size(sizes: &Sizes, name: Option<&str>) -> Result<Option<Arc<Size>>, Problem> {
@@ -137,8 +137,7 @@ fn size(sizes: &Sizes, name: Option<&str>) -> Result<Option<Arc<Size>>, Problem>
     let found = sizes.find(name).cloned();
     found.map(Some).ok_or_else(|| {
         let names: Vec<_> = sizes.iter().map(|size| size.name.as_str()).collect();
-        let message = format!("There is no size {name} (there is: {}).", names.join(", "));
-        Problem { status: StatusCode::UNPROCESSABLE_ENTITY, id: "invalid_params", message }
+        Problem::invalid(format!("There is no size {name} (there is: {}).", names.join(", ")))
     })
 }
 

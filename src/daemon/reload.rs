@@ -199,6 +199,7 @@ impl Reloader {
         let running = &self.running;
         let config = Arc::new(config);
         let before = running.config.swap(config.clone());
+        running.router.certs().follow(&config);
         running.acme.apply(&config);
         running.supervisor.apply(&config);
         if before.logs.files != config.logs.files {

@@ -38,6 +38,8 @@ pub use process_type::{Formation, ProcessType};
 pub use release::{Release, ReleaseStatus, Runs};
 pub use schedule::{Period, Schedule};
 pub use size::{CpuShare, Size, SizeLimits, SizeName, Sizes};
-pub use stated::{Stated, StatedApp, StatedDomain};
+pub use stated::{
+    Feature, Stated, StatedApp, StatedCertificate, StatedDomain, StatedDrain, certificate_of,
+};
 pub use token::{Scope, Token};
 pub use usage::{Payer, Usage};

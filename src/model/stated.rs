@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::model::{AppName, Domain, Id, ProcessType};
+use crate::model::{AppName, Domain, DrainUrl, Id, ProcessType};
 
 /// Everything that commands said.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,6 +33,12 @@ pub struct StatedApp {
     pub config_vars: BTreeMap<String, String>,
     /// What was deployed: the name of its slug.
     pub slug: Option<String>,
+    /// `drains:add`, in that order.
+    pub drains: Vec<StatedDrain>,
+    /// `features:enable`, `features:disable`
+    pub features: BTreeMap<Feature, bool>,
+    /// `certs:add`, in that order.
+    pub certificates: Vec<StatedCertificate>,
 }
 
 /// A domain that a command gave to an app.
@@ -44,6 +50,101 @@ pub struct StatedDomain {
     pub domain: Domain,
     /// Since when, in Unix seconds.
     pub created_at: u64,
+}
+
+/// A drain that a command gave to an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatedDrain {
+    /// Where to.
+    pub url: DrainUrl,
+    /// Since when, in Unix seconds.
+    pub created_at: u64,
+}
+
+/// A certificate that a command gave to an app: what Heroku calls an SNI endpoint. Its `Debug` shows no key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StatedCertificate {
+    /// Its own, for programs.
+    pub id: Id,
+    /// By which commands mean it.
+    pub name: String,
+    /// PEM: the certificate itself, then those between it and a root.
+    pub chain: String,
+    /// PEM.
+    pub key: String,
+    /// The names that it is for; none twice.
+    pub names: Vec<Domain>,
+    /// The app's domains for which it was chosen before others that are for them, too.
+    pub chosen_for: Vec<Domain>,
+    /// Whether the system's roots led to it when it was added.
+    pub is_trusted: bool,
+    /// Since when, in Unix seconds.
+    pub created_at: u64,
+    /// When its chain and key were exchanged last, in Unix seconds.
+    pub updated_at: u64,
+}
+
+impl StatedCertificate {
+    /// Whether clients would accept it for all of a domain: one label stands for `*.` (RFC 9525 §6.3).
+    pub fn is_for(&self, domain: &Domain) -> bool {
+        let above = match domain {
+            Domain::Exact(name) => name.split_once('.').map(|(_, above)| above),
+            Domain::Wildcard(_) => None,
+        };
+        let wildcard = above.map(|above| Domain::Wildcard(above.into()));
+        self.names.iter().any(|name| name == domain || Some(name) == wildcard.as_ref())
+    }
+}
+
+impl fmt::Debug for StatedCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StatedCertificate")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("names", &self.names)
+            .field("chosen_for", &self.chosen_for)
+            .field("is_trusted", &self.is_trusted)
+            .field("created_at", &self.created_at)
+            .field("updated_at", &self.updated_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which of an app's certificates is shown for a domain of it: the one that was chosen, else the newest of those that are
+/// for it.
+pub fn certificate_of<'a>(
+    certificates: &'a [StatedCertificate],
+    domain: &Domain,
+) -> Option<&'a StatedCertificate> {
+    let of_it = || certificates.iter().filter(|it| it.is_for(domain));
+    of_it().find(|it| it.chosen_for.contains(domain)).or_else(|| of_it().next_back())
+}
+
+/// What Heroku calls features: settings that are on or off (Heroku: Preboot; Session Affinity).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Feature {
+    /// All new web dynos boot beside the old ones: `deploy = "preboot"`.
+    Preboot,
+    /// A client's requests go to one dyno: `affinity = "cookie"`.
+    SessionAffinity,
+}
+
+impl Feature {
+    /// All that there are, in the order of their names.
+    pub const ALL: [Self; 2] = [Self::SessionAffinity, Self::Preboot];
+
+    /// As Heroku names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Preboot => "preboot",
+            Self::SessionAffinity => "http-session-affinity",
+        }
+    }
+
+    /// The one of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.as_str() == name)
+    }
 }
 
 impl StatedApp {
@@ -59,6 +160,9 @@ impl StatedApp {
             sizes: BTreeMap::new(),
             config_vars: BTreeMap::new(),
             slug: None,
+            drains: Vec::new(),
+            features: BTreeMap::new(),
+            certificates: Vec::new(),
         }
     }
 }
@@ -76,6 +180,48 @@ impl fmt::Debug for StatedApp {
             .field("sizes", &self.sizes)
             .field("config_vars", &config_vars)
             .field("slug", &self.slug)
+            .field("drains", &self.drains)
+            .field("features", &self.features)
+            .field("certificates", &self.certificates)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chosen_certificate_of_a_domain_is_shown_and_else_the_newest() {
+        let domains = |texts: &[&str]| texts.iter().map(|it| Domain::parse(it).unwrap()).collect();
+        let certificate = |name: &str, names: &[&str], chosen_for: &[&str]| StatedCertificate {
+            id: Id::of_random([1; 16]),
+            name: name.into(),
+            chain: String::new(),
+            key: "secret".into(),
+            names: domains(names),
+            chosen_for: domains(chosen_for),
+            is_trusted: false,
+            created_at: 0,
+            updated_at: 0,
+        };
+        let certificates = [
+            certificate("first", &["*.a.test", "b.test"], &["x.a.test", "c.test"]),
+            certificate("second", &["*.a.test", "a.test"], &[]),
+        ];
+        let check = |domain: &str, expected: Option<&str>| {
+            let found = certificate_of(&certificates, &Domain::parse(domain).unwrap());
+            assert_eq!(found.map(|it| it.name.as_str()), expected, "{domain}");
+        };
+        check("a.test", Some("second"));
+        check("b.test", Some("first"));
+        check("*.a.test", Some("second"));
+        check("x.a.test", Some("first"));
+        check("y.a.test", Some("second"));
+        // One label only; and to be chosen is not to be accepted.
+        check("z.y.a.test", None);
+        check("*.test", None);
+        check("c.test", None);
+        assert!(!format!("{certificates:?}").contains("secret"));
     }
 }

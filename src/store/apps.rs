@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 
 use crate::model::{AppName, Domain, Id, ProcessType, Stated, StatedApp, StatedDomain};
+use crate::store::columns::{opened, parsed};
 use crate::store::sealed::SealKey;
+use crate::store::{certificates, drains, features};
 
 /// Everything that commands said.
 pub(in crate::store) fn read(connection: &Connection, key: &SealKey) -> rusqlite::Result<Stated> {
@@ -58,6 +60,9 @@ fn read_parts(connection: &Connection, key: &SealKey, app: &mut StatedApp) -> ru
         let value = opened(key, row, 1, &place(&id, &name))?;
         app.config_vars.insert(name, value);
     }
+    app.drains = drains::read(connection, key, &id)?;
+    app.features = features::read(connection, &id)?;
+    app.certificates = certificates::read(connection, key, &id)?;
     Ok(())
 }
 
@@ -102,7 +107,9 @@ pub(in crate::store) fn put(
             (&id, name, key.seal(&place(&id, name), value)),
         )?;
     }
-    Ok(())
+    drains::put(transaction, key, &id, &app.drains)?;
+    features::put(transaction, &id, &app.features)?;
+    certificates::put(transaction, key, &id, &app.certificates)
 }
 
 /// Forgets an app, with its releases and all else of it. `false`: there was none.
@@ -127,36 +134,25 @@ fn place(id: &str, name: &str) -> String {
     format!("{id}/{name}")
 }
 
-/// A column of text that has to be something.
-pub(in crate::store) fn parsed<T>(
-    row: &Row<'_>,
-    column: usize,
-    parse: impl FnOnce(&str) -> Option<T>,
-) -> rusqlite::Result<T> {
-    let text: String = row.get(column)?;
-    parse(&text).ok_or_else(|| strange(column, format!("{text:?} is none")))
-}
-
-/// A sealed column.
-pub(in crate::store) fn opened(
-    key: &SealKey,
-    row: &Row<'_>,
-    column: usize,
-    place: &str,
-) -> rusqlite::Result<String> {
-    let sealed: Vec<u8> = row.get(column)?;
-    key.open(place, &sealed).map_err(|error| strange(column, error.to_string()))
-}
-
-/// What is in a column is not what it has to be.
-pub(in crate::store) fn strange(column: usize, message: String) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, message.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{DrainUrl, Feature, StatedCertificate, StatedDrain};
     use crate::store::database;
+
+    fn certificate(name: &str) -> StatedCertificate {
+        StatedCertificate {
+            id: Id::of_random([name.as_bytes()[0]; 16]),
+            name: name.into(),
+            chain: "chain".into(),
+            key: "hunter2".into(),
+            names: ["*.a.test", "b.test"].map(|it| Domain::parse(it).unwrap()).to_vec(),
+            chosen_for: vec![Domain::parse("b.test").unwrap()],
+            is_trusted: true,
+            created_at: 3,
+            updated_at: 4,
+        }
+    }
 
     fn shop() -> (AppName, StatedApp) {
         let mut app = StatedApp::new(Id::of_random([7; 16]), 1_000, true);
@@ -171,6 +167,12 @@ mod tests {
         app.formation.insert(web.clone(), 3);
         app.sizes = BTreeMap::from([(web, "basic".into()), (worker, "standard-2x".into())]);
         app.config_vars.insert("TOKEN".into(), "hunter2 \u{1f511}".into());
+        for url in ["https://user:hunter2@logs.test/in", "syslog://10.0.0.1:514"] {
+            app.drains.push(StatedDrain { url: DrainUrl::parse(url).unwrap(), created_at: 9 });
+        }
+        app.certificates = ["one", "two"].map(certificate).to_vec();
+        app.features =
+            BTreeMap::from([(Feature::Preboot, true), (Feature::SessionAffinity, false)]);
         (AppName::parse("shop").unwrap(), app)
     }
 

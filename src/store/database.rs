@@ -4,14 +4,16 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::private_file;
 
 /// Each takes the schema one step further; its place, from 1, is the schema's version. What was once shipped
 /// is never changed.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "
     CREATE TABLE usage (
         month INTEGER NOT NULL,       -- its first Unix second, UTC
@@ -98,10 +100,38 @@ const STEPS: [&str; 2] = [
         at INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
 ",
-];
+    "
+    CREATE TABLE drains (
+        app TEXT NOT NULL REFERENCES apps ON DELETE CASCADE,
+        place INTEGER NOT NULL,       -- in the order in which they were added
+        url BLOB NOT NULL,            -- sealed: there may be a password in it
+        created_at INTEGER NOT NULL,
+        PRIMARY KEY (app, place)
+    ) STRICT, WITHOUT ROWID;
 
-/// The version from which on it has what commands said.
-const STATED_SINCE: usize = 2;
+    CREATE TABLE features (
+        app TEXT NOT NULL REFERENCES apps ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        enabled INTEGER NOT NULL,
+        PRIMARY KEY (app, name)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE certificates (
+        id TEXT PRIMARY KEY,
+        app TEXT NOT NULL REFERENCES apps ON DELETE CASCADE,
+        place INTEGER NOT NULL,       -- in the order in which they were added
+        name TEXT NOT NULL,
+        chain TEXT NOT NULL,          -- PEM
+        key BLOB NOT NULL,            -- PEM, sealed
+        names TEXT NOT NULL,          -- JSON: the domains that it is for
+        chosen_for TEXT NOT NULL,     -- JSON: those of the app's for which it was chosen
+        is_trusted INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX certificates_of_app ON certificates (app, place);
+",
+];
 
 /// The database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -152,16 +182,33 @@ pub(in crate::store) fn open(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Opens the database at `path` to read it beside whoever writes it. `None`: it is older than what commands say.
-pub(in crate::store) fn open_to_read(path: &Path) -> Result<Option<Connection>, StoreError> {
+/// Opens the database at `path` to read it beside whoever writes it. One of an older schema stays as it is, for whoever
+/// writes it may be as old: what is read then is a copy.
+pub(in crate::store) fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = at(path, Connection::open_with_flags(path, flags))?;
     match at(path, version(&connection))? {
-        0..STATED_SINCE => Ok(None),
         found if found > STEPS.len() => Err(StoreError::Newer { path: path.to_owned(), found }),
-        _ => Ok(Some(connection)),
+        found if found == STEPS.len() => Ok(connection),
+        _ => {
+            let mut copy = at(path, copied(&connection))?;
+            migrate(path, &mut copy)?;
+            Ok(copy)
+        }
     }
 }
+
+fn copied(connection: &Connection) -> rusqlite::Result<Connection> {
+    let mut copy = Connection::open_in_memory()?;
+    let all = Backup::new(connection, &mut copy)?;
+    // Whoever writes meanwhile is waited for.
+    all.run_to_completion(COPIED_AT_ONCE, Duration::from_millis(10), None)?;
+    drop(all);
+    Ok(copy)
+}
+
+/// Pages; each has 4 KiB.
+const COPIED_AT_ONCE: i32 = 1024;
 
 /// A database that is gone with this process.
 pub(in crate::store) fn in_memory() -> Result<Connection, StoreError> {
@@ -215,6 +262,23 @@ mod tests {
     }
 
     #[test]
+    fn an_older_one_is_read_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dynomesh.db");
+        for known in 0..STEPS.len() {
+            let _ = fs::remove_file(&path);
+            let connection = Connection::open(&path).unwrap();
+            STEPS[..known].iter().for_each(|step| connection.execute_batch(step).unwrap());
+            connection.pragma_update(None, "user_version", known).unwrap();
+            let reading = open_to_read(&path).unwrap();
+            assert_eq!(version(&reading), Ok(STEPS.len()));
+            let apps = |row: &rusqlite::Row<'_>| row.get::<_, u64>(0);
+            assert_eq!(reading.query_row("SELECT count(*) FROM apps", (), apps), Ok(0));
+            assert_eq!(version(&connection), Ok(known));
+        }
+    }
+
+    #[test]
     fn what_cannot_be_used_is_said_with_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("dynomesh.db");
@@ -226,7 +290,7 @@ mod tests {
         open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         let error = open(&path).unwrap_err().to_string();
         assert!(
-            error.ends_with("was written by a newer dynomesh (schema 99, this one knows 2)"),
+            error.ends_with("was written by a newer dynomesh (schema 99, this one knows 3)"),
             "{error}"
         );
     }

@@ -67,11 +67,9 @@ impl Store {
         if !file.exists() {
             return Ok(Stated::default());
         }
-        let (Some(connection), Some(key)) =
-            (database::open_to_read(&file)?, SealKey::load(state_dir)?)
-        else {
-            return Ok(Stated::default());
-        };
+        let connection = database::open_to_read(&file)?;
+        // Without the key what is not sealed can be read all the same; where something is, none opens it.
+        let key = SealKey::load(state_dir)?.unwrap_or_else(SealKey::passing);
         let read = apps::read(&connection, &key);
         Ok(read.map_err(|source| StoreError::Database { path: file, source })?)
     }
@@ -124,4 +122,37 @@ pub enum AskError {
     /// Its thread has ended, by a panic.
     #[error("the thread of the database is gone")]
     Gone,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use super::*;
+    use crate::model::{AppName, StatedApp};
+    use crate::store::commit::{Commit, new_id};
+    use crate::store::releases::Maker;
+
+    async fn say(store: &Store, app: StatedApp) {
+        let maker = Maker { description: String::new(), user: String::new(), at: 7 };
+        let changed = Some((AppName::parse("shop").unwrap(), Some(app)));
+        let commit = Commit { changed, runs: BTreeMap::new(), maker, request: None };
+        store.commit(commit).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn without_the_key_only_what_is_sealed_stays_hidden() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Store::peek(dir.path()).unwrap(), Stated::default());
+        let store = Store::open(dir.path()).unwrap();
+        let mut app = StatedApp::new(new_id(), 7, true);
+        say(&store, app.clone()).await;
+        fs::remove_file(dir.path().join("store.key")).unwrap();
+        assert_eq!(Store::peek(dir.path()).unwrap().apps.len(), 1);
+        app.config_vars.insert("A".into(), "1".into());
+        say(&store, app).await;
+        let error = Store::peek(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("it was not encrypted with the key in store.key"), "{error}");
+    }
 }

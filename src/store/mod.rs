@@ -6,7 +6,11 @@
 mod database; // opening, and the steps from one schema to the next
 mod sealed; // config vars, encrypted
 mod handle; // the thread, and how it is asked
+mod columns; // read as what they stand for
 mod apps; // what commands said
+mod drains; // where they said that logs go
+mod features; // what they turned on or off
+mod certificates; // what is shown to clients
 mod releases; // what apps ran
 mod commit; // a change of both, in one transaction
 mod tokens; // who may ask over the network

@@ -6,7 +6,8 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 
 use crate::model::{AppName, Id, ProcessType, Release, ReleaseStatus, Runs};
 use crate::store::Store;
-use crate::store::apps::{id_of, opened, parsed, strange};
+use crate::store::apps::id_of;
+use crate::store::columns::{opened, parsed, strange};
 use crate::store::handle::AskError;
 use crate::store::sealed::SealKey;
 

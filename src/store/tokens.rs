@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Row};
 use crate::hexadecimal;
 use crate::model::{Id, Scope, Token};
 use crate::random;
-use crate::store::apps::parsed;
+use crate::store::columns::parsed;
 use crate::store::handle::AskError;
 use crate::store::{Store, new_id};
 

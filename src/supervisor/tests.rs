@@ -127,6 +127,7 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
     let app = |source: &AppSource| AppConfig {
         domains: vec![],
         acme: true,
+        certificates: vec![],
         policy: policy.clone(),
         source: source.clone(),
         drains: vec![],

@@ -8,8 +8,11 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import shutil
+import socket
+import ssl
 import struct
 import subprocess
 import tempfile
@@ -20,7 +23,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from mesh import BINARY, ROOT, free_ports
+from mesh import BINARY, PATIENCE_S, ROOT, free_ports
+from pki import Authority
 
 CLI_VERSION = "11.10.0"
 NPM = ROOT / "target/e2e/heroku-cli"
@@ -44,14 +48,14 @@ class HerokuCli(unittest.TestCase):
     def setUpClass(cls):
         install()
         cls.dir = Path(tempfile.mkdtemp())
-        cls.http, cls.api = free_ports(2)
+        cls.http, cls.https, cls.api = free_ports(3)
         (cls.dir / "app").mkdir()
         (cls.dir / "app/Procfile").write_text(f"web: {BINARY} hello\nworker: sleep 1000\n")
         cls.config = cls.dir / "dynomesh.toml"
         cls.config.write_text(
             f"""[router]
 http = ["127.0.0.1:{cls.http}"]
-https = []
+https = ["127.0.0.1:{cls.https}"]
 [admin]
 api = "127.0.0.1:{cls.api}"
 [apps.shop]
@@ -97,10 +101,12 @@ FIXED = "by the file"
         except OSError:
             return 0
 
-    def heroku(self, *args, status=0):
-        """What a command printed on both streams."""
+    def heroku(self, *args, status=0, typed=""):
+        """What a command printed on both streams. `typed`: what it is told."""
+        # Many commands take what they could read for an argument.
+        given = {"input": typed} if typed else {"stdin": subprocess.DEVNULL}
         ran = subprocess.run(
-            [HEROKU, *args], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+            [HEROKU, *args], env=self.env, **given, capture_output=True, text=True, timeout=120
         )
         self.assertEqual(ran.returncode, status, f"{args}: {ran.stdout}{ran.stderr}")
         return ran.stdout, ran.stderr
@@ -154,6 +160,101 @@ FIXED = "by the file"
             time.sleep(1)
         self.assertRegex(said, r"app\[run\.\d+\]: said in a one-off")
         self.assertIn("heroku[web.1]: State changed from starting to up", said)
+
+    def test_sizes(self):
+        table = self.heroku("ps:type", "-a", "shop")[0]
+        self.assertRegex(table, r"worker +Basic")
+        out, err = self.heroku("ps:type", "worker=standard-1x", "-a", "shop")
+        self.assertIn("Scaling dynos on shop... done", err)
+        self.assertRegex(out, r"worker +Standard-1X")
+        self.assertRegex(self.heroku("ps:resize", "worker=basic", "-a", "shop")[0], r"worker +Basic")
+        self.assertIn("There is no dyno size huge", self.heroku("ps:type", "web=huge", "-a", "shop", status=2)[1])
+        self.assertEqual(self.heroku("stack", "-a", "shop")[0].splitlines()[-1], "* host")
+        self.assertIn("there is one here, host", self.heroku("stack:set", "heroku-24", "-a", "shop", status=2)[1])
+
+    def test_features(self):
+        self.assertRegex(self.heroku("features", "-a", "shop")[0], r"\[ \] http-session-affinity")
+        self.assertIsNone(self.cookie())
+        self.assertIn("done", self.heroku("features:enable", "http-session-affinity", "-a", "shop")[1])
+        self.assertIn("dynomesh-session-affinity=", self.cookie())
+        self.assertRegex(self.heroku("features:info", "http-session-affinity", "-a", "shop")[0], r"Enabled: +true")
+        self.heroku("features:enable", "http-session-affinity", "-a", "shop", status=1)
+        self.heroku("features:disable", "http-session-affinity", "-a", "shop")
+        self.assertIsNone(self.cookie())
+        self.heroku("features:enable", "preboot", "-a", "shop")
+        self.assertRegex(self.heroku("features", "-a", "shop")[0], r"\[\+\] preboot")
+        self.assertRegex(self.dynomesh("check"), r"deploy +preboot")
+        self.heroku("features:disable", "preboot", "-a", "shop")
+        self.heroku("labs", "-a", "shop")
+
+    def cookie(self):
+        """What the app's clients are given to come back with."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http}/", headers={"Host": "shop.localhost"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.headers["Set-Cookie"]
+
+    def test_drains(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(PATIENCE_S)
+            url = f"syslog://127.0.0.1:{server.getsockname()[1]}"
+            self.assertIn(f"Successfully added drain {url}", self.heroku("drains:add", url, "-a", "shop")[0])
+            shown = self.heroku("drains", "-a", "shop")[0]
+            self.assertRegex(shown, re.escape(url) + r" \(d\.[-0-9a-f]{36}\)")
+            self.assertEqual(json.loads(self.heroku("drains", "--json", "-a", "shop")[0])[0]["url"], url)
+            self.get("shop.localhost")
+            drain, _ = server.accept()
+            with drain:
+                drain.settimeout(PATIENCE_S)
+                self.assertRegex(drain.recv(4096).decode(), r"^\d+ <\d+>1 \S+ shop heroku ")
+        self.assertIn("already a drain", self.heroku("drains:add", url, "-a", "shop", status=2)[1])
+        self.assertIn(f"Successfully removed drain {url}", self.heroku("drains:remove", url, "-a", "shop")[0])
+        self.assertNotIn(url, self.heroku("drains", "-a", "shop")[0])
+        self.assertIn("Couldn't find that drain", self.heroku("drains:remove", url, "-a", "shop", status=2)[1])
+
+    def shown(self, host):
+        """The certificate that clients of this host see, PEM."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with socket.create_connection(("127.0.0.1", self.https), PATIENCE_S) as client:
+            with context.wrap_socket(client, server_hostname=host) as tls:
+                return ssl.DER_cert_to_PEM_cert(tls.getpeercert(binary_form=True))
+
+    def test_certificates(self):
+        authority = Authority(self.dir / "ca")
+        paths = {}
+        for name in ["secure.example.com", "unknown.example.com"]:
+            for number in [1, 2]:
+                pair = [self.dir / f"{name}.{number}.{kind}" for kind in ["pem", "key"]]
+                authority.sign([name], *pair)
+                paths[name, number] = pair
+        first, second = paths["secure.example.com", 1], paths["secure.example.com", 2]
+        self.assertIn("has no SSL certificates", self.heroku("certs", "-a", "shop")[0])
+        self.heroku("domains:add", "secure.example.com", "-a", "shop")
+        mismatch = self.heroku("certs:add", first[0], second[1], "-a", "shop", status=2)[1]
+        self.assertIn("The private key is not the key of", mismatch.replace("\n ›   ", ""))
+        # It asks for which domains, since one of the app's is in the certificate; a blank chooses.
+        out, err = self.heroku("certs:add", *first, "-a", "shop", typed=" \n")
+        self.assertIn("Adding SSL certificate to shop... done", err)
+        self.assertRegex(out, r"Common Name\(s\): +secure.example.com")
+        self.assertIn("SSL certificate is not trusted.", out)
+        self.assertEqual(self.shown("secure.example.com"), first[0].read_text())
+        table = self.heroku("certs", "-a", "shop")[0]
+        self.assertRegex(table, r"cert-[0-9a-f]{8} +secure.example.com +\S+ \S+ UTC +False +SNI +1")
+        name = re.search(r"cert-[0-9a-f]{8}", table)[0]
+        self.assertRegex(self.heroku("domains", "-a", "shop")[0], f"secure.example.com .* {name}")
+        info = self.heroku("certs:info", "--show-domains", "-a", "shop")[0]
+        self.assertRegex(info, r"Issuer: +/CN=end-to-end checks")
+        self.assertIn("secure.example.com", info)
+        self.heroku("certs:update", *second, "--confirm", "shop", "-a", "shop")
+        self.assertEqual(self.shown("secure.example.com"), second[0].read_text())
+        # None of the app's domains is in this one: it does not ask.
+        self.heroku("certs:add", *paths["unknown.example.com", 1], "-a", "shop")
+        self.assertIn("SNI", self.heroku("certs", "-a", "shop")[0])
+        self.heroku("certs:remove", "--name", name, "--confirm", "shop", "-a", "shop")
+        self.assertNotEqual(self.shown("secure.example.com"), second[0].read_text())
+        self.heroku("certs:remove", "--confirm", "shop", "-a", "shop")
+        self.assertIn("has no SSL certificates", self.heroku("certs", "-a", "shop")[0])
+        self.heroku("domains:remove", "secure.example.com", "-a", "shop")
 
     def test_logs_are_followed(self):
         tail = subprocess.Popen(

@@ -175,3 +175,81 @@ async fn serve_and_check_refuse_a_bad_certificate_and_a_check_makes_no_ca() {
         assert!(said.contains("certs/own.pem: has no certificate"), "{said}");
     }
 }
+
+/// Runs a command that has to succeed, and returns what it printed.
+async fn does(mesh: &Mesh, args: &[&str]) -> String {
+    let ran = mesh.command(args).await;
+    assert_eq!(ran.code, Some(0), "{args:?}: {ran:?}");
+    ran.out
+}
+
+#[tokio::test]
+async fn certificates_of_commands_are_shown_for_the_domains_that_they_are_for() {
+    let app = App::start().await;
+    let mesh = Setup::new()
+        .listen_tls()
+        .shop_with(&[&app], "domains = [\"own.test\", \"*.own.test\"]")
+        .start()
+        .await;
+    let dir = mesh.path("given");
+    for (file, name) in [("a", "own.test"), ("b", "own.test"), ("other", "other.test")] {
+        write_pair(&dir, file, name);
+    }
+    let file = |name: &str| dir.join(name).display().to_string();
+    let [a, b, other] = ["a.pem", "b.pem", "other.pem"].map(|it| dir.join(it));
+    let shown = async |mesh: &Mesh, name: &str, trusted: &Path| {
+        let config = trusting(&[trusted]);
+        let mut client = Client::connect_tls(mesh.https(), &config, name).await;
+        client.send(format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n")).await;
+        assert_eq!(client.answer().await.status, 200, "{name}");
+        seen(&client)
+    };
+
+    let wrong = mesh.command(&["certs:add", &file("a.pem"), &file("b.key")]).await;
+    assert_eq!(wrong.code, Some(1));
+    assert!(wrong.err.contains("The private key is not the key of the first"), "{wrong:?}");
+    let told = does(&mesh, &["certs:add", &file("a.pem"), &file("a.key")]).await;
+    assert!(told.contains("Common Name(s): own.test\n"), "{told}");
+    assert!(told.contains("Shown For:      1 of the app's domains\n"), "{told}");
+    assert!(told.ends_with("SSL certificate is self signed.\n"), "{told}");
+    assert_eq!(shown(&mesh, "own.test", &a).await, certificate(&a));
+    let ca = mesh.path("state/ca/ca.pem");
+    shown(&mesh, "any.own.test", &ca).await;
+
+    // A name that a command adds has a certificate, too: of the local CA, and then its own.
+    does(&mesh, &["domains:add", "other.test"]).await;
+    shown(&mesh, "other.test", &ca).await;
+    does(&mesh, &["certs:add", &file("other.pem"), &file("other.key")]).await;
+    assert_eq!(shown(&mesh, "other.test", &other).await, certificate(&other));
+
+    let mesh = mesh.killed().await.start().await;
+    assert_eq!(shown(&mesh, "own.test", &a).await, certificate(&a));
+    let metrics = mesh.metrics().await;
+    let labels = [("name", "own.test"), ("source", "command")];
+    assert!(metrics.get("dynomesh_certificate_remaining_seconds", &labels) > 0.0);
+    let listed = does(&mesh, &["certs"]).await;
+    let named: Vec<&str> = listed.lines().map(|it| it.split(' ').next().unwrap()).collect();
+    let (first, second) = (named[0], named[1]);
+    let several = mesh.command(&["certs:remove"]).await;
+    assert!(several.err.contains("has several SSL certificates: say --name"), "{several:?}");
+    does(&mesh, &["certs:update", &file("b.pem"), &file("b.key"), "--name", first]).await;
+    assert_eq!(shown(&mesh, "own.test", &b).await, certificate(&b));
+    does(&mesh, &["certs:remove", "--name", first]).await;
+    shown(&mesh, "own.test", &ca).await;
+    does(&mesh, &["certs:remove", "--name", second]).await;
+    assert!(does(&mesh, &["certs"]).await.contains("shop has no SSL certificates."));
+}
+
+/// The file goes before commands.
+#[tokio::test]
+async fn a_certificate_of_the_file_stays_what_is_shown() {
+    let app = App::start().await;
+    let mesh = with_own_certificate(&app).await;
+    let dir = mesh.path("given");
+    write_pair(&dir, "a", "own.test");
+    let [chain, key] = ["a.pem", "a.key"].map(|it| dir.join(it).display().to_string());
+    does(&mesh, &["certs:add", &chain, &key]).await;
+    let config = trusting(&[&mesh.path("certs/own.pem")]);
+    let client = Client::connect_tls(mesh.https(), &config, "own.test").await;
+    assert_eq!(seen(&client), certificate(&mesh.path("certs/own.pem")));
+}

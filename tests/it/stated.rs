@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Answer, Mesh, Setup, becomes_true};
+use crate::support::{Answer, DrainServer, Mesh, Setup, becomes_true};
 
 async fn shop(extra: &str) -> Mesh {
     let mesh =
@@ -155,4 +155,88 @@ async fn an_app_that_a_command_made_is_one() {
     does(&mesh, &["apps:destroy", "-a", "blog", "--confirm", "blog"]).await;
     let gone = is_refused(&mesh, &["config", "-a", "blog"]).await;
     assert_eq!(gone, "dynomesh: Couldn't find the app blog.\n");
+}
+
+#[tokio::test]
+async fn drains_of_commands_join_those_of_the_file() {
+    let [fixed, other] = [DrainServer::syslog().await, DrainServer::syslog().await];
+    let url = |server: &DrainServer| format!("syslog://127.0.0.1:{}", server.port());
+    let (fixed_url, other_url) = (url(&fixed), url(&other));
+    let mesh = shop(&format!("drains = [{fixed_url:?}]")).await;
+    let (out, _) = does(&mesh, &["drains:add", &other_url]).await;
+    assert_eq!(out, format!("Successfully added drain {other_url}\n"));
+    ask(&mesh, "shop.localhost").await;
+    other.has("path=\"/\"").await;
+    fixed.has("path=\"/\"").await;
+    let again = is_refused(&mesh, &["drains:add", &other_url]).await;
+    assert_eq!(again, format!("dynomesh: {other_url} is already a drain of shop.\n"));
+    let refused = is_refused(&mesh, &["drains:remove", &fixed_url]).await;
+    assert!(refused.contains(&format!("The drain {fixed_url} is fixed by /")), "{refused}");
+
+    let mesh = mesh.killed().await.start().await;
+    let (out, _) = does(&mesh, &["drains"]).await;
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[..2], ["=== Drains", ""]);
+    assert!(lines[2].starts_with(&format!("{fixed_url} (d.")), "{out}");
+    let token = lines[3].strip_prefix(&format!("{other_url} (")).unwrap().trim_end_matches(')');
+    let (out, _) = does(&mesh, &["drains:remove", token]).await;
+    assert_eq!(out, format!("Successfully removed drain {other_url}\n"));
+    assert_eq!(does(&mesh, &["drains"]).await.0.lines().count(), 3);
+    assert_eq!(does(&mesh, &["releases"]).await.0.lines().count(), 3, "none of it is a release");
+    let bad = is_refused(&mesh, &["drains:add", "tcp://user:hunter2@logs.test"]).await;
+    assert!(bad.contains("expected a URL like syslog+tls://") && !bad.contains("hunter2"), "{bad}");
+}
+
+#[tokio::test]
+async fn features_are_what_the_file_calls_deploy_and_affinity() {
+    let mesh = shop("").await;
+    let cookie =
+        async |mesh: &Mesh| ask(mesh, "shop.localhost").await.field("Set-Cookie").is_some();
+    assert!(!cookie(&mesh).await);
+    let (_, err) = does(&mesh, &["features:enable", "http-session-affinity"]).await;
+    assert_eq!(err, "Enabling http-session-affinity for ⬢ shop... done\n");
+    assert!(cookie(&mesh).await);
+    does(&mesh, &["features:enable", "preboot"]).await;
+    assert_eq!(
+        is_refused(&mesh, &["features:enable", "preboot"]).await,
+        "dynomesh: preboot is already enabled.\n"
+    );
+    let (out, _) = does(&mesh, &["check"]).await;
+    assert!(out.contains("deploy") && out.contains("preboot"), "{out}");
+    let mesh = mesh.killed().await.start().await;
+    mesh.says("heroku[web.1]", "Adopted, up since").await;
+    assert!(cookie(&mesh).await);
+    does(&mesh, &["features:disable", "http-session-affinity"]).await;
+    assert!(!cookie(&mesh).await);
+    let (out, _) = does(&mesh, &["features"]).await;
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[2].starts_with("[ ] http-session-affinity "), "{out}");
+    assert!(lines[3].starts_with("[+] preboot "), "{out}");
+
+    let mesh = shop("affinity = \"off\"").await;
+    let refused = is_refused(&mesh, &["features:enable", "http-session-affinity"]).await;
+    assert!(refused.contains("The affinity of shop is fixed by /"), "{refused}");
+}
+
+#[tokio::test]
+async fn sizes_are_changed_and_waited_for() {
+    let mesh = shop("sizes = { worker = \"eco\" }").await;
+    let (_, err) = does(&mesh, &["config:set", "A=1"]).await;
+    assert_eq!(err, "Setting A and restarting ⬢ shop... done, v2\n");
+    let (_, err) = does(&mesh, &["ps:wait"]).await;
+    assert!(["", "Waiting for every dyno to be running v2... 1 / 1, done\n"].contains(&&*err));
+    let dynos = does(&mesh, &["ps", "--json"]).await.0;
+    let dynos: Value = serde_json::from_str(&dynos).unwrap();
+    assert_eq!((&dynos[0]["state"], &dynos[0]["release"]["version"]), (&"up".into(), &2.into()));
+
+    let (out, err) = does(&mesh, &["ps:type", "web=standard-1x"]).await;
+    assert_eq!(err, "Scaling dynos on ⬢ shop... done\n");
+    let expected = "=== Process Types\n\n\
+        Type    Size         Qty  Max cost/month\n\
+        web     Standard-1X  1    $25.00\n\
+        worker  Eco          0    $0.00\n";
+    assert_eq!(out, expected);
+    let refused = is_refused(&mesh, &["ps:type", "basic"]).await;
+    assert!(refused.contains("The size of worker dynos of shop is fixed by /"), "{refused}");
+    assert_eq!(does(&mesh, &["ps:type"]).await.0, expected, "and web is as it was");
 }

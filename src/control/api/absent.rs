@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use crate::control::Problem;
 
+/// Where dynos run: the host's own system.
+pub(in crate::control) const STACK: &str = "host";
+
 /// A list of nothing.
 pub(in crate::control) async fn none() -> Json<Value> {
     Json(json!([]))
@@ -26,6 +29,6 @@ pub(in crate::control) async fn regions() -> Json<Value> {
 
 /// `GET /stacks`
 pub(in crate::control) async fn stacks() -> Json<Value> {
-    Json(json!([{ "id": "host", "name": "host", "default": true, "state": "public",
+    Json(json!([{ "id": STACK, "name": STACK, "default": true, "state": "public",
         "created_at": null, "updated_at": null }]))
 }

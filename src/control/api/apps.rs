@@ -10,9 +10,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::config::{AppConfig, AppSource, Config};
+use crate::control::api::absent::STACK;
 use crate::control::api::account;
-use crate::control::api::fixed::{app_of, refuse_said};
 use crate::control::api::given::Given;
+use crate::control::api::scene::{AppScene, change_app, show_app};
 use crate::control::dynos::find_app;
 use crate::control::{Caller, Changed, Problem, Running};
 use crate::model::{AppName, Civil, Endpoint, ListenAddr, Stated, StatedApp};
@@ -29,12 +30,14 @@ pub(in crate::control) struct Create {
 #[derive(Deserialize)]
 pub(in crate::control) struct Update {
     maintenance: Option<bool>,
+    build_stack: Option<String>,
 }
 
 /// `GET /apps`
 pub(in crate::control) async fn list(State(running): State<Arc<Running>>) -> Response {
     let (config, stated) = (running.config.load(), running.stated.load());
-    let apps = config.apps.iter().map(|(name, app)| object(&config, &stated, name, app));
+    let scene = |(name, app)| AppScene { config: &config, stated: &stated, name, app };
+    let apps = config.apps.iter().map(|it| object(&scene(it)));
     Json(apps.collect::<Vec<_>>()).into_response()
 }
 
@@ -43,9 +46,7 @@ pub(in crate::control) async fn show(
     State(running): State<Arc<Running>>,
     Path(app): Path<String>,
 ) -> Result<Response, Problem> {
-    let (name, app) = find_app(&running, &app)?;
-    let (config, stated) = (running.config.load(), running.stated.load());
-    Ok(Json(object(&config, &stated, &name, &app)).into_response())
+    Ok(Json(show_app(&running, &app, object)?).into_response())
 }
 
 /// `POST /apps`
@@ -65,15 +66,13 @@ pub(in crate::control) async fn create(
     let name =
         AppName::parse(&name).map_err(|wrong| Problem::invalid(format!("Name: {wrong}.")))?;
     let made = name.clone();
-    running.change(caller, move |config, _| make(config, made)).await?;
-    let (config, stated) = (running.config.load(), running.stated.load());
-    let app = config.apps.get(&name).ok_or_else(|| Problem::no_app(name.as_str()))?;
-    Ok((StatusCode::CREATED, Json(object(&config, &stated, &name, app))).into_response())
+    running.change(caller, move |config, stated| make(config, stated, made)).await?;
+    Ok((StatusCode::CREATED, Json(show_app(&running, name.as_str(), object)?)).into_response())
 }
 
-fn make(config: &Config, name: AppName) -> Result<Changed, Problem> {
-    if let Some(app) = config.apps.get(&name) {
-        refuse_said(config, app, "app", &format!("The app {name}"))?;
+fn make(config: &Config, stated: &Stated, name: AppName) -> Result<Changed, Problem> {
+    if let Ok(scene) = AppScene::of(config, stated, &name) {
+        scene.refuse_said("app", &format!("The app {name}"))?;
         return Err(Problem::invalid(format!("Name {name} is already taken.")));
     }
     let now = StatedApp::new(new_id(), wall_clock::unix(), true);
@@ -87,22 +86,21 @@ pub(in crate::control) async fn update(
     Path(app): Path<String>,
     Given(update): Given<Update>,
 ) -> Result<Response, Problem> {
-    let (name, _) = find_app(&running, &app)?;
-    if let Some(on) = update.maintenance {
-        let of = name.clone();
-        let change = move |config: &Config, stated: &Stated| maintain(config, stated, of, on);
-        running.change(caller, change).await?;
+    let (mut name, _) = find_app(&running, &app)?;
+    if update.build_stack.is_some_and(|stack| stack != STACK) {
+        return Err(Problem::invalid(format!("Stack: there is one here, {STACK}.")));
     }
-    let (name, app) = find_app(&running, name.as_str())?;
-    let (config, stated) = (running.config.load(), running.stated.load());
-    Ok(Json(object(&config, &stated, &name, &app)).into_response())
+    if let Some(on) = update.maintenance {
+        name =
+            change_app(&running, caller, &app, move |scene, now| maintain(scene, now, on)).await?;
+    }
+    Ok(Json(show_app(&running, name.as_str(), object)?).into_response())
 }
 
-fn maintain(config: &Config, stated: &Stated, name: AppName, on: bool) -> Result<Changed, Problem> {
-    let (app, mut now) = app_of(config, stated, &name)?;
-    refuse_said(config, app, "maintenance", &format!("Whether {name} is under maintenance"))?;
+fn maintain(scene: &AppScene<'_>, now: &mut StatedApp, on: bool) -> Result<String, Problem> {
+    scene.refuse_said("maintenance", &format!("Whether {} is under maintenance", scene.name))?;
     now.maintenance = Some(on);
-    Ok(Changed { app: name, now: Some(now), description: "Maintenance".into() })
+    Ok("Maintenance".into())
 }
 
 /// `DELETE /apps/APP`
@@ -111,23 +109,22 @@ pub(in crate::control) async fn destroy(
     caller: Caller,
     Path(app): Path<String>,
 ) -> Result<Response, Problem> {
-    let (name, app) = find_app(&running, &app)?;
-    let shown = object(&running.config.load(), &running.stated.load(), &name, &app);
-    running.change(caller, move |config, _| end(config, name)).await?;
+    let (name, shown) = show_app(&running, &app, |scene| (scene.name.clone(), object(scene)))?;
+    running.change(caller, move |config, stated| end(config, stated, name)).await?;
     Ok(Json(shown).into_response())
 }
 
-fn end(config: &Config, name: AppName) -> Result<Changed, Problem> {
-    let app = config.apps.get(&name).ok_or_else(|| Problem::no_app(name.as_str()))?;
-    refuse_said(config, app, "app", &format!("The app {name}"))?;
+fn end(config: &Config, stated: &Stated, name: AppName) -> Result<Changed, Problem> {
+    AppScene::of(config, stated, &name)?.refuse_said("app", &format!("The app {name}"))?;
     Ok(Changed { app: name, now: None, description: "Destroyed".into() })
 }
 
 /// An app as the API shows it (reference: Heroku's Platform API, App).
-fn object(config: &Config, stated: &Stated, name: &AppName, app: &AppConfig) -> Value {
-    let known = stated.apps.get(name);
+fn object(scene: &AppScene<'_>) -> Value {
+    let AppScene { config, name, app, .. } = *scene;
+    let known = scene.known();
     let since = known.map(|it| Civil::of(it.created_at).rfc3339());
-    let stack = json!({ "id": null, "name": "host" });
+    let stack = json!({ "id": null, "name": STACK });
     json!({
         "id": known.map(|it| it.id.to_string()),
         "name": name.as_str(),

@@ -126,7 +126,8 @@ fn needed(method: &Method, path: &str) -> Scope {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     match (method, parts.as_slice()) {
         (&Method::DELETE, ["apps", _]) => Scope::Admin,
-        (&Method::GET, [.., "config-vars"]) => Scope::Operate,
+        // There may be a password in the URL of a drain.
+        (&Method::GET, [.., "config-vars" | "log-drains"]) => Scope::Operate,
         (&Method::GET | &Method::HEAD, _) => Scope::Read,
         // It only asks which apps have these ids.
         (&Method::POST, ["filters", "apps"]) => Scope::Read,
@@ -177,6 +178,7 @@ mod tests {
         check(Method::GET, "/apps/shop/dynos", Scope::Read);
         check(Method::GET, "/apps/shop/config-vars", Scope::Operate);
         check(Method::GET, "/apps/shop/releases/3/config-vars", Scope::Operate);
+        check(Method::GET, "/apps/shop/log-drains", Scope::Operate);
         check(Method::PATCH, "/apps/shop/formation", Scope::Operate);
         check(Method::DELETE, "/apps/shop/dynos", Scope::Operate);
         check(Method::DELETE, "/apps/shop", Scope::Admin);

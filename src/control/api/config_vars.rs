@@ -7,12 +7,11 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 
-use crate::config::{AppConfig, AppSource, Config, check_config_var};
-use crate::control::api::fixed::{app_of, refuse_external, refuse_said};
+use crate::config::{AppSource, check_config_var};
 use crate::control::api::given::Given;
-use crate::control::dynos::find_app;
-use crate::control::{Caller, Changed, Problem, Running};
-use crate::model::{AppName, Stated};
+use crate::control::api::scene::{AppScene, change_app, show_app};
+use crate::control::{Caller, Problem, Running};
+use crate::model::StatedApp;
 
 /// What is set, and by `null` unset.
 type Update = BTreeMap<String, Option<String>>;
@@ -22,8 +21,7 @@ pub(in crate::control) async fn show(
     State(running): State<Arc<Running>>,
     Path(app): Path<String>,
 ) -> Result<Response, Problem> {
-    let (name, app) = find_app(&running, &app)?;
-    Ok(Json(vars(&app, &running.stated.load(), &name)).into_response())
+    Ok(Json(show_app(&running, &app, vars)?).into_response())
 }
 
 /// `PATCH /apps/APP/config-vars`: the answer has all of them.
@@ -33,37 +31,29 @@ pub(in crate::control) async fn update(
     Path(app): Path<String>,
     Given(update): Given<Update>,
 ) -> Result<Response, Problem> {
-    let (name, _) = find_app(&running, &app)?;
-    let of = name.clone();
-    running.change(caller, move |config, stated| set(config, stated, of, &update)).await?;
-    let (name, app) = find_app(&running, name.as_str())?;
-    Ok(Json(vars(&app, &running.stated.load(), &name)).into_response())
+    let name =
+        change_app(&running, caller, &app, move |scene, now| set(scene, now, &update)).await?;
+    Ok(Json(show_app(&running, name.as_str(), vars)?).into_response())
 }
 
 /// Those that the app's dynos have; before there are any, those that commands said.
-fn vars(app: &AppConfig, stated: &Stated, name: &AppName) -> BTreeMap<String, String> {
-    match &app.source {
+fn vars(scene: &AppScene<'_>) -> BTreeMap<String, String> {
+    match &scene.app.source {
         AppSource::Managed(managed) => managed.config_vars.clone(),
-        _ => stated.apps.get(name).map(|it| it.config_vars.clone()).unwrap_or_default(),
+        _ => scene.known().map(|it| it.config_vars.clone()).unwrap_or_default(),
     }
 }
 
-fn set(
-    config: &Config,
-    stated: &Stated,
-    name: AppName,
-    update: &Update,
-) -> Result<Changed, Problem> {
-    let (app, mut now) = app_of(config, stated, &name)?;
-    refuse_external(&name, app)?;
-    let before = vars(app, stated, &name);
+fn set(scene: &AppScene<'_>, now: &mut StatedApp, update: &Update) -> Result<String, Problem> {
+    scene.refuse_external()?;
+    let before = vars(scene);
     let (mut set, mut removed) = (Vec::new(), Vec::new());
     for (var, value) in update {
         // Who edits one sends all of them back.
         if before.get(var) == value.as_ref() {
             continue;
         }
-        refuse_said(config, app, &format!("config.{var}"), &format!("The config var {var}"))?;
+        scene.refuse_said(&format!("config.{var}"), &format!("The config var {var}"))?;
         match value {
             Some(value) => {
                 let checked = check_config_var(var, value);
@@ -77,7 +67,7 @@ fn set(
             }
         }
     }
-    Ok(Changed { app: name, now: Some(now), description: described(&set, &removed) })
+    Ok(described(&set, &removed))
 }
 
 /// As Heroku describes such releases.

@@ -9,12 +9,11 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::config::{AppConfig, Config};
-use crate::control::api::fixed::{app_of, refuse_said};
+use crate::control::api::certificates;
 use crate::control::api::given::Given;
-use crate::control::dynos::find_app;
-use crate::control::{Caller, Changed, Problem, Running};
-use crate::model::{AppName, Civil, Domain, Stated, StatedDomain};
+use crate::control::api::scene::{AppScene, change_app, show_app};
+use crate::control::{Caller, Problem, Running};
+use crate::model::{Civil, Domain, StatedApp, StatedDomain, certificate_of};
 use crate::store::new_id;
 use crate::wall_clock;
 
@@ -22,6 +21,14 @@ use crate::wall_clock;
 #[derive(Deserialize)]
 pub(in crate::control) struct Add {
     hostname: String,
+    #[serde(default)]
+    sni_endpoint: Option<String>,
+}
+
+/// `PATCH /apps/APP/domains/DOMAIN`: the certificate that is shown for it; `null` leaves the choice to dynomesh.
+#[derive(Deserialize)]
+pub(in crate::control) struct Update {
+    sni_endpoint: Option<String>,
 }
 
 /// `GET /apps/APP/domains`
@@ -29,8 +36,18 @@ pub(in crate::control) async fn list(
     State(running): State<Arc<Running>>,
     Path(app): Path<String>,
 ) -> Result<Response, Problem> {
-    let (name, app) = find_app(&running, &app)?;
-    Ok(Json(objects(&running.config.load(), &running.stated.load(), &name, &app)).into_response())
+    Ok(Json(show_app(&running, &app, objects)?).into_response())
+}
+
+/// `GET /apps/APP/domains/DOMAIN`, by its name or its id.
+pub(in crate::control) async fn show(
+    State(running): State<Arc<Running>>,
+    Path((app, which)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let shown = show_app(&running, &app, |scene| {
+        find(scene, &which).map(|domain| object(scene, &domain))
+    })??;
+    Ok(Json(shown).into_response())
 }
 
 /// `POST /apps/APP/domains`
@@ -38,32 +55,65 @@ pub(in crate::control) async fn add(
     State(running): State<Arc<Running>>,
     caller: Caller,
     Path(app): Path<String>,
-    Given(Add { hostname }): Given<Add>,
+    Given(Add { hostname, sni_endpoint }): Given<Add>,
 ) -> Result<Response, Problem> {
-    let (name, _) = find_app(&running, &app)?;
     let domain = Domain::parse(&hostname)
         .map_err(|wrong| Problem::invalid(format!("{hostname}: {wrong}.")))?;
-    let (of, wanted) = (name.clone(), domain.clone());
-    running.change(caller, move |config, stated| with(config, stated, of, wanted)).await?;
-    let (name, app) = find_app(&running, name.as_str())?;
-    let shown = objects(&running.config.load(), &running.stated.load(), &name, &app);
-    let shown = shown.into_iter().find(|it| it["hostname"] == domain.to_string());
+    let wanted = domain.clone();
+    let change = move |scene: &AppScene<'_>, now: &mut StatedApp| {
+        if let Some(endpoint) = &sni_endpoint {
+            choose(now, &wanted, Some(endpoint))?;
+        }
+        with(scene, now, wanted)
+    };
+    let name = change_app(&running, caller, &app, change).await?;
+    let shown = show_app(&running, name.as_str(), |scene| object(scene, &domain))?;
     Ok((StatusCode::CREATED, Json(shown)).into_response())
 }
 
-fn with(
-    config: &Config,
-    stated: &Stated,
-    name: AppName,
-    domain: Domain,
-) -> Result<Changed, Problem> {
-    let (app, mut now) = app_of(config, stated, &name)?;
-    if app.domains.contains(&domain) {
-        return Err(Problem::invalid(format!("{domain} is already added to {name}.")));
+fn with(scene: &AppScene<'_>, now: &mut StatedApp, domain: Domain) -> Result<String, Problem> {
+    if scene.app.domains.contains(&domain) {
+        return Err(Problem::invalid(format!("{domain} is already added to {}.", scene.name)));
     }
     // Whether it is another app's is seen when the whole is read.
     now.domains.push(StatedDomain { id: new_id(), domain, created_at: wall_clock::unix() });
-    Ok(Changed { app: name, now: Some(now), description: "Domain added".into() })
+    Ok("Domain added".into())
+}
+
+/// `PATCH /apps/APP/domains/DOMAIN`
+pub(in crate::control) async fn update(
+    State(running): State<Arc<Running>>,
+    caller: Caller,
+    Path((app, which)): Path<(String, String)>,
+    Given(Update { sni_endpoint }): Given<Update>,
+) -> Result<Response, Problem> {
+    let of = which.clone();
+    let change = move |scene: &AppScene<'_>, now: &mut StatedApp| {
+        choose(now, &find(scene, &of)?, sni_endpoint.as_deref())?;
+        Ok("Domain updated".to_owned())
+    };
+    let name = change_app(&running, caller, &app, change).await?;
+    let shown = show_app(&running, name.as_str(), |scene| {
+        find(scene, &which).map(|domain| object(scene, &domain))
+    })??;
+    Ok(Json(shown).into_response())
+}
+
+/// Has this certificate shown for a domain of the app, whatever others are for it.
+fn choose(now: &mut StatedApp, domain: &Domain, endpoint: Option<&str>) -> Result<(), Problem> {
+    for certificate in &mut now.certificates {
+        certificate.chosen_for.retain(|it| it != domain);
+    }
+    let Some(endpoint) = endpoint else { return Ok(()) };
+    let certificate = certificates::find_mut(&mut now.certificates, endpoint)?;
+    if !certificate.is_for(domain) {
+        return Err(Problem::invalid(format!(
+            "The certificate {} is not for {domain}: no client would accept it.",
+            certificate.name
+        )));
+    }
+    certificate.chosen_for.push(domain.clone());
+    Ok(())
 }
 
 /// `DELETE /apps/APP/domains/DOMAIN`, by its name or its id.
@@ -72,57 +122,53 @@ pub(in crate::control) async fn remove(
     caller: Caller,
     Path((app, domain)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let (name, app) = find_app(&running, &app)?;
-    let shown = objects(&running.config.load(), &running.stated.load(), &name, &app);
-    let shown = shown
-        .into_iter()
-        .find(|it| it["hostname"] == domain.as_str() || it["id"] == domain.as_str());
-    running.change(caller, move |config, stated| without(config, stated, name, &domain)).await?;
+    let (domain, shown) = show_app(&running, &app, |scene| {
+        find(scene, &domain).map(|domain| (domain.clone(), object(scene, &domain)))
+    })??;
+    change_app(&running, caller, &app, move |scene, now| without(scene, now, &domain)).await?;
     Ok(Json(shown).into_response())
 }
 
-fn without(
-    config: &Config,
-    stated: &Stated,
-    name: AppName,
-    which: &str,
-) -> Result<Changed, Problem> {
-    let (app, mut now) = app_of(config, stated, &name)?;
-    let which = which.to_ascii_lowercase();
-    let before = now.domains.len();
-    now.domains.retain(|it| it.domain.to_string() != which && it.id.to_string() != which);
-    if now.domains.len() == before {
-        refuse_said(config, app, &format!("domains.{which}"), &format!("The domain {which}"))?;
-        return Err(Problem::not_found(format!(
-            "Couldn't find that domain name ({which}) of {name}."
-        )));
+fn without(scene: &AppScene<'_>, now: &mut StatedApp, domain: &Domain) -> Result<String, Problem> {
+    scene.refuse_said(&format!("domains.{domain}"), &format!("The domain {domain}"))?;
+    now.domains.retain(|it| it.domain != *domain);
+    for certificate in &mut now.certificates {
+        certificate.chosen_for.retain(|it| it != domain);
     }
-    Ok(Changed { app: name, now: Some(now), description: "Domain removed".into() })
+    Ok("Domain removed".into())
 }
 
-/// Its own name first, then the others.
-fn objects(config: &Config, stated: &Stated, name: &AppName, app: &AppConfig) -> Vec<Value> {
-    let known = stated.apps.get(name);
-    let own = format!("{name}.{}", config.router.domain);
-    let object = |hostname: &str, kind: &str, of: Option<&StatedDomain>| {
-        let since = of.map(|it| Civil::of(it.created_at).rfc3339());
-        json!({
-            "id": of.map_or_else(|| hostname.to_owned(), |it| it.id.to_string()),
-            "hostname": hostname,
-            "kind": kind,
-            "cname": (kind == "custom").then_some(&own),
-            "status": "none",
-            "acm_status": null,
-            "acm_status_reason": null,
-            "sni_endpoint": null,
-            "app": { "id": known.map(|it| it.id.to_string()), "name": name.as_str() },
-            "created_at": since,
-            "updated_at": since,
-        })
-    };
-    let custom = app.domains.iter().map(|domain| {
-        let of = known.and_then(|it| it.domains.iter().find(|it| it.domain == *domain));
-        object(&domain.to_string(), "custom", of)
-    });
-    std::iter::once(object(&own, "heroku", None)).chain(custom).collect()
+/// The domain of the app that is meant by its name or its id.
+fn find(scene: &AppScene<'_>, which: &str) -> Result<Domain, Problem> {
+    let by_name = Domain::parse(which).ok();
+    let is_meant = |it: &Domain| Some(it) == by_name.as_ref() || scene.domain_id(it) == which;
+    scene.domains().into_iter().find(is_meant).ok_or_else(|| {
+        Problem::not_found(format!("Couldn't find that domain name ({which}) of {}.", scene.name))
+    })
+}
+
+fn objects(scene: &AppScene<'_>) -> Vec<Value> {
+    scene.domains().iter().map(|domain| object(scene, domain)).collect()
+}
+
+fn object(scene: &AppScene<'_>, domain: &Domain) -> Value {
+    let own = format!("{}.{}", scene.name, scene.config.router.domain);
+    let hostname = domain.to_string();
+    let is_own = hostname == own;
+    let stated = scene.known().and_then(|it| it.domains.iter().find(|it| it.domain == *domain));
+    let since = stated.map(|it| Civil::of(it.created_at).rfc3339());
+    let certificate = certificate_of(&scene.app.certificates, domain);
+    json!({
+        "id": scene.domain_id(domain),
+        "hostname": hostname,
+        "kind": if is_own { "heroku" } else { "custom" },
+        "cname": (!is_own).then_some(own),
+        "status": "none",
+        "acm_status": null,
+        "acm_status_reason": null,
+        "sni_endpoint": certificate.map(|it| json!({ "id": it.id.to_string(), "name": it.name })),
+        "app": scene.named(),
+        "created_at": since,
+        "updated_at": since,
+    })
 }

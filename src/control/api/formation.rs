@@ -8,12 +8,12 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::config::{AppSource, Config, ManagedApp, limits};
-use crate::control::api::fixed::{app_of, refuse_external, refuse_said};
+use crate::config::{AppSource, ManagedApp, limits};
 use crate::control::api::given::Given;
-use crate::control::dynos::{find_app, titled};
-use crate::control::{Caller, Changed, Problem, Running};
-use crate::model::{AppName, ProcessType, Stated};
+use crate::control::api::scene::{AppScene, change_app, show_app};
+use crate::control::dynos::titled;
+use crate::control::{Caller, Problem, Running};
+use crate::model::{ProcessType, StatedApp};
 
 /// `PATCH /apps/APP/formation`
 #[derive(Deserialize)]
@@ -57,13 +57,7 @@ pub(in crate::control) async fn list(
     State(running): State<Arc<Running>>,
     Path(app): Path<String>,
 ) -> Result<Response, Problem> {
-    let (name, app) = find_app(&running, &app)?;
-    let AppSource::Managed(managed) = &app.source else {
-        return Ok(Json(json!([])).into_response());
-    };
-    let stated = running.stated.load();
-    let types = managed.formation.keys().map(|it| object(&stated, &name, managed, it));
-    Ok(Json(types.collect::<Vec<_>>()).into_response())
+    Ok(Json(show_app(&running, &app, |scene| objects(scene, |_| true))?).into_response())
 }
 
 /// `PATCH /apps/APP/formation`: the answer has those that were spoken of.
@@ -73,30 +67,18 @@ pub(in crate::control) async fn update(
     Path(app): Path<String>,
     Given(update): Given<Update>,
 ) -> Result<Response, Problem> {
-    let (name, _) = find_app(&running, &app)?;
-    let of = name.clone();
     let types: Vec<String> = update.updates.iter().map(|it| it.process_type.clone()).collect();
-    let change = move |config: &Config, stated: &Stated| scale(config, stated, of, &update.updates);
-    running.change(caller, change).await?;
-    let (name, app) = find_app(&running, name.as_str())?;
-    let stated = running.stated.load();
-    let AppSource::Managed(managed) = &app.source else {
-        return Ok(Json(json!([])).into_response());
-    };
-    let spoken_of =
-        managed.formation.keys().filter(|it| types.iter().any(|name| name == it.as_str()));
-    let spoken_of: Vec<_> = spoken_of.map(|it| object(&stated, &name, managed, it)).collect();
+    let change =
+        move |scene: &AppScene<'_>, now: &mut StatedApp| scale(scene, now, &update.updates);
+    let name = change_app(&running, caller, &app, change).await?;
+    let is_spoken_of = |it: &ProcessType| types.iter().any(|name| name == it.as_str());
+    let spoken_of = show_app(&running, name.as_str(), |scene| objects(scene, is_spoken_of))?;
     Ok(Json(spoken_of).into_response())
 }
 
-fn scale(
-    config: &Config,
-    stated: &Stated,
-    name: AppName,
-    updates: &[OfType],
-) -> Result<Changed, Problem> {
-    let (app, mut now) = app_of(config, stated, &name)?;
-    refuse_external(&name, app)?;
+fn scale(scene: &AppScene<'_>, now: &mut StatedApp, updates: &[OfType]) -> Result<String, Problem> {
+    scene.refuse_external()?;
+    let AppScene { config, name, app, .. } = *scene;
     let AppSource::Managed(managed) = &app.source else {
         return Err(Problem::invalid(format!(
             "Nothing is deployed to {name}: it has no process types."
@@ -106,8 +88,9 @@ fn scale(
         let parsed = ProcessType::parse(process_type).ok();
         let known = parsed.and_then(|it| managed.formation.get_key_value(&it));
         let Some((known, running)) = known else {
-            let message = format!("Couldn't find that process type ({process_type}).");
-            return Err(Problem { id: "not_found", ..Problem::not_found(message) });
+            return Err(Problem::not_found(format!(
+                "Couldn't find that process type ({process_type})."
+            )));
         };
         if let Some(quantity) = quantity {
             let wanted = quantity.of(*running).filter(|it| *it <= limits::FORMATION_MAX);
@@ -117,7 +100,7 @@ fn scale(
             })?;
             if wanted != *running {
                 let what = format!("The number of {process_type} dynos of {name}");
-                refuse_said(config, app, &format!("formation.{process_type}"), &what)?;
+                scene.refuse_said(&format!("formation.{process_type}"), &what)?;
                 now.formation.insert(known.clone(), wanted);
             }
         }
@@ -127,26 +110,36 @@ fn scale(
                 found.ok_or_else(|| Problem::invalid(format!("There is no dyno size {size}.")))?;
             if managed.sizes.get(known).is_none_or(|it| it.name != found.name) {
                 let what = format!("The size of {process_type} dynos of {name}");
-                refuse_said(config, app, &format!("sizes.{process_type}"), &what)?;
-                refuse_said(config, app, "size", &what)?;
+                scene.refuse_said(&format!("sizes.{process_type}"), &what)?;
+                scene.refuse_said("size", &what)?;
                 now.sizes.insert(known.clone(), found.name.to_string());
             }
         }
     }
-    Ok(Changed { app: name, now: Some(now), description: "Scaled".into() })
+    Ok("Scaled".into())
 }
 
-fn object(stated: &Stated, name: &AppName, app: &ManagedApp, process_type: &ProcessType) -> Value {
-    let known = stated.apps.get(name);
-    let id = known.map(|it| it.id.to_string());
+/// The process types of the app that are asked for.
+fn objects(scene: &AppScene<'_>, wanted: impl Fn(&ProcessType) -> bool) -> Vec<Value> {
+    match &scene.app.source {
+        AppSource::Managed(managed) => {
+            let wanted = managed.formation.keys().filter(|it| wanted(it));
+            wanted.map(|it| object(scene, managed, it)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn object(scene: &AppScene<'_>, app: &ManagedApp, process_type: &ProcessType) -> Value {
+    let id = scene.known().map(|it| it.id);
     let size = app.sizes.get(process_type).map(|size| titled(size.name.as_str()));
     json!({
-        "id": id.as_ref().map(|id| format!("{id}/{process_type}")),
+        "id": id.map(|id| format!("{id}/{process_type}")),
         "type": process_type.as_str(),
         "quantity": app.formation.get(process_type),
         "size": size,
         "command": app.commands.get(process_type),
-        "app": { "id": id, "name": name.as_str() },
+        "app": scene.named(),
         "created_at": null,
         "updated_at": null,
     })

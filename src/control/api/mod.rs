@@ -10,12 +10,16 @@ mod rate; // how often
 mod auth; // whether they may
 mod tokens; // by what they show that they may
 mod absent; // what there is none of
-mod fixed; // what the file decides
+mod scene; // an app as a verb finds it, and how it is changed
 mod apps; // made, shown, ended; maintenance
 mod config_vars; // set and unset
 mod formation; // scaled
 mod domains; // added and removed
+mod certificates; // added, exchanged and removed
 mod releases; // listed, rolled back to
+mod drains; // where logs go
+mod features; // switched on and off
+mod sizes; // which there are
 
 use std::sync::Arc;
 
@@ -45,8 +49,6 @@ pub(in crate::control) fn routes() -> axum::Router<Arc<Running>> {
         .route("/addon-attachments", get(absent::none))
         .route("/apps/{app}/addons", get(absent::none))
         .route("/apps/{app}/collaborators", get(absent::none))
-        .route("/apps/{app}/features", get(absent::none))
-        .route("/apps/{app}/sni-endpoints", get(absent::none))
         .route("/account", get(account::show))
         .route("/users/~", get(account::show))
         .route("/users/~/apps", get(apps::list))
@@ -55,7 +57,21 @@ pub(in crate::control) fn routes() -> axum::Router<Arc<Running>> {
         .route("/apps/{app}/config-vars", get(config_vars::show).patch(config_vars::update))
         .route("/apps/{app}/formation", get(formation::list).patch(formation::update))
         .route("/apps/{app}/domains", get(domains::list).post(domains::add))
-        .route("/apps/{app}/domains/{domain}", delete(domains::remove))
+        .route(
+            "/apps/{app}/domains/{domain}",
+            get(domains::show).patch(domains::update).delete(domains::remove),
+        )
+        .route("/apps/{app}/sni-endpoints", get(certificates::list).post(certificates::add))
+        .route(
+            "/apps/{app}/sni-endpoints/{endpoint}",
+            get(certificates::show).patch(certificates::update).delete(certificates::remove),
+        )
+        .route("/apps/{app}/log-drains", get(drains::list).post(drains::add))
+        .route("/apps/{app}/log-drains/{drain}", delete(drains::remove))
+        .route("/apps/{app}/features", get(features::list))
+        .route("/apps/{app}/features/{feature}", get(features::show).patch(features::update))
+        .route("/dyno-sizes", get(sizes::list))
+        .route("/dyno-sizes/{size}", get(sizes::show))
         .route("/apps/{app}/releases", get(releases::list).post(releases::roll_back))
         .route("/apps/{app}/releases/{release}", get(releases::show))
         .route("/apps/{app}/releases/{release}/config-vars", get(releases::config_vars))

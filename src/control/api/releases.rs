@@ -9,13 +9,12 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::config::Config;
 use crate::control::api::account;
-use crate::control::api::fixed::{app_of, refuse_external, refuse_said};
 use crate::control::api::given::Given;
+use crate::control::api::scene::{AppScene, change_app, show_app};
 use crate::control::dynos::find_app;
-use crate::control::{Caller, Changed, Problem, Running};
-use crate::model::{AppName, Civil, Release, Stated};
+use crate::control::{Caller, Problem, Running};
+use crate::model::{AppName, Civil, Release, StatedApp};
 
 /// `POST /apps/APP/releases`: the id or the version of the release to go back to.
 #[derive(Deserialize)]
@@ -33,10 +32,11 @@ pub(in crate::control) async fn list(
     let range = headers.get("range").and_then(|it| it.to_str().ok()).unwrap_or_default();
     let max =
         range.split([';', ',']).find_map(|part| part.trim().strip_prefix("max=")?.parse().ok());
-    let stated = running.stated.load();
-    let shown =
-        releases.iter().take(max.unwrap_or(usize::MAX)).map(|it| object(&stated, &name, it));
-    Ok(Json(shown.collect::<Vec<_>>()).into_response())
+    let shown = releases.iter().take(max.unwrap_or(usize::MAX));
+    let shown = show_app(&running, name.as_str(), |scene| {
+        shown.map(|it| object(scene, it)).collect::<Vec<_>>()
+    })?;
+    Ok(Json(shown).into_response())
 }
 
 /// `GET /apps/APP/releases/RELEASE`
@@ -45,7 +45,8 @@ pub(in crate::control) async fn show(
     Path((app, release)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let (name, releases) = of_app(&running, &app).await?;
-    Ok(Json(object(&running.stated.load(), &name, find(&releases, &release)?)).into_response())
+    let release = find(&releases, &release)?;
+    Ok(Json(show_app(&running, name.as_str(), |scene| object(scene, release))?).into_response())
 }
 
 /// `GET /apps/APP/releases/RELEASE/config-vars`
@@ -66,26 +67,25 @@ pub(in crate::control) async fn roll_back(
 ) -> Result<Response, Problem> {
     let (name, releases) = of_app(&running, &app).await?;
     let to = find(&releases, &release)?.clone();
-    let of = name.clone();
-    running.change(caller, move |config, stated| back(config, stated, of, &to)).await?;
+    change_app(&running, caller, &app, move |scene, now| back(scene, now, &to)).await?;
     let (name, releases) = of_app(&running, name.as_str()).await?;
+    let current = releases.iter().find(|it| it.current);
     let shown =
-        releases.iter().find(|it| it.current).map(|it| object(&running.stated.load(), &name, it));
+        show_app(&running, name.as_str(), |scene| current.map(|release| object(scene, release)))?;
     Ok((StatusCode::CREATED, Json(shown)).into_response())
 }
 
-fn back(config: &Config, stated: &Stated, name: AppName, to: &Release) -> Result<Changed, Problem> {
-    let (app, mut now) = app_of(config, stated, &name)?;
-    refuse_external(&name, app)?;
+fn back(scene: &AppScene<'_>, now: &mut StatedApp, to: &Release) -> Result<String, Problem> {
+    scene.refuse_external()?;
     if now.slug != to.runs.slug {
-        refuse_said(config, app, "dir", &format!("What {name} runs"))?;
+        scene.refuse_said("dir", &format!("What {} runs", scene.name))?;
     }
     now.slug.clone_from(&to.runs.slug);
     // What the file says of them stays as it is.
-    let by_command = |name: &str| app.said.line(&format!("config.{name}")).is_none();
+    let by_command = |name: &str| scene.app.said.line(&format!("config.{name}")).is_none();
     let vars = to.runs.config_vars.iter().filter(|(name, _)| by_command(name));
     now.config_vars = vars.map(|(name, value)| (name.clone(), value.clone())).collect();
-    Ok(Changed { app: name, now: Some(now), description: format!("Rollback to v{}", to.version) })
+    Ok(format!("Rollback to v{}", to.version))
 }
 
 async fn of_app(running: &Running, app: &str) -> Result<(AppName, Vec<Release>), Problem> {
@@ -106,7 +106,7 @@ fn find<'a>(releases: &'a [Release], which: &str) -> Result<&'a Release, Problem
         .ok_or_else(|| Problem::not_found(format!("Couldn't find that release ({which}).")))
 }
 
-fn object(stated: &Stated, name: &AppName, release: &Release) -> Value {
+fn object(scene: &AppScene<'_>, release: &Release) -> Value {
     let Release { id, version, description, user, status, current, runs, created_at } = release;
     let since = Civil::of(*created_at).rfc3339();
     json!({
@@ -120,7 +120,7 @@ fn object(stated: &Stated, name: &AppName, release: &Release) -> Value {
         "slug": runs.slug.as_ref().map(|slug| json!({ "id": slug })),
         "addon_plan_names": [],
         "output_stream_url": null,
-        "app": { "id": stated.apps.get(name).map(|it| it.id.to_string()), "name": name.as_str() },
+        "app": scene.named(),
         "created_at": since,
         "updated_at": since,
     })

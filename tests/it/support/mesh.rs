@@ -190,9 +190,8 @@ impl Setup {
 
     /// The file as it is written now.
     pub(crate) fn text(&self) -> String {
-        let Self {
-            http, https, router, timeouts, admin, isolation, network, expose, apps, ..
-        } = self;
+        let Self { http, https, router, timeouts, admin, isolation, network, expose, apps, .. } =
+            self;
         format!(
             "[router]\nhttp = {http:?}\nhttps = {https:?}\ndomain = \"localhost\"\nworkers = 2\n{router}\
              [router.timeouts]\n{timeouts}[admin]\nhttp = \"127.0.0.1:0\"\n{admin}\

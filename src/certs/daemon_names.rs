@@ -14,13 +14,13 @@ use crate::certs::resolve::{Resolver, fitting};
 
 /// The names and addresses by which the daemon is asked. One certificate of the local CA is for all of them; a name
 /// that has a better one gets that.
-pub(in crate::certs) struct OwnName {
+pub(in crate::certs) struct DaemonNames {
     shared: Arc<Resolver>,
     names: Vec<Box<str>>,
     place: Place,
 }
 
-impl OwnName {
+impl DaemonNames {
     /// Nothing is signed yet.
     pub(in crate::certs) fn new(shared: Arc<Resolver>, names: Vec<Box<str>>) -> Self {
         Self { shared, names, place: Place::empty() }
@@ -38,12 +38,12 @@ impl OwnName {
     }
 }
 
-impl ResolvesServerCert for OwnName {
+impl ResolvesServerCert for DaemonNames {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let asked = hello.server_name();
         if let Some(name) = self.names.iter().find(|name| asked == Some(name)) {
             let snapshot = self.shared.snapshot.load();
-            if let Some(keys) = snapshot.own.find(name) {
+            if let Some(keys) = snapshot.given(name) {
                 return fitting(keys, hello.signature_schemes());
             }
             if let Some(certificate) = snapshot.obtained.get(name) {
@@ -55,9 +55,9 @@ impl ResolvesServerCert for OwnName {
     }
 }
 
-impl fmt::Debug for OwnName {
+impl fmt::Debug for DaemonNames {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OwnName").field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("DaemonNames").field("names", &self.names).finish_non_exhaustive()
     }
 }
 
