@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use crate::config::{AppSource, Config, IsolationWanted, NetworkWanted, limits};
 use crate::init::{Confinement, Network, Sandbox, TrialError, Upper, try_sandbox};
 use crate::model::{AppName, DynoName};
-use crate::supervisor::network::{self, Networks, NoAddresses};
+use crate::supervisor::network::{self, Networks, NoNetwork};
 use crate::supervisor::numbers::{LentNumber, Numbers};
 
 /// Whether and how dynos are kept apart. Cheap to clone.
@@ -210,7 +210,7 @@ impl Isolation {
         &self,
         app: &AppName,
         dyno: &DynoName,
-    ) -> Result<Option<(Network, LentNumber)>, NoAddresses> {
+    ) -> Result<Option<(Network, LentNumber)>, NoNetwork> {
         self.networks().map(|networks| networks.lend(app, dyno)).transpose()
     }
 
@@ -231,6 +231,13 @@ impl Isolation {
     pub(crate) fn renew_network(&self) {
         if let Some(networks) = self.networks() {
             networks.renew();
+        }
+    }
+
+    /// The host's part is put up no more. Waits for a renewal that is under way.
+    pub(crate) fn end_network(&self) {
+        if let Some(networks) = self.networks() {
+            networks.end();
         }
     }
 

@@ -126,7 +126,7 @@ impl Prepared {
         launcher.sweep_cgroups(&claim);
         let has_network = |survivor: &Survivor<_>| survivor.order.network.is_some();
         if !isolation.has_networks() && !left.survivors.iter().any(has_network) {
-            clear_network(config.state_dir.clone()).await;
+            clear_network(isolation.clone(), config.state_dir.clone()).await;
         }
         let state_dir = config.state_dir.clone();
         let meter = Meter::after(booked_until);
@@ -285,7 +285,7 @@ impl Supervisor {
         self.ended.cancelled().await;
         let is_alone = self.status().iter().all(|dyno| dyno.pid.is_none());
         if let (Some(state_dir), true) = (&self.state_dir, is_alone) {
-            clear_network(state_dir.clone()).await;
+            clear_network(self.isolation.clone(), state_dir.clone()).await;
         }
     }
 
@@ -296,9 +296,13 @@ impl Supervisor {
 }
 
 /// Removes what the host has for networks of dynos' own, if it has anything.
-async fn clear_network(state_dir: PathBuf) {
+async fn clear_network(isolation: Isolation, state_dir: PathBuf) {
+    let clear = move || {
+        isolation.end_network();
+        network::clear(&state_dir);
+    };
     // A panic in it has been logged.
-    let _ = spawn_blocking(move || network::clear(&state_dir)).await;
+    let _ = spawn_blocking(clear).await;
 }
 
 /// The ports to lend, from a place on that is this process's own: of two daemons on one machine that both

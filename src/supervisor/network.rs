@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -27,18 +28,25 @@ pub(crate) struct Networks {
     pairs: Numbers,
     outbound: bool,
     firewall: Firewall,
+    /// Nothing is put up any more.
+    is_over: Mutex<bool>,
 }
 
-/// Every address of `[dynos] addresses` is some dyno's.
+/// There is no network for a dyno.
 #[derive(Debug, thiserror::Error)]
-#[error("no addresses are left for it ([dynos] addresses)")]
-pub(crate) struct NoAddresses;
+pub(crate) enum NoNetwork {
+    /// Every address is some dyno's.
+    #[error("no addresses are left for it ([dynos] addresses)")]
+    NoAddresses,
+    #[error("ask for interfaces: {0}")]
+    Ask(io::Error),
+}
 
 /// What the host has for all dynos of a daemon.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Ground {
-    /// Of the firewall.
-    table: String,
+    /// Of the firewall, where there is one.
+    table: Option<String>,
     /// Those of dynos, by the first and the length of the prefix.
     addresses: (Ipv4Addr, u8),
     /// Tells our route to them from that of another daemon.
@@ -54,8 +62,8 @@ impl Networks {
     pub(crate) fn prepare(config: &Config) -> Result<Self, String> {
         let (state_dir, addresses) = (&config.state_dir, config.dynos.addresses);
         let trial = init::try_network(addresses)?;
-        let ground = Ground::of(state_dir, addresses);
-        let firewall = Firewall { table: ground.table.clone(), addresses };
+        let firewall = Firewall { table: cgroup::parent_name(state_dir), addresses };
+        let ground = Ground::of(&firewall, trial.outbound.is_ok());
         // What an earlier daemon had for other addresses.
         if Ground::read(state_dir).is_some_and(|before| before != ground) {
             clear(state_dir);
@@ -74,7 +82,7 @@ impl Networks {
         }
         match &raised {
             Ok(switched) => {
-                let table = &ground.table;
+                let table = &firewall.table;
                 tracing::info!(
                     "network: dynos reach what is beyond this host by nft table {table}"
                 );
@@ -89,7 +97,8 @@ impl Networks {
             ),
         }
         let outbound = raised.is_ok();
-        Ok(Self { addresses, pairs: pairs(addresses), outbound, firewall })
+        let is_over = Mutex::default();
+        Ok(Self { addresses, pairs: pairs(addresses), outbound, firewall, is_over })
     }
 
     /// A network for a dyno, and what is to be kept for as long as anything of it is left.
@@ -97,14 +106,14 @@ impl Networks {
         &self,
         app: &AppName,
         dyno: &DynoName,
-    ) -> Result<(Network, LentNumber), NoAddresses> {
-        let host = Netlink::open();
+    ) -> Result<(Network, LentNumber), NoNetwork> {
+        let host = Netlink::open().map_err(NoNetwork::Ask)?;
         // The kernel takes its moment to remove an interface; and another daemon may lend the same.
         let is_free = |pair| {
             let interface = Network::interface_of(ends(pair).1);
-            host.as_ref().is_ok_and(|host| host.index(&interface).is_err())
+            host.index(&interface).is_err()
         };
-        let number = self.pairs.lend_if(is_free).ok_or(NoAddresses)?;
+        let number = self.pairs.lend_if(is_free).ok_or(NoNetwork::NoAddresses)?;
         let (host, dyno_address) = ends(number.number());
         let network = Network {
             interface: Network::interface_of(dyno_address),
@@ -124,9 +133,19 @@ impl Networks {
 
     /// Puts the firewall up again, which somebody may have flushed.
     pub(crate) fn renew(&self) {
-        if let (true, Err(error)) = (self.outbound, self.firewall.raise()) {
+        // Held meanwhile, so that nothing comes up after the end.
+        let is_over = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
+        if *is_over || !self.outbound {
+            return;
+        }
+        if let Err(error) = self.firewall.raise() {
             tracing::warn!("network: dynos reach nothing beyond this host: {error}");
         }
+    }
+
+    /// Has [`renew`](Self::renew) do nothing from now on.
+    pub(crate) fn end(&self) {
+        *self.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
     }
 }
 
@@ -164,11 +183,12 @@ fn file(state_dir: &Path) -> PathBuf {
 }
 
 impl Ground {
-    fn of(state_dir: &Path, addresses: Ipv4Net) -> Self {
-        let table = cgroup::parent_name(state_dir);
+    fn of(firewall: &Firewall, has_firewall: bool) -> Self {
+        let Firewall { table, addresses } = firewall;
         let digits = &table[table.len() - 7..];
         let priority = u32::from_str_radix(digits, 16).expect("it ends with sixteen such digits");
-        Self { table, addresses: (addresses.network(), addresses.prefix_len()), priority }
+        let addresses = (addresses.network(), addresses.prefix_len());
+        Self { table: has_firewall.then(|| table.clone()), addresses, priority }
     }
 
     /// What an earlier daemon noted.
@@ -193,11 +213,8 @@ impl Ground {
         let route = NetworkRequest::RemoveUnreachable(first, prefix, self.priority);
         // It fails where it is not there, after a restart of the machine.
         let _ = Netlink::open().and_then(|host| host.ask(&route));
-        match (Firewall { table: self.table.clone(), addresses }).raze() {
-            // Then there has never been a table.
-            Ok(()) | Err(init::FirewallError::NoProgram) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        }
+        let firewall = self.table.clone().map(|table| Firewall { table, addresses });
+        firewall.map_or(Ok(()), |it| it.raze()).map_err(|error| error.to_string())
     }
 }
 
@@ -224,7 +241,8 @@ mod tests {
     fn the_addresses_of_an_adopted_dyno_are_lent_to_nobody() {
         let addresses = "10.213.7.0/24".parse().unwrap();
         let firewall = Firewall { table: "x".into(), addresses };
-        let networks = Networks { addresses, pairs: pairs(addresses), outbound: false, firewall };
+        let (pairs, is_over) = (pairs(addresses), Mutex::default());
+        let networks = Networks { addresses, pairs, outbound: false, firewall, is_over };
         let (app, dyno) = (AppName::parse("shop").unwrap(), DynoName::parse("web.1").unwrap());
         let (network, lent) = networks.lend(&app, &dyno).unwrap();
         assert_eq!(network.alias, "dynomesh: shop web.1");
@@ -242,11 +260,16 @@ mod tests {
     fn each_state_directory_has_a_ground_of_its_own_that_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let addresses = "10.213.0.0/16".parse().unwrap();
-        let ground = Ground::of(dir.path(), addresses);
+        let ground = |dir: &Path, has_firewall| {
+            Ground::of(&Firewall { table: cgroup::parent_name(dir), addresses }, has_firewall)
+        };
         assert_eq!(Ground::read(dir.path()), None);
-        fs::write(file(dir.path()), serde_json::to_vec(&ground).unwrap()).unwrap();
-        assert_eq!(Ground::read(dir.path()), Some(Ground::of(dir.path(), addresses)));
-        let other = Ground::of(Path::new("/srv/state"), addresses);
-        assert!(other.table != ground.table && other.priority != ground.priority);
+        for has_firewall in [true, false] {
+            let ground = ground(dir.path(), has_firewall);
+            fs::write(file(dir.path()), serde_json::to_vec(&ground).unwrap()).unwrap();
+            assert_eq!(Ground::read(dir.path()), Some(ground));
+        }
+        let (one, other) = (ground(dir.path(), true), ground(Path::new("/srv/state"), true));
+        assert!(one.table != other.table && one.priority != other.priority);
     }
 }

@@ -37,7 +37,7 @@ use crate::supervisor::cgroup::{Cgroups, Group, Usage};
 use crate::supervisor::health::{self, Unwell};
 use crate::supervisor::isolation::{Isolated, Isolation, NoUid};
 use crate::supervisor::link::{About, Link};
-use crate::supervisor::network::NoAddresses;
+use crate::supervisor::network::NoNetwork;
 use crate::supervisor::numbers::LentNumber;
 use crate::supervisor::probe;
 use crate::supervisor::program::{Ends, ProcessId, Program, Start, Streams};
@@ -124,7 +124,7 @@ pub(crate) enum SpawnError {
     #[error(transparent)]
     User(#[from] NoUid),
     #[error(transparent)]
-    Addresses(#[from] NoAddresses),
+    Network(#[from] NoNetwork),
     #[error("start an init: {0}")]
     Init(io::Error),
 }

@@ -256,7 +256,7 @@ impl Launcher {
 #[derive(Debug, thiserror::Error)]
 enum Strange {
     #[error(
-        "nobody can reach its init: {0}. It is left alone, without requests, and its port and user are lent to nobody: end its processes by hand"
+        "nobody can reach its init: {0}. It is left alone, without requests, and its port, user and addresses are lent to nobody: end its processes by hand"
     )]
     Silent(io::Error),
     #[error("its init says nothing. It is killed")]

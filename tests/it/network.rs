@@ -19,7 +19,7 @@ use dynomesh::init::{Netlink, NetworkRequest};
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 
-use crate::isolation::{cannot_isolate, tries};
+use crate::isolation::{cannot_isolate, effective_capabilities, tries};
 use crate::support::{Known, Mesh, Setup, becomes_true, within};
 
 const COOL: &str = "timeouts = { cool_off = \"100ms\", cool_off_max = \"200ms\", exit = \"1s\" }";
@@ -27,7 +27,12 @@ const WEB: &str = "web: BIND=0.0.0.0 TESTAPP\n";
 
 /// Leads this thread, and what it starts from now on, into a network with nothing but a loopback. `false`: it may not.
 pub(crate) fn in_own_network() -> bool {
+    const CAP_NET_ADMIN: u64 = 1 << 12;
     if cannot_isolate() {
+        return false;
+    }
+    if effective_capabilities() & CAP_NET_ADMIN == 0 {
+        eprintln!("skipped: without CAP_NET_ADMIN there are no networks to be made");
         return false;
     }
     leave_network();
@@ -353,6 +358,9 @@ async fn outbound_is_free_but_for_the_hosts_own_rights_and_nobody_comes_in() {
     assert_eq!(came.ip(), IpAddr::from(HERE), "it looks as if the host had come");
     assert!(!elsewhere.reaches(web));
     assert!(TcpStream::connect(web).is_ok(), "the router reaches it");
+    // One that is gone must not be looked for on the way to everywhere.
+    let nobody = TcpStream::connect("10.213.200.1:80").unwrap_err();
+    assert_eq!(nobody.kind(), ErrorKind::HostUnreachable);
 
     // Somebody has flushed the firewall; a reload puts it up again.
     let mut mesh = mesh;
@@ -376,12 +384,17 @@ async fn without_a_firewall_dynos_are_apart_all_the_same_and_reach_nothing_beyon
     let mesh = shop(WEB, "formation = { web = 2 }").before(hidden).start().await;
     mesh.says("dynomesh[supervisor]", "network: dynos reach nothing beyond this host: ").await;
     let webs = all_up(&mesh, 2).await.iter().map(|it| it.addr.unwrap()).collect::<Vec<_>>();
-    let others = webs.iter().flat_map(|web| [reach(*web), format!("{} on eth0", reach(*web))]);
-    let commands = others.chain([reach((THERE, PORT).into())]).collect::<Vec<_>>();
+    let [web, other] = webs[..] else { panic!("{webs:?}") };
+    let beyond = reach((THERE, PORT).into());
+    let commands = [reach(web), reach(other), format!("{} on eth0", reach(web)), beyond];
     let text = printed(&mesh, &format!("{}echo done", tries(&commands))).await;
     assert_eq!(text, "done\n");
     assert!(elsewhere.came.try_recv().is_err(), "nothing has left the host");
     assert_eq!(mesh.get("/").await.status, 200);
+    let mut mesh = mesh;
+    mesh.signal(Signal::TERM);
+    assert!(mesh.ended().await.success());
+    assert!(!mesh.path("state/network.json").exists());
 }
 
 /// What runs out of the box.
