@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -161,6 +162,17 @@ pub(in crate::store) fn open_to_read(path: &Path) -> Result<Option<Connection>, 
         found if found > STEPS.len() => Err(StoreError::Newer { path: path.to_owned(), found }),
         _ => Ok(Some(connection)),
     }
+}
+
+/// Opens the database at `path` to copy it, of whichever schema it is. Waits so long for whoever opens or closes it.
+pub(in crate::store) fn open_to_copy(
+    path: &Path,
+    wait: Duration,
+) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = at(path, Connection::open_with_flags(path, flags))?;
+    at(path, connection.busy_timeout(wait))?;
+    Ok(connection)
 }
 
 /// A database that is gone with this process.

@@ -156,3 +156,26 @@ async fn an_app_that_a_command_made_is_one() {
     let gone = is_refused(&mesh, &["config", "-a", "blog"]).await;
     assert_eq!(gone, "dynomesh: Couldn't find the app blog.\n");
 }
+
+#[tokio::test]
+async fn a_backup_of_a_running_daemon_is_restored() {
+    let mesh = shop("").await;
+    does(&mesh, &["config:set", "SECRET=hunter2"]).await;
+    does(&mesh, &["maintenance:on"]).await;
+    let copy = mesh.path("copy.db");
+    does(&mesh, &["backup", copy.to_str().unwrap()]).await;
+    does(&mesh, &["config:set", "SECRET=later"]).await;
+    let key = std::fs::read(mesh.path("state/store.key")).unwrap();
+    let setup = mesh.killed().await;
+    let state = setup.dir().join("state");
+    for name in ["dynomesh.db", "dynomesh.db-wal", "dynomesh.db-shm", "store.key"] {
+        std::fs::remove_file(state.join(name)).unwrap();
+    }
+    std::fs::rename(&copy, state.join("dynomesh.db")).unwrap();
+    std::fs::write(state.join("store.key"), key).unwrap();
+    let mesh = setup.start().await;
+    assert_eq!(does(&mesh, &["config:get", "SECRET"]).await.0, "hunter2\n");
+    assert_eq!(does(&mesh, &["maintenance"]).await.0, "on\n");
+    let releases = does(&mesh, &["releases"]).await.0;
+    assert!(releases.starts_with("=== shop Releases - Current: v2\n"), "{releases}");
+}
