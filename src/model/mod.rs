@@ -39,7 +39,8 @@ pub use release::{Release, ReleaseStatus, Runs};
 pub use schedule::{Period, Schedule};
 pub use size::{CpuShare, Size, SizeLimits, SizeName, Sizes};
 pub use stated::{
-    Feature, Stated, StatedApp, StatedCertificate, StatedDomain, StatedDrain, certificate_of,
+    Feature, Stated, StatedAddon, StatedApp, StatedAttachment, StatedCertificate, StatedDomain,
+    StatedDrain, certificate_of,
 };
 pub use token::{Scope, Token};
 pub use usage::{Payer, Usage};

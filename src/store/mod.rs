@@ -11,6 +11,7 @@ mod apps; // what commands said
 mod drains; // where they said that logs go
 mod features; // what they turned on or off
 mod certificates; // what is shown to clients
+mod addons; // what is outside, and who is told of it
 mod releases; // what apps ran
 mod commit; // a change of both, in one transaction
 mod tokens; // who may ask over the network
