@@ -17,6 +17,7 @@ mod schedule;
 mod usage;
 mod id;
 mod stated;
+mod pipeline; // apps of one code base, stage by stage
 mod release;
 mod token;
 mod eco;
@@ -31,6 +32,7 @@ pub use drain::{DrainKind, DrainUrl};
 pub use dyno::{DynoName, DynoState, Exit};
 pub use eco::EcoHours;
 pub use id::Id;
+pub use pipeline::{Coupling, Pipeline, Stage};
 pub use policy::{
     Affinity, AppPolicy, AppTimeouts, Balance, Expect, ListenerPolicy, TrafficLimits,
 };

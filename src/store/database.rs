@@ -152,6 +152,20 @@ const STEPS: [&str; 3] = [
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX attachments_of_app ON attachments (app, place);
     CREATE INDEX attachments_of_addon ON attachments (addon);
+
+    CREATE TABLE pipelines (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        created_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE couplings (          -- of apps to pipelines
+        app TEXT PRIMARY KEY REFERENCES apps ON DELETE CASCADE,
+        id TEXT NOT NULL UNIQUE,
+        pipeline TEXT NOT NULL REFERENCES pipelines ON DELETE CASCADE,
+        stage TEXT NOT NULL,
+        created_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 

@@ -14,6 +14,7 @@ mod certificates; // what is shown to clients
 mod addons; // what is outside, and who is told of it
 mod releases; // what apps ran
 mod commit; // a change of both, in one transaction
+mod pipelines; // apps of one code base
 mod tokens; // who may ask over the network
 mod usage; // dyno-seconds by month
 mod jobs; // when each job ran last

@@ -294,6 +294,27 @@ FIXED = "by the file"
         self.assertGreaterEqual(len(versions), 5)
         self.assertEqual(versions, list(range(1, len(versions) + 1)))
 
+    def test_pipelines(self):
+        self.heroku("apps:create", "shop-staging")
+        err = self.heroku("pipelines:create", "store", "-s", "staging", "-a", "shop-staging")[1]
+        self.assertIn("Creating store pipeline... done", err)
+        self.assertIn("Adding shop-staging to store pipeline as staging... done", err)
+        self.assertIn("store", self.heroku("pipelines")[0])
+        self.assertIn("done", self.heroku("pipelines:add", "store", "-s", "development", "-a", "shop")[1])
+        self.heroku("pipelines:update", "-s", "production", "-a", "shop")
+        table = self.heroku("pipelines:info", "store")[0]
+        self.assertRegex(table, r"owner: operator@localhost")
+        self.assertRegex(table, r"shop-staging +staging\n +shop +production")
+        self.assertRegex(self.heroku("apps:info", "-a", "shop")[0], r"Pipeline: +store")
+        again = self.heroku("pipelines:add", "store", "-s", "staging", "-a", "shop", status=2)[1]
+        self.assertIn("is in a pipeline already", again)
+        self.heroku("pipelines:rename", "store", "front")
+        self.heroku("pipelines:remove", "-a", "shop-staging")
+        self.assertNotIn("shop-staging", self.heroku("pipelines:info", "front")[0])
+        self.heroku("pipelines:destroy", "front")
+        self.assertNotIn("front", self.heroku("pipelines")[0])
+        self.heroku("apps:destroy", "-a", "shop-staging", "--confirm", "shop-staging")
+
     def test_logs_are_followed(self):
         tail = subprocess.Popen(
             [HEROKU, "logs", "--tail", "-a", "shop"],

@@ -16,6 +16,7 @@ mod config_vars; // set and unset
 mod formation; // scaled
 mod domains; // added and removed
 mod certificates; // added, exchanged and removed
+mod pipelines; // apps of one code base
 mod addons; // what is outside: named, attached, detached
 mod releases; // listed, rolled back to
 mod drains; // where logs go
@@ -24,7 +25,7 @@ mod sizes; // which there are
 
 use std::sync::Arc;
 
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, patch, post};
 
 use crate::control::Running;
 
@@ -54,9 +55,28 @@ fn addon_routes() -> axum::Router<Arc<Running>> {
         .route("/addon-attachments/{attachment}", delete(addons::detach))
 }
 
+/// The routes of pipelines.
+fn pipeline_routes() -> axum::Router<Arc<Running>> {
+    axum::Router::new()
+        .route("/pipelines", get(pipelines::list).post(pipelines::make))
+        .route(
+            "/pipelines/{pipeline}",
+            get(pipelines::show).patch(pipelines::rename).delete(pipelines::remove),
+        )
+        .route("/pipelines/{pipeline}/pipeline-couplings", get(pipelines::couplings_of))
+        .route("/apps/{app}/pipeline-couplings", get(pipelines::coupling_of_app))
+        .route("/pipeline-couplings", post(pipelines::couple))
+        .route(
+            "/pipeline-couplings/{coupling}",
+            patch(pipelines::restage).delete(pipelines::uncouple),
+        )
+        .route("/filters/apps", post(apps::filter))
+}
+
 /// The routes of all of them.
 pub(in crate::control) fn routes() -> axum::Router<Arc<Running>> {
     addon_routes()
+        .merge(pipeline_routes())
         .route("/regions", get(absent::regions))
         .route("/stacks", get(absent::stacks))
         .route("/teams", get(absent::none))
