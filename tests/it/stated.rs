@@ -122,6 +122,8 @@ async fn what_commands_said_outlives_the_daemon_and_a_reload() {
     let (out, _) = does(&mesh, &["domains"]).await;
     assert!(out.contains("=== shop Custom Domains\n\nshop.example.com\n"), "{out}");
     does(&mesh, &["domains:remove", "shop.example.com"]).await;
+    let own = is_refused(&mesh, &["domains:remove", "shop.localhost"]).await;
+    assert_eq!(own, "dynomesh: shop.localhost is the own name of shop.\n");
     assert_eq!(ask(&mesh, "shop.example.com").await.status, 404);
     let (out, _) = does(&mesh, &["releases"]).await;
     assert!(out.starts_with("=== shop Releases - Current: v1\n"), "a restart is no release: {out}");
