@@ -77,7 +77,7 @@ fn slashed(name: &str) -> String {
 /// Which certificate each domain of each app has, of those that commands gave to the app; with what cannot be shown.
 pub(in crate::certs) fn names(config: &Config, now: SystemTime) -> (OwnNames, Vec<ConfigProblem>) {
     let (mut names, mut warnings) = (OwnNames::default(), Vec::new());
-    for (app, settings) in &config.apps {
+    for (app, settings) in config.apps.iter().filter(|(_, it)| !it.certificates.is_empty()) {
         let own = Domain::Exact(format!("{app}.{}", config.router.domain).into());
         let domains = || settings.domains.iter().chain([&own]);
         for stated in &settings.certificates {

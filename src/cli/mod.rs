@@ -17,6 +17,7 @@ mod scale; // how many dynos of which size
 mod maintenance; // whether requests are told to come later
 mod domains; // names they answer at
 mod certificates; // what is shown to clients there
+mod addons; // what is outside, and they are told of
 mod drains; // where their logs go
 mod features; // what is switched on and off
 mod sizes; // of which size their dynos are
@@ -111,6 +112,17 @@ enum Command {
     DomainsAdd(domains::Add),
     #[command(name = "domains:remove")]
     DomainsRemove(domains::Remove),
+    Addons(addons::Addons),
+    #[command(name = "addons:create")]
+    AddonsCreate(addons::Create),
+    #[command(name = "addons:info")]
+    AddonsInfo(addons::Info),
+    #[command(name = "addons:attach")]
+    AddonsAttach(addons::Attach),
+    #[command(name = "addons:detach")]
+    AddonsDetach(addons::Detach),
+    #[command(name = "addons:destroy")]
+    AddonsDestroy(addons::Destroy),
     Certs(certificates::Certs),
     #[command(name = "certs:add")]
     CertsAdd(certificates::Add),
@@ -194,6 +206,12 @@ impl Command {
             Self::Domains(domains) => domains.run(),
             Self::DomainsAdd(add) => add.run(),
             Self::DomainsRemove(remove) => remove.run(),
+            Self::Addons(addons) => addons.run(),
+            Self::AddonsCreate(create) => create.run(),
+            Self::AddonsInfo(info) => info.run(),
+            Self::AddonsAttach(attach) => attach.run(),
+            Self::AddonsDetach(detach) => detach.run(),
+            Self::AddonsDestroy(destroy) => destroy.run(),
             Self::Certs(certs) => certs.run(),
             Self::CertsAdd(add) => add.run(),
             Self::CertsInfo(info) => info.run(),

@@ -261,8 +261,8 @@ fn resolve_apps(
     let resolved: BTreeMap<AppName, AppConfig> = apps
         .into_iter()
         .map(|(name, at, written)| {
-            let stated = stated.apps.get(&name);
-            let app = AppResolver { name: &name, at, written, stated, sizes, state_dir };
+            let (stated, attached) = (stated.apps.get(&name), stated.attached(&name));
+            let app = AppResolver { name: &name, at, written, stated, attached, sizes, state_dir };
             let config = app.resolve(findings, &mut claims, timeouts);
             (name, config)
         })

@@ -68,6 +68,8 @@ pub(crate) struct AppResolver<'a> {
     pub(crate) written: &'a written::App,
     /// What commands said. It holds where the file says nothing.
     pub(crate) stated: Option<&'a StatedApp>,
+    /// The config vars that it has by its add-ons.
+    pub(crate) attached: BTreeMap<String, String>,
     /// Every size that there is.
     pub(crate) sizes: &'a Sizes,
     pub(crate) state_dir: &'a Path,
@@ -524,6 +526,7 @@ impl AppResolver<'_> {
         said: &mut Said,
     ) -> BTreeMap<String, String> {
         let mut vars = self.stated.map(|it| it.config_vars.clone()).unwrap_or_default();
+        vars.extend(self.attached.clone());
         if let Some(written) = &self.written.env_file {
             let path = findings.path(written.get_ref());
             match text_file::read(&path) {

@@ -17,6 +17,7 @@ mod schedule;
 mod usage;
 mod id;
 mod stated;
+mod pipeline; // apps of one code base, stage by stage
 mod release;
 mod token;
 mod eco;
@@ -31,6 +32,7 @@ pub use drain::{DrainKind, DrainUrl};
 pub use dyno::{DynoName, DynoState, Exit};
 pub use eco::EcoHours;
 pub use id::Id;
+pub use pipeline::{Coupling, Pipeline, Stage};
 pub use policy::{
     Affinity, AppPolicy, AppTimeouts, Balance, Expect, ListenerPolicy, TrafficLimits,
 };
@@ -39,7 +41,8 @@ pub use release::{Release, ReleaseStatus, Runs};
 pub use schedule::{Period, Schedule};
 pub use size::{CpuShare, Size, SizeLimits, SizeName, Sizes};
 pub use stated::{
-    Feature, Stated, StatedApp, StatedCertificate, StatedDomain, StatedDrain, certificate_of,
+    Feature, Stated, StatedAddon, StatedApp, StatedAttachment, StatedCertificate, StatedDomain,
+    StatedDrain, certificate_of,
 };
 pub use token::{Scope, Token};
 pub use usage::{Payer, Usage};

@@ -39,6 +39,10 @@ pub struct StatedApp {
     pub features: BTreeMap<Feature, bool>,
     /// `certs:add`, in that order.
     pub certificates: Vec<StatedCertificate>,
+    /// `addons:create`: what is its own, in that order.
+    pub addons: Vec<StatedAddon>,
+    /// `addons:create`, `addons:attach`, in that order; no name twice.
+    pub attachments: Vec<StatedAttachment>,
 }
 
 /// A domain that a command gave to an app.
@@ -59,6 +63,77 @@ pub struct StatedDrain {
     pub url: DrainUrl,
     /// Since when, in Unix seconds.
     pub created_at: u64,
+}
+
+/// A resource outside that a command named: a database, a mail server. Its `Debug` does not show where it is, for there may
+/// be a password in that.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StatedAddon {
+    /// Its own, for programs.
+    pub id: Id,
+    /// By which commands mean it; no other has it.
+    pub name: String,
+    /// What it is: `redis`, or with what Heroku would call a plan, `redis:local`.
+    pub plan: String,
+    /// Where it is.
+    pub url: String,
+    /// Since when, in Unix seconds.
+    pub created_at: u64,
+}
+
+impl StatedAddon {
+    /// `redis` of `redis:local`.
+    pub fn service(&self) -> &str {
+        self.plan.split(':').next().unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for StatedAddon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StatedAddon")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("plan", &self.plan)
+            .field("created_at", &self.created_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An add-on, of this app or another, that an app is told of by a config var.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatedAttachment {
+    /// Its own, for programs.
+    pub id: Id,
+    /// `REDIS`
+    pub name: String,
+    /// Which add-on.
+    pub addon: Id,
+    /// Since when, in Unix seconds.
+    pub created_at: u64,
+}
+
+impl StatedAttachment {
+    /// The config var that has the add-on's URL: `REDIS_URL`.
+    pub fn var(&self) -> String {
+        format!("{}_URL", self.name)
+    }
+}
+
+impl Stated {
+    /// All add-ons, with the apps whose they are.
+    pub fn addons(&self) -> impl Iterator<Item = (&AppName, &StatedAddon)> {
+        self.apps.iter().flat_map(|(name, app)| app.addons.iter().map(move |it| (name, it)))
+    }
+
+    /// The config vars that an app has by its attachments. One whose add-on is no more stands for none.
+    pub fn attached(&self, app: &AppName) -> BTreeMap<String, String> {
+        let attachments = self.apps.get(app).into_iter().flat_map(|it| &it.attachments);
+        let var = |it: &StatedAttachment| {
+            let (_, addon) = self.addons().find(|(_, addon)| addon.id == it.addon)?;
+            Some((it.var(), addon.url.clone()))
+        };
+        attachments.filter_map(var).collect()
+    }
 }
 
 /// A certificate that a command gave to an app: what Heroku calls an SNI endpoint. Its `Debug` shows no key.
@@ -163,6 +238,8 @@ impl StatedApp {
             drains: Vec::new(),
             features: BTreeMap::new(),
             certificates: Vec::new(),
+            addons: Vec::new(),
+            attachments: Vec::new(),
         }
     }
 }
@@ -183,6 +260,8 @@ impl fmt::Debug for StatedApp {
             .field("drains", &self.drains)
             .field("features", &self.features)
             .field("certificates", &self.certificates)
+            .field("addons", &self.addons)
+            .field("attachments", &self.attachments)
             .finish()
     }
 }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use crate::model::{AppName, Domain, Id, ProcessType, Stated, StatedApp, StatedDomain};
 use crate::store::columns::{opened, parsed};
 use crate::store::sealed::SealKey;
-use crate::store::{certificates, drains, features};
+use crate::store::{addons, certificates, drains, features};
 
 /// Everything that commands said.
 pub(in crate::store) fn read(connection: &Connection, key: &SealKey) -> rusqlite::Result<Stated> {
@@ -63,6 +63,8 @@ fn read_parts(connection: &Connection, key: &SealKey, app: &mut StatedApp) -> ru
     app.drains = drains::read(connection, key, &id)?;
     app.features = features::read(connection, &id)?;
     app.certificates = certificates::read(connection, key, &id)?;
+    app.addons = addons::read(connection, key, &id)?;
+    app.attachments = addons::read_attachments(connection, &id)?;
     Ok(())
 }
 
@@ -109,7 +111,9 @@ pub(in crate::store) fn put(
     }
     drains::put(transaction, key, &id, &app.drains)?;
     features::put(transaction, &id, &app.features)?;
-    certificates::put(transaction, key, &id, &app.certificates)
+    certificates::put(transaction, key, &id, &app.certificates)?;
+    addons::put(transaction, key, &id, &app.addons)?;
+    addons::put_attachments(transaction, &id, &app.attachments)
 }
 
 /// Forgets an app, with its releases and all else of it. `false`: there was none.
@@ -137,7 +141,9 @@ fn place(id: &str, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DrainUrl, Feature, StatedCertificate, StatedDrain};
+    use crate::model::{
+        DrainUrl, Feature, StatedAddon, StatedAttachment, StatedCertificate, StatedDrain,
+    };
     use crate::store::database;
 
     fn certificate(name: &str) -> StatedCertificate {
@@ -152,6 +158,36 @@ mod tests {
             created_at: 3,
             updated_at: 4,
         }
+    }
+
+    fn attachment(name: &str, addon: Id) -> StatedAttachment {
+        let id = Id::of_random([name.as_bytes()[0]; 16]);
+        StatedAttachment { id, name: name.into(), addon, created_at: 6 }
+    }
+
+    #[test]
+    fn what_is_attached_goes_with_its_addon_and_not_before() {
+        let mut connection = database::in_memory().unwrap();
+        let key = SealKey::passing();
+        let (shop, owner) = shop();
+        let blog = AppName::parse("blog").unwrap();
+        let mut other = StatedApp::new(Id::of_random([2; 16]), 0, true);
+        let attached = StatedAttachment { id: other.id, ..owner.attachments[0].clone() };
+        other.attachments.push(attached);
+        let mut put_all = |apps: &[(&AppName, &StatedApp)]| {
+            let transaction = connection.transaction().unwrap();
+            apps.iter().for_each(|(name, app)| put(&transaction, &key, name, app).unwrap());
+            transaction.commit().unwrap();
+            read(&connection, &key).unwrap()
+        };
+        put_all(&[(&shop, &owner), (&blog, &other)]);
+        // The owner is written anew for another reason.
+        let stated = put_all(&[(&shop, &StatedApp { maintenance: Some(true), ..owner.clone() })]);
+        assert_eq!(stated.apps[&blog], other);
+        assert_eq!(stated.attached(&blog)["REDIS_URL"], "redis://:hunter2@localhost");
+        let without = StatedApp { addons: Vec::new(), attachments: Vec::new(), ..owner };
+        let stated = put_all(&[(&shop, &without)]);
+        assert_eq!(stated.apps[&blog].attachments, []);
     }
 
     fn shop() -> (AppName, StatedApp) {
@@ -170,6 +206,15 @@ mod tests {
         for url in ["https://user:hunter2@logs.test/in", "syslog://10.0.0.1:514"] {
             app.drains.push(StatedDrain { url: DrainUrl::parse(url).unwrap(), created_at: 9 });
         }
+        let addon = Id::of_random([8; 16]);
+        app.addons.push(StatedAddon {
+            id: addon,
+            name: "redis-1".into(),
+            plan: "redis:local".into(),
+            url: "redis://:hunter2@localhost".into(),
+            created_at: 5,
+        });
+        app.attachments = ["REDIS", "CACHE"].map(|name| attachment(name, addon)).to_vec();
         app.certificates = ["one", "two"].map(certificate).to_vec();
         app.features =
             BTreeMap::from([(Feature::Preboot, true), (Feature::SessionAffinity, false)]);

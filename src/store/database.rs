@@ -130,6 +130,42 @@ const STEPS: [&str; 3] = [
         updated_at INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX certificates_of_app ON certificates (app, place);
+
+    CREATE TABLE addons (
+        id TEXT PRIMARY KEY,
+        app TEXT NOT NULL REFERENCES apps ON DELETE CASCADE,
+        place INTEGER NOT NULL,       -- in the order in which they were made
+        name TEXT NOT NULL UNIQUE,
+        plan TEXT NOT NULL,
+        url BLOB NOT NULL,            -- sealed
+        created_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX addons_of_app ON addons (app, place);
+
+    CREATE TABLE attachments (        -- of add-ons to apps; those of an add-on go with it
+        id TEXT PRIMARY KEY,
+        app TEXT NOT NULL REFERENCES apps ON DELETE CASCADE,
+        place INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        addon TEXT NOT NULL REFERENCES addons ON DELETE CASCADE,
+        created_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX attachments_of_app ON attachments (app, place);
+    CREATE INDEX attachments_of_addon ON attachments (addon);
+
+    CREATE TABLE pipelines (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        created_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE couplings (          -- of apps to pipelines
+        app TEXT PRIMARY KEY REFERENCES apps ON DELETE CASCADE,
+        id TEXT NOT NULL UNIQUE,
+        pipeline TEXT NOT NULL REFERENCES pipelines ON DELETE CASCADE,
+        stage TEXT NOT NULL,
+        created_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 

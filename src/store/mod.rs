@@ -11,8 +11,10 @@ mod apps; // what commands said
 mod drains; // where they said that logs go
 mod features; // what they turned on or off
 mod certificates; // what is shown to clients
+mod addons; // what is outside, and who is told of it
 mod releases; // what apps ran
 mod commit; // a change of both, in one transaction
+mod pipelines; // apps of one code base
 mod tokens; // who may ask over the network
 mod usage; // dyno-seconds by month
 mod backup; // a copy of all of it

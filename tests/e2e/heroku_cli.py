@@ -256,6 +256,69 @@ FIXED = "by the file"
         self.assertIn("has no SSL certificates", self.heroku("certs", "-a", "shop")[0])
         self.heroku("domains:remove", "secure.example.com", "-a", "shop")
 
+    def test_addons(self):
+        url = "redis://:secret@127.0.0.1:6379"
+        create = ["addons:create", "redis", "--as", "REDIS", "-a", "shop", "--"]
+        self.assertIn("say where it is", self.heroku(*create[:-1], status=2)[1].replace("\n ›   ", ""))
+        out, err = self.heroku(*create, f"--url={url}")
+        self.assertIn("Creating redis on shop... free", err)
+        name = re.search(r"Created (redis-[0-9a-f]{8}) as REDIS_URL", out)[1]
+        self.assertEqual(self.heroku("config:get", "REDIS_URL", "-a", "shop")[0], url + "\n")
+        table = self.heroku("addons", "-a", "shop")[0]
+        self.assertRegex(table, rf"redis \({name}\) +outside +free")
+        self.assertRegex(table, r"└─ as REDIS")
+        self.assertIn(name, self.heroku("addons", "--all")[0])
+        self.assertRegex(self.heroku("addons:info", name)[0], r"Attachments: +shop::REDIS")
+        out, err = self.heroku("addons:attach", name, "--as", "CACHE", "-a", "shop")
+        self.assertIn(f"Attaching {name} as CACHE to shop... done", err)
+        self.assertRegex(err, r"Setting CACHE config vars and restarting shop... done, v\d+")
+        self.assertEqual(self.heroku("config:get", "CACHE_URL", "-a", "shop")[0], url + "\n")
+        self.assertRegex(self.heroku("releases", "-n", "1", "-a", "shop")[0], rf"Attach CACHE \(@ref:{name}\)")
+        overwrite = self.heroku("config:set", "CACHE_URL=x", "-a", "shop", status=2)[1]
+        self.assertIn("Cannot overwrite attachment values CACHE_URL", overwrite)
+        err = self.heroku("addons:detach", "CACHE", "-a", "shop")[1]
+        self.assertRegex(err, r"Unsetting CACHE config vars and restarting shop... done, v\d+")
+        self.assertIn("Destroying", self.heroku("addons:destroy", name, "--confirm", "shop", "-a", "shop")[1])
+        self.assertEqual(self.heroku("config:get", "REDIS_URL", "-a", "shop")[0], "\n")
+        self.assertIn("No add-ons", self.heroku("addons", "-a", "shop")[0])
+
+    def test_releases_come_in_parts(self):
+        for number in range(3):
+            self.heroku("config:set", f"PART={number}", "-a", "shop")
+        self.assertEqual(self.heroku("releases", "-n", "2", "-a", "shop")[0].count("Set PART config vars"), 2)
+        self.heroku("config:unset", "PART", "-a", "shop")
+        url = f"http://127.0.0.1:{self.api}/apps/shop/releases"
+        headers = {"Authorization": f"Bearer {self.env['HEROKU_API_KEY']}", "Range": "version ..; max=2, order=asc"}
+        versions, part = [], 206
+        while part == 206:
+            with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+                part = answer.status
+                versions += [release["version"] for release in json.load(answer)]
+                headers["Range"] = answer.headers["Next-Range"]
+        self.assertGreaterEqual(len(versions), 5)
+        self.assertEqual(versions, list(range(1, len(versions) + 1)))
+
+    def test_pipelines(self):
+        self.heroku("apps:create", "shop-staging")
+        err = self.heroku("pipelines:create", "store", "-s", "staging", "-a", "shop-staging")[1]
+        self.assertIn("Creating store pipeline... done", err)
+        self.assertIn("Adding shop-staging to store pipeline as staging... done", err)
+        self.assertIn("store", self.heroku("pipelines")[0])
+        self.assertIn("done", self.heroku("pipelines:add", "store", "-s", "development", "-a", "shop")[1])
+        self.heroku("pipelines:update", "-s", "production", "-a", "shop")
+        table = self.heroku("pipelines:info", "store")[0]
+        self.assertRegex(table, r"owner: operator@localhost")
+        self.assertRegex(table, r"shop-staging +staging\n +shop +production")
+        self.assertRegex(self.heroku("apps:info", "-a", "shop")[0], r"Pipeline: +store")
+        again = self.heroku("pipelines:add", "store", "-s", "staging", "-a", "shop", status=2)[1]
+        self.assertIn("is in a pipeline already", again)
+        self.heroku("pipelines:rename", "store", "front")
+        self.heroku("pipelines:remove", "-a", "shop-staging")
+        self.assertNotIn("shop-staging", self.heroku("pipelines:info", "front")[0])
+        self.heroku("pipelines:destroy", "front")
+        self.assertNotIn("front", self.heroku("pipelines")[0])
+        self.heroku("apps:destroy", "-a", "shop-staging", "--confirm", "shop-staging")
+
     def test_logs_are_followed(self):
         tail = subprocess.Popen(
             [HEROKU, "logs", "--tail", "-a", "shop"],

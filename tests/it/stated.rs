@@ -122,6 +122,8 @@ async fn what_commands_said_outlives_the_daemon_and_a_reload() {
     let (out, _) = does(&mesh, &["domains"]).await;
     assert!(out.contains("=== shop Custom Domains\n\nshop.example.com\n"), "{out}");
     does(&mesh, &["domains:remove", "shop.example.com"]).await;
+    let own = is_refused(&mesh, &["domains:remove", "shop.localhost"]).await;
+    assert_eq!(own, "dynomesh: shop.localhost is the own name of shop.\n");
     assert_eq!(ask(&mesh, "shop.example.com").await.status, 404);
     let (out, _) = does(&mesh, &["releases"]).await;
     assert!(out.starts_with("=== shop Releases - Current: v1\n"), "a restart is no release: {out}");
@@ -262,4 +264,57 @@ async fn a_backup_of_a_running_daemon_is_restored() {
     assert_eq!(does(&mesh, &["maintenance"]).await.0, "on\n");
     let releases = does(&mesh, &["releases"]).await.0;
     assert!(releases.starts_with("=== shop Releases - Current: v2\n"), "{releases}");
+}
+
+#[tokio::test]
+async fn addons_are_config_vars_of_the_apps_that_they_are_attached_to() {
+    let blog = "[apps.blog]\ndir = \"shop\"\nformation = { web = 0 }\n";
+    let mesh = shop(blog).await;
+    let (out, err) =
+        does(&mesh, &["addons:create", "redis", "-a", "shop", "--url", "redis://:one@localhost"])
+            .await;
+    assert_eq!(err, "Creating redis on ⬢ shop... done\n");
+    let addon = out.strip_prefix("Created ").unwrap().strip_suffix(" as REDIS_URL\n").unwrap();
+    let var = async |mesh: &Mesh, app: &str, name: &str| {
+        does(mesh, &["config:get", name, "-a", app]).await.0.trim_end().to_owned()
+    };
+    assert_eq!(var(&mesh, "shop", "REDIS_URL").await, "redis://:one@localhost");
+    let fixed = is_refused(&mesh, &["config:set", "REDIS_URL=x", "-a", "shop"]).await;
+    assert_eq!(fixed, "dynomesh: Cannot overwrite attachment values REDIS_URL.\n");
+
+    // An app that has the config var already is asked once more.
+    does(&mesh, &["config:set", "CACHE_URL=mine", "-a", "blog"]).await;
+    let attach = ["addons:attach", addon, "--as", "CACHE", "-a", "blog"];
+    let refused = is_refused(&mesh, &attach).await;
+    assert!(refused.contains("CACHE_URL is set already on blog"), "{refused}");
+    let (_, err) = does(&mesh, &[&attach[..], &["--confirm", "blog"]].concat()).await;
+    let expected = format!(
+        "Attaching {addon} as CACHE to ⬢ blog... done\n\
+         Setting CACHE config vars and restarting ⬢ blog... done, v3\n"
+    );
+    assert_eq!(err, expected);
+    let (out, _) = does(&mesh, &["addons:info", addon]).await;
+    assert!(out.contains("Attachments: blog::CACHE, shop::REDIS\nOwning app:  shop\n"), "{out}");
+
+    let mesh = mesh.killed().await.start().await;
+    assert_eq!(var(&mesh, "blog", "CACHE_URL").await, "redis://:one@localhost");
+    let (_, err) = does(&mesh, &["addons:detach", "CACHE", "-a", "blog"]).await;
+    assert!(err.ends_with("Unsetting CACHE config vars and restarting ⬢ blog... done, v4\n"));
+    assert_eq!(var(&mesh, "blog", "CACHE_URL").await, "");
+    does(&mesh, &["addons:attach", addon, "-a", "blog"]).await;
+    let (out, _) = does(&mesh, &["releases", "-a", "blog"]).await;
+    let described: Vec<&str> = out.lines().skip(2).collect();
+    assert!(described[0].starts_with(&format!("v5  Attach REDIS (@ref:{addon})")), "{out}");
+    assert!(described[1].starts_with(&format!("v4  Detach CACHE (@ref:{addon})")), "{out}");
+
+    // A roll back restores what commands set, and leaves add-ons alone.
+    does(&mesh, &["rollback", "v2", "-a", "blog"]).await;
+    assert_eq!(var(&mesh, "blog", "CACHE_URL").await, "mine");
+    assert_eq!(var(&mesh, "blog", "REDIS_URL").await, "redis://:one@localhost");
+    does(&mesh, &["addons:destroy", addon, "--confirm", "shop"]).await;
+    for app in ["shop", "blog"] {
+        assert_eq!(var(&mesh, app, "REDIS_URL").await, "", "{app}");
+        let (out, _) = does(&mesh, &["addons", "-a", app]).await;
+        assert_eq!(out, format!("No add-ons for ⬢ {app}.\n"));
+    }
 }

@@ -41,6 +41,32 @@ pub(in crate::control) async fn list(State(running): State<Arc<Running>>) -> Res
     Json(apps.collect::<Vec<_>>()).into_response()
 }
 
+/// `POST /filters/apps`: those with these ids.
+#[derive(Deserialize)]
+pub(in crate::control) struct Filter {
+    #[serde(rename = "in")]
+    within: Ids,
+}
+
+#[derive(Deserialize)]
+struct Ids {
+    id: Vec<String>,
+}
+
+/// `POST /filters/apps`
+pub(in crate::control) async fn filter(
+    State(running): State<Arc<Running>>,
+    Given(Filter { within }): Given<Filter>,
+) -> Response {
+    let (config, stated) = (running.config.load(), running.stated.load());
+    let scene = |(name, app)| AppScene { config: &config, stated: &stated, name, app };
+    let is_wanted = |scene: &AppScene<'_>| {
+        scene.known().is_some_and(|it| within.id.contains(&it.id.to_string()))
+    };
+    let apps = config.apps.iter().map(scene).filter(is_wanted).map(|it| object(&it));
+    Json(apps.collect::<Vec<_>>()).into_response()
+}
+
 /// `GET /apps/APP`
 pub(in crate::control) async fn show(
     State(running): State<Arc<Running>>,

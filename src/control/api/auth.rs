@@ -129,8 +129,8 @@ fn needed(method: &Method, path: &str) -> Scope {
         // There may be a password in the URL of a drain.
         (&Method::GET, [.., "config-vars" | "log-drains"]) => Scope::Operate,
         (&Method::GET | &Method::HEAD, _) => Scope::Read,
-        // It only asks which apps have these ids.
-        (&Method::POST, ["filters", "apps"]) => Scope::Read,
+        // They only ask.
+        (&Method::POST, ["filters", "apps"] | ["actions", "addons", "resolve"]) => Scope::Read,
         _ => Scope::Operate,
     }
 }

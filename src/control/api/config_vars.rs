@@ -40,7 +40,11 @@ pub(in crate::control) async fn update(
 fn vars(scene: &AppScene<'_>) -> BTreeMap<String, String> {
     match &scene.app.source {
         AppSource::Managed(managed) => managed.config_vars.clone(),
-        _ => scene.known().map(|it| it.config_vars.clone()).unwrap_or_default(),
+        _ => {
+            let mut vars = scene.known().map(|it| it.config_vars.clone()).unwrap_or_default();
+            vars.extend(scene.stated.attached(scene.name));
+            vars
+        }
     }
 }
 
@@ -54,6 +58,10 @@ fn set(scene: &AppScene<'_>, now: &mut StatedApp, update: &Update) -> Result<Str
             continue;
         }
         scene.refuse_said(&format!("config.{var}"), &format!("The config var {var}"))?;
+        if now.attachments.iter().any(|it| it.var() == *var) {
+            let message = format!("Cannot overwrite attachment values {var}.");
+            return Err(Problem::invalid(message));
+        }
         match value {
             Some(value) => {
                 let checked = check_config_var(var, value);

@@ -131,7 +131,11 @@ pub(in crate::control) async fn remove(
 
 fn without(scene: &AppScene<'_>, now: &mut StatedApp, domain: &Domain) -> Result<String, Problem> {
     scene.refuse_said(&format!("domains.{domain}"), &format!("The domain {domain}"))?;
+    let before = now.domains.len();
     now.domains.retain(|it| it.domain != *domain);
+    if now.domains.len() == before {
+        return Err(Problem::invalid(format!("{domain} is the own name of {}.", scene.name)));
+    }
     for certificate in &mut now.certificates {
         certificate.chosen_for.retain(|it| it != domain);
     }

@@ -4,6 +4,7 @@
 //! holds; `Running::change` has it put in force.
 
 mod given; // bodies of requests
+mod range; // parts of lists
 mod account; // whose all of it is
 mod caller; // who asks
 mod rate; // how often
@@ -16,6 +17,8 @@ mod config_vars; // set and unset
 mod formation; // scaled
 mod domains; // added and removed
 mod certificates; // added, exchanged and removed
+mod pipelines; // apps of one code base
+mod addons; // what is outside: named, attached, detached
 mod releases; // listed, rolled back to
 mod drains; // where logs go
 mod features; // switched on and off
@@ -23,7 +26,7 @@ mod sizes; // which there are
 
 use std::sync::Arc;
 
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, patch, post};
 
 use crate::control::Running;
 
@@ -39,15 +42,47 @@ pub(in crate::control) fn token_routes() -> axum::Router<Arc<Running>> {
         .route("/oauth/authorizations/{token}", delete(tokens::revoke))
 }
 
+/// The routes of what is outside.
+fn addon_routes() -> axum::Router<Arc<Running>> {
+    axum::Router::new()
+        .route("/addons", get(addons::all))
+        .route("/addons/{addon}", get(addons::show))
+        .route("/addons/{addon}/addon-attachments", get(addons::attachments_of_addon))
+        .route("/actions/addons/resolve", post(addons::resolve))
+        .route("/apps/{app}/addons", get(addons::list).post(addons::create))
+        .route("/apps/{app}/addons/{addon}", delete(addons::destroy))
+        .route("/apps/{app}/addon-attachments", get(addons::attachments_of_app))
+        .route("/apps/{app}/addon-attachments/{attachment}", get(addons::attachment))
+        .route("/addon-attachments", get(addons::all_attachments).post(addons::attach))
+        .route("/addon-attachments/{attachment}", delete(addons::detach))
+}
+
+/// The routes of pipelines.
+fn pipeline_routes() -> axum::Router<Arc<Running>> {
+    axum::Router::new()
+        .route("/pipelines", get(pipelines::list).post(pipelines::make))
+        .route(
+            "/pipelines/{pipeline}",
+            get(pipelines::show).patch(pipelines::rename).delete(pipelines::remove),
+        )
+        .route("/pipelines/{pipeline}/pipeline-couplings", get(pipelines::couplings_of))
+        .route("/apps/{app}/pipeline-couplings", get(pipelines::coupling_of_app))
+        .route("/pipeline-couplings", post(pipelines::couple))
+        .route(
+            "/pipeline-couplings/{coupling}",
+            patch(pipelines::restage).delete(pipelines::uncouple),
+        )
+        .route("/filters/apps", post(apps::filter))
+}
+
 /// The routes of all of them.
 pub(in crate::control) fn routes() -> axum::Router<Arc<Running>> {
-    axum::Router::new()
+    addon_routes()
+        .merge(pipeline_routes())
         .route("/regions", get(absent::regions))
         .route("/stacks", get(absent::stacks))
         .route("/teams", get(absent::none))
         .route("/account/features", get(absent::none))
-        .route("/addon-attachments", get(absent::none))
-        .route("/apps/{app}/addons", get(absent::none))
         .route("/apps/{app}/collaborators", get(absent::none))
         .route("/account", get(account::show))
         .route("/users/~", get(account::show))

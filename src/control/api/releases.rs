@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::control::api::account;
 use crate::control::api::given::Given;
+use crate::control::api::range::Part;
 use crate::control::api::scene::{AppScene, change_app, show_app};
 use crate::control::dynos::find_app;
 use crate::control::{Caller, Problem, Running};
@@ -22,21 +23,17 @@ pub(in crate::control) struct RollBack {
     release: String,
 }
 
-/// `GET /apps/APP/releases`, the newest first; `Range: version ..; max=N` for fewer.
+/// `GET /apps/APP/releases`, the newest first, or the part that the request asks for.
 pub(in crate::control) async fn list(
     State(running): State<Arc<Running>>,
     Path(app): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (name, releases) = of_app(&running, &app).await?;
-    let range = headers.get("range").and_then(|it| it.to_str().ok()).unwrap_or_default();
-    let max =
-        range.split([';', ',']).find_map(|part| part.trim().strip_prefix("max=")?.parse().ok());
-    let shown = releases.iter().take(max.unwrap_or(usize::MAX));
     let shown = show_app(&running, name.as_str(), |scene| {
-        shown.map(|it| object(scene, it)).collect::<Vec<_>>()
+        releases.iter().map(|it| (it.version, object(scene, it))).collect()
     })?;
-    Ok(Json(shown).into_response())
+    Ok(Part::of(&headers, "version").answer("version", shown))
 }
 
 /// `GET /apps/APP/releases/RELEASE`
@@ -81,8 +78,11 @@ fn back(scene: &AppScene<'_>, now: &mut StatedApp, to: &Release) -> Result<Strin
         scene.refuse_said("dir", &format!("What {} runs", scene.name))?;
     }
     now.slug.clone_from(&to.runs.slug);
-    // What the file says of them stays as it is.
-    let by_command = |name: &str| scene.app.said.line(&format!("config.{name}")).is_none();
+    // What the file says of them stays as it is, and what add-ons do.
+    let attached = scene.stated.attached(scene.name);
+    let by_command = |name: &str| {
+        scene.app.said.line(&format!("config.{name}")).is_none() && !attached.contains_key(name)
+    };
     let vars = to.runs.config_vars.iter().filter(|(name, _)| by_command(name));
     now.config_vars = vars.map(|(name, value)| (name.clone(), value.clone())).collect();
     Ok(format!("Rollback to v{}", to.version))
