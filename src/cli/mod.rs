@@ -23,6 +23,7 @@ mod heroku_cli; // what the heroku CLI needs
 mod env; // that, for a shell
 mod heroku; // the heroku CLI itself
 mod app; // which app, which daemon
+mod manuals; // what shells and readers are told of all this
 mod health; // ask the daemon whether it is well
 mod doctor; // what this host can do for dynos
 mod dyno; // what runs first inside a dyno
@@ -102,6 +103,8 @@ enum Command {
     DomainsAdd(domains::Add),
     #[command(name = "domains:remove")]
     DomainsRemove(domains::Remove),
+    Completions(manuals::Completions),
+    Man(manuals::Man),
 }
 
 /// Runs the command line of this process.
@@ -164,6 +167,8 @@ impl Command {
             Self::Domains(domains) => domains.run(),
             Self::DomainsAdd(add) => add.run(),
             Self::DomainsRemove(remove) => remove.run(),
+            Self::Completions(completions) => completions.run(),
+            Self::Man(man) => man.run(),
         }
     }
 }
