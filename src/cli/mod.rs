@@ -29,6 +29,7 @@ mod heroku_cli; // what the heroku CLI needs
 mod env; // that, for a shell
 mod heroku; // the heroku CLI itself
 mod app; // which app, which daemon
+mod manuals; // what shells and readers are told of all this
 mod health; // ask the daemon whether it is well
 mod doctor; // what this host can do for dynos
 mod dyno; // what runs first inside a dyno
@@ -142,6 +143,8 @@ enum Command {
     FeaturesEnable(features::Enable),
     #[command(name = "features:disable")]
     FeaturesDisable(features::Disable),
+    Completions(manuals::Completions),
+    Man(manuals::Man),
 }
 
 /// Runs the command line of this process.
@@ -223,6 +226,8 @@ impl Command {
             Self::Features(features) => features.run(),
             Self::FeaturesEnable(enable) => enable.run(),
             Self::FeaturesDisable(disable) => disable.run(),
+            Self::Completions(completions) => completions.run(),
+            Self::Man(man) => man.run(),
         }
     }
 }

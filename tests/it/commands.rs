@@ -102,3 +102,23 @@ async fn without_a_daemon_commands_say_so() {
         );
     }
 }
+
+#[tokio::test]
+async fn bash_completes_commands_with_their_colons() {
+    let complete = async |typed: &str, last: usize| {
+        let script = format!(
+            "source <($0 completions bash); COMP_WORDS=(dynomesh {typed}); COMP_CWORD={last}; \
+             cur=${{COMP_WORDS[$COMP_CWORD]}}; _dynomesh dynomesh \"$cur\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; \
+             echo \"${{COMPREPLY[*]}}\"; [[ $COMP_WORDBREAKS != *:* ]]"
+        );
+        #[expect(clippy::disallowed_methods, reason = "a test stands outside the house")]
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &script, env!("CARGO_BIN_EXE_dynomesh")]).kill_on_drop(true);
+        let output = within("bash", bash.output()).await.unwrap();
+        assert_eq!(code(&output), 0, "{output:?}");
+        printed(&output).trim().to_owned()
+    };
+    assert_eq!(complete("ps:sc", 1).await, "ps:scale");
+    assert_eq!(complete("ps:scale --sock", 2).await, "--socket");
+    assert_eq!(complete("completions f", 2).await, "fish");
+}
