@@ -29,9 +29,9 @@ const FLOORS: &[(u8, &str, &[&str])] = &[
     (3, "router",     &["model", "wall_clock", "shutdown", "config", "table", "telemetry", "wire", "certs"]),
     (3, "supervisor", &["model", "random", "hexadecimal", "back_off", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "wire", "init"]),
     (4, "scheduler",  &["model", "config", "telemetry", "store", "supervisor"]),
-    (4, "control",    &["model", "hexadecimal", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "certs", "drains", "store", "router", "supervisor"]),
+    (4, "control",    &["model", "random", "hexadecimal", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "certs", "drains", "store", "router", "supervisor"]),
     (5, "daemon",     &["model", "random", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "certs", "drains", "store", "init", "router", "supervisor", "scheduler", "control"]),
-    (6, "cli",        &["model", "wall_clock", "shutdown", "config", "table", "telemetry", "certs", "store", "init", "hello", "control", "daemon"]),
+    (6, "cli",        &["model", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "certs", "store", "init", "hello", "control", "daemon"]),
 ];
 
 /// On floor 1 only `config` may be imported by its neighbours: the limits are there.

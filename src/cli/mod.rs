@@ -24,7 +24,9 @@ mod sizes; // of which size their dynos are
 mod wait; // until they run what was released last
 mod releases; // what they ran and run
 mod token; // who may ask over the network
-mod env; // what the heroku CLI needs
+mod heroku_cli; // what the heroku CLI needs
+mod env; // that, for a shell
+mod heroku; // the heroku CLI itself
 mod app; // which app, which daemon
 mod health; // ask the daemon whether it is well
 mod doctor; // what this host can do for dynos
@@ -94,6 +96,7 @@ enum Command {
     #[command(name = "token:revoke")]
     TokenRevoke(token::Revoke),
     Env(env::Env),
+    Heroku(heroku::Heroku),
     Releases(releases::Releases),
     #[command(name = "rollback", visible_alias = "releases:rollback")]
     Rollback(releases::Rollback),
@@ -191,6 +194,7 @@ impl Command {
             Self::TokenCreate(create) => create.run(),
             Self::TokenRevoke(revoke) => revoke.run(),
             Self::Env(env) => env.run(),
+            Self::Heroku(heroku) => heroku.run(),
             Self::Releases(releases) => releases.run(),
             Self::Rollback(rollback) => rollback.run(),
             Self::Maintenance(maintenance) => maintenance.run(),

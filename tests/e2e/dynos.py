@@ -5,11 +5,13 @@
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import random
 import re
 import signal
+import subprocess
 import threading
 import time
 import unittest
@@ -226,6 +228,54 @@ class RealAppsIsolated(unittest.TestCase):
             for kind in ["pid", "mnt", "ipc", "uts"]:
                 theirs, ours = os.readlink(f"/proc/{web['pid']}/ns/{kind}"), os.readlink(f"/proc/self/ns/{kind}")
                 self.assertNotEqual(theirs, ours, kind)
+
+
+class RealAppsWithNetworks(unittest.TestCase):
+    """The same, each in a network of its own; and all of it in one of this process, whose firewall is nobody else's."""
+
+    @classmethod
+    def setUpClass(cls):
+        venv()  # which may have to be fetched
+        new_network = 0x40000000
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(new_network) != 0:
+            raise unittest.SkipTest(f"no network of its own: {os.strerror(ctypes.get_errno())}")
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+    def test_gunicorn_and_node_serve_crash_and_leave_nothing(self):
+        before = self.on_host()
+        home = home_with({"wsgi": "wsgi", "node": "node"})
+        (home / "wsgi/Procfile").write_text(f"web: {venv()}/gunicorn app:app --bind 0.0.0.0:$PORT --workers 2\n")
+        (home / "node/Procfile").write_text("web: node server.js\n")
+        # As on Heroku: on all addresses, which for node is a socket of IPv6.
+        server = home / "node/server.js"
+        server.write_text(server.read_text().replace(', "127.0.0.1"', ""))
+        quick = "timeouts = { cool_off = \"100ms\", cool_off_max = \"1s\" }"
+        apps = "".join(
+            f'[apps.{app}]\ndir = "{home}/{app}"\nformation = {{ web = 2 }}\n{quick}\n' for app in ["wsgi", "node"]
+        )
+        with whole(Mesh(home, apps, dynos='network = "private"')) as mesh:
+            for app in ["wsgi", "node"]:
+                mesh.wait_for_dynos(app, 2)
+                outcome = wrk(f"http://127.0.0.1:{mesh.port}/", f"{app}.localhost", 3)
+                self.assertEqual(outcome.failures, [], outcome.text)
+                print(f"  {app}: {outcome.requests} requests, 0 failed")
+            webs = dynos(mesh)
+            networks = {os.readlink(f"/proc/{web['pid']}/ns/net") for web in webs}
+            self.assertEqual(len(networks - {os.readlink("/proc/self/ns/net")}), 4)
+            for web in webs:
+                os.kill(web["pid"], signal.SIGKILL)
+            new = lambda: {dyno["pid"] for dyno in dynos(mesh)}.isdisjoint({web["pid"] for web in webs})
+            wait_until("all are up again", lambda: states(mesh) == {"up": 4} and new())
+            for app in ["wsgi", "node"]:
+                self.assertEqual(mesh.get("/", f"{app}.localhost")[0], 200)
+            wait_until("only those that live have interfaces", lambda: len(re.findall(r"^\d+: dm", self.on_host(), re.M)) == 4)
+        wait_until("nothing is left", lambda: self.on_host() == before)
+
+    def on_host(self):
+        """Interfaces, routes and firewall, as tools have them."""
+        asked = [["ip", "-o", "link"], ["ip", "route", "show", "table", "all"], ["nft", "list", "ruleset"]]
+        return "\n".join(subprocess.run(it, capture_output=True, text=True, check=True).stdout for it in asked)
 
 
 if __name__ == "__main__":

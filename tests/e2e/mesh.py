@@ -27,12 +27,13 @@ PATIENCE_S = 60
 class Mesh:
     """One `dynomesh serve` with a directory, ports and log files of its own."""
 
-    def __init__(self, home, apps, default_app=None, https=False, router=""):
-        """`https`: it also listens with TLS, on `https_port`. `router`: more keys of that section."""
+    def __init__(self, home, apps, default_app=None, https=False, router="", dynos=""):
+        """`https`: it also listens with TLS, on `https_port`. `router`, `dynos`: more keys of these sections."""
         self.dir = home
         self.port, self.https_port, self.admin_port = free_ports(3)
         self.https = https
         self.router = router
+        self.dynos = dynos
         self.default_app = default_app
         self.config = self.dir / "dynomesh.toml"
         self.access_log = self.dir / "access.log"
@@ -69,7 +70,7 @@ class Mesh:
             f'[router]\nhttp = ["127.0.0.1:{self.port}"]\nhttps = [{https}]\ndomain = "localhost"\n{default_app}'
             f'access_log = "{self.access_log}"\n{self.router}\n'
             f'[admin]\nhttp = "127.0.0.1:{self.admin_port}"\n'
-            f'[state]\ndir = "{self.dir}/state"\n[dynos]\nexpose = [{exposed()}]\n\n{apps}'
+            f'[state]\ndir = "{self.dir}/state"\n[dynos]\nexpose = [{exposed()}]\n{self.dynos}\n\n{apps}'
         )
 
     def reload(self):

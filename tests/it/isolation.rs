@@ -16,16 +16,19 @@ const COOL: &str = "timeouts = { cool_off = \"100ms\", cool_off_max = \"200ms\",
 const WORKER: &str = "formation = { worker = 1 }";
 
 /// Whether this test can be made here; says so where not.
-fn cannot_isolate() -> bool {
+pub(crate) fn cannot_isolate() -> bool {
     const CAP_SYS_ADMIN: u64 = 1 << 21;
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
-    let effective = u64::from_str_radix(effective.trim(), 16).unwrap();
-    let may = rustix::process::geteuid().is_root() && effective & CAP_SYS_ADMIN != 0;
+    let may = rustix::process::geteuid().is_root() && effective_capabilities() & CAP_SYS_ADMIN != 0;
     if !may {
         eprintln!("skipped: only root with CAP_SYS_ADMIN can isolate dynos");
     }
     !may
+}
+
+pub(crate) fn effective_capabilities() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    u64::from_str_radix(effective.trim(), 16).unwrap()
 }
 
 /// An app whose worker runs a script, in a directory that every user may enter, so that only isolation is in
@@ -55,7 +58,7 @@ fn says(printed: &[String], expected: &[&str]) {
 }
 
 /// `yes` or `no` for each of these commands.
-fn tries(commands: &[impl AsRef<str>]) -> String {
+pub(crate) fn tries(commands: &[impl AsRef<str>]) -> String {
     let line =
         |command: &str| format!("if ({command}) >/dev/null 2>&1; then echo 'yes: {command}'; fi\n");
     commands.iter().map(|command| line(command.as_ref())).collect()
