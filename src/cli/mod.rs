@@ -23,6 +23,7 @@ mod features; // what is switched on and off
 mod sizes; // of which size their dynos are
 mod wait; // until they run what was released last
 mod releases; // what they ran and run
+mod backup; // a copy of what is remembered
 mod token; // who may ask over the network
 mod heroku_cli; // what the heroku CLI needs
 mod env; // that, for a shell
@@ -90,6 +91,7 @@ enum Command {
     ConfigGet(config_vars::Get),
     #[command(name = "config:unset", visible_alias = "config:remove")]
     ConfigUnset(config_vars::Unset),
+    Backup(backup::Backup),
     Token(token::Tokens),
     #[command(name = "token:create")]
     TokenCreate(token::Create),
@@ -190,6 +192,7 @@ impl Command {
             Self::ConfigSet(set) => set.run(),
             Self::ConfigGet(get) => get.run(),
             Self::ConfigUnset(unset) => unset.run(),
+            Self::Backup(backup) => backup.run(),
             Self::Token(tokens) => tokens.run(),
             Self::TokenCreate(create) => create.run(),
             Self::TokenRevoke(revoke) => revoke.run(),

@@ -246,6 +246,17 @@ fn copied(connection: &Connection) -> rusqlite::Result<Connection> {
 /// Pages; each has 4 KiB.
 const COPIED_AT_ONCE: i32 = 1024;
 
+/// Opens the database at `path` to copy it, of whichever schema it is. Waits so long for whoever opens or closes it.
+pub(in crate::store) fn open_to_copy(
+    path: &Path,
+    wait: Duration,
+) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = at(path, Connection::open_with_flags(path, flags))?;
+    at(path, connection.busy_timeout(wait))?;
+    Ok(connection)
+}
+
 /// A database that is gone with this process.
 pub(in crate::store) fn in_memory() -> Result<Connection, StoreError> {
     let path = Path::new(":memory:");

@@ -1,7 +1,7 @@
 //! The thread that owns the database, and how it is asked.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -42,13 +42,18 @@ pub enum OpenError {
 }
 
 impl Store {
+    /// Where the database of a state directory is.
+    pub(in crate::store) fn file_in(state_dir: &Path) -> PathBuf {
+        state_dir.join(FILE)
+    }
+
     /// Opens `dynomesh.db` in the state directory and starts its thread. Where there is none and none can be made it is
     /// said, and what should be remembered is until the end of this process.
     ///
     /// # Errors
     /// There is one that cannot be read: without what commands said, apps would be gone that people rely on.
     pub fn open(state_dir: &Path) -> Result<Self, OpenError> {
-        let file = state_dir.join(FILE);
+        let file = Self::file_in(state_dir);
         let opened = database::open(&file);
         let (connection, key) = match opened {
             Ok(connection) => (connection, SealKey::load_or_make(state_dir)?),
@@ -63,7 +68,7 @@ impl Store {
 
     /// What commands said, read beside a daemon that may be running: for `check`. Nothing is made or changed.
     pub fn peek(state_dir: &Path) -> Result<Stated, OpenError> {
-        let file = state_dir.join(FILE);
+        let file = Self::file_in(state_dir);
         if !file.exists() {
             return Ok(Stated::default());
         }

@@ -17,8 +17,10 @@ mod commit; // a change of both, in one transaction
 mod pipelines; // apps of one code base
 mod tokens; // who may ask over the network
 mod usage; // dyno-seconds by month
+mod backup; // a copy of all of it
 mod jobs; // when each job ran last
 
+pub use backup::BackupError;
 pub use commit::{Commit, Committed, new_id};
 pub use database::StoreError;
 pub use handle::{AskError, OpenError, Store};

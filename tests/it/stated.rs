@@ -244,6 +244,29 @@ async fn sizes_are_changed_and_waited_for() {
 }
 
 #[tokio::test]
+async fn a_backup_of_a_running_daemon_is_restored() {
+    let mesh = shop("").await;
+    does(&mesh, &["config:set", "SECRET=hunter2"]).await;
+    does(&mesh, &["maintenance:on"]).await;
+    let copy = mesh.path("copy.db");
+    does(&mesh, &["backup", copy.to_str().unwrap()]).await;
+    does(&mesh, &["config:set", "SECRET=later"]).await;
+    let key = std::fs::read(mesh.path("state/store.key")).unwrap();
+    let setup = mesh.killed().await;
+    let state = setup.dir().join("state");
+    for name in ["dynomesh.db", "dynomesh.db-wal", "dynomesh.db-shm", "store.key"] {
+        std::fs::remove_file(state.join(name)).unwrap();
+    }
+    std::fs::rename(&copy, state.join("dynomesh.db")).unwrap();
+    std::fs::write(state.join("store.key"), key).unwrap();
+    let mesh = setup.start().await;
+    assert_eq!(does(&mesh, &["config:get", "SECRET"]).await.0, "hunter2\n");
+    assert_eq!(does(&mesh, &["maintenance"]).await.0, "on\n");
+    let releases = does(&mesh, &["releases"]).await.0;
+    assert!(releases.starts_with("=== shop Releases - Current: v2\n"), "{releases}");
+}
+
+#[tokio::test]
 async fn addons_are_config_vars_of_the_apps_that_they_are_attached_to() {
     let blog = "[apps.blog]\ndir = \"shop\"\nformation = { web = 0 }\n";
     let mesh = shop(blog).await;
