@@ -3,17 +3,9 @@
 use tokio::sync::oneshot;
 
 use crate::config::Config;
+use crate::control::Running;
 use crate::control::problem::Problem;
-use crate::control::{ReloadRequest, Running};
 use crate::model::{AppName, Stated, StatedApp};
-
-/// What the loop is asked for that puts configurations in force.
-pub enum Request {
-    /// To read the file again.
-    Reload(ReloadRequest),
-    /// To follow a command.
-    Change(ChangeRequest),
-}
 
 /// A command that changes something, and who waits for it.
 pub struct ChangeRequest {
@@ -58,7 +50,7 @@ impl Running {
         let (done, outcome) = oneshot::channel();
         let request = ChangeRequest { change: Box::new(change), caller, done };
         let stopping = || Problem::unavailable("dynomesh is stopping");
-        self.requests.send(Request::Change(request)).await.map_err(|_| stopping())?;
+        self.changes.send(request).await.map_err(|_| stopping())?;
         outcome.await.map_err(|_| stopping())?
     }
 }

@@ -24,7 +24,7 @@ mod client; // the other end: how commands ask
 #[cfg(test)]
 mod scene; // for tests: a configuration and its table
 
-pub use change::{Caller, Change, ChangeRequest, Changed, Request};
+pub use change::{Caller, Change, ChangeRequest, Changed};
 pub use client::{ClientError, Reply, Streamed, Upgraded, request, send, stream, upgrade};
 pub use dynos::{AppObject, DynoObject};
 pub use frames::{Frame, Frames, Garbled, PAYLOAD_MAX};

@@ -15,8 +15,7 @@ use tokio::time::timeout;
 
 use crate::config::Summary;
 use crate::control::{
-    ReloadOutcome, Request, Running, api, dynos, exposition, logs, metrics, one_offs, readiness,
-    usage,
+    ReloadOutcome, Running, api, dynos, exposition, logs, metrics, one_offs, readiness, usage,
 };
 
 /// How long a report waits for the workers: one that is stuck must not keep the others' from being read.
@@ -122,7 +121,7 @@ async fn config(State(running): State<Arc<Running>>) -> Response {
 
 async fn reload(State(running): State<Arc<Running>>) -> Response {
     let (answer, outcome) = oneshot::channel();
-    let asked = running.requests.try_send(Request::Reload(answer)).is_ok();
+    let asked = running.reloads.try_send(answer).is_ok();
     match outcome.await {
         Ok(outcome @ ReloadOutcome::Ok { .. }) if asked => Json(outcome).into_response(),
         Ok(outcome) => (StatusCode::UNPROCESSABLE_ENTITY, Json(outcome)).into_response(),

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::certs::Acme;
 use crate::config::Config;
-use crate::control::{LogSessions, Request};
+use crate::control::{ChangeRequest, LogSessions, ReloadRequest};
 use crate::drains::Drains;
 use crate::model::Stated;
 use crate::router::Router;
@@ -43,8 +43,10 @@ pub struct Running {
     pub config: ArcSwap<Config>,
     /// What commands said. Changed together with the configuration, by whoever puts that in force.
     pub stated: ArcSwap<Stated>,
-    /// Where reloads and changes are asked for.
-    pub requests: mpsc::Sender<Request>,
+    /// Where it is asked for that the file is read again.
+    pub reloads: mpsc::Sender<ReloadRequest>,
+    /// Where commands ask for changes.
+    pub changes: mpsc::Sender<ChangeRequest>,
     /// Carried by what goes on beside the requests of commands.
     pub shutdown: Shutdown,
     /// Empty at first, in [`Phase::Starting`].

@@ -12,13 +12,14 @@ use crate::wall_clock;
 /// Who makes the releases that nobody asked for by name.
 const DAEMON: &str = "dynomesh";
 
-/// Gives each app of the first configuration the number of its release, and returns what commands said.
+/// Gives each app of the first configuration, which was made with what commands `stated`, the number of its release, and
+/// returns what is remembered then.
 pub(in crate::daemon) async fn number_first(
     store: &Store,
     config: &mut Config,
+    stated: &Stated,
 ) -> Result<Stated, AskError> {
-    let stated = store.stated().await?;
-    write(store, config, &stated, None, maker("Start of dynomesh".into(), DAEMON), None).await
+    write(store, config, stated, None, maker("Start of dynomesh".into(), DAEMON), None).await
 }
 
 /// The same for a configuration that was read again. Where that cannot be remembered it is said, and the numbers go on from
@@ -31,19 +32,18 @@ pub(in crate::daemon) async fn number(running: &Running, config: &mut Config, de
     }
 }
 
-/// The same for what a command changed, which is remembered with it.
+/// The same for what a command changed, which is remembered with it: from now on commands say what is `wanted`.
 pub(in crate::daemon) async fn commit(
     running: &Running,
     config: &mut Config,
-    changed: (AppName, Option<StatedApp>),
+    wanted: &Stated,
+    changed: AppName,
     maker: Maker,
     request: Option<String>,
 ) -> Result<(), Problem> {
-    let mut stated = Stated::clone(&running.stated.load());
-    if let (name, Some(app)) = &changed {
-        stated.apps.insert(name.clone(), app.clone());
-    }
-    let written = write(&running.store, config, &stated, Some(changed), maker, request).await;
+    let now = wanted.apps.get(&changed).cloned();
+    let changed = Some((changed, now));
+    let written = write(&running.store, config, wanted, changed, maker, request).await;
     let stated = written.map_err(unremembered)?;
     running.stated.store(Arc::new(stated));
     Ok(())

@@ -20,20 +20,20 @@ use crate::daemon::access_log::AccessLogError;
 use crate::daemon::books::{eco_hours, keep_books};
 use crate::daemon::jobs::keep_jobs;
 use crate::daemon::notify::Notifier;
-use crate::daemon::reload::{Reloader, load};
+use crate::daemon::reload::{Reloader, Wanted, load};
 use crate::daemon::signals::{self, Ends};
 use crate::daemon::url::Url;
 use crate::daemon::watch::watch;
 use crate::daemon::{access_log, descriptors, inherited, keys, releases};
 use crate::drains::Drains;
-use crate::model::EcoHours;
+use crate::model::{EcoHours, Stated};
 use crate::router::{self, BindError, Router};
 use crate::shutdown::Shutdown;
 use crate::store::{AskError, OpenError, Store};
 use crate::supervisor::{PrepareError, SWIFT_METRICS, Supervisor};
 use crate::telemetry::{self, AppLog, Lines, LogBook, Target};
 
-/// Commands that may wait for a reload or a change at one time.
+/// Commands that may wait for a reload at one time, and as many for a change.
 const REQUESTS_WAITING: usize = 16;
 /// Turns of tasks before the control runtime looks for timers and for what has become readable. A start of a dyno
 /// takes a turn of milliseconds: by tokio's own number, 61, sixty of them would come before a signal or a probe.
@@ -112,6 +112,7 @@ pub fn serve(path: &Path) -> Result<(), ServeError> {
         path,
         source,
         inherited,
+        stated,
         config,
         loaded,
         log: to_log,
@@ -130,6 +131,7 @@ struct Start<'a> {
     path: &'a Path,
     source: Source,
     inherited: Vec<OwnedFd>,
+    stated: Stated,
     config: Config,
     loaded: Loaded,
     log: AppLog,
@@ -170,7 +172,8 @@ async fn build(
     hangups: Signal,
     notifier: &Notifier,
 ) -> Result<Arc<Running>, ServeError> {
-    let Start { path, source, inherited, mut config, loaded, log, access_log, book } = start;
+    let Start { path, source, inherited, stated, mut config, loaded, log, access_log, book } =
+        start;
     let app_log = log.clone();
     let connections_max = descriptors::raise();
     tracing::info!(
@@ -183,7 +186,7 @@ async fn build(
     // The control socket comes first: where another dynomesh runs, no dyno is started.
     let doors = Doors::bind(&config.admin)?;
     let store = Store::open(&config.state_dir)?;
-    let stated = releases::number_first(&store, &mut config).await?;
+    let stated = releases::number_first(&store, &mut config, &stated).await?;
     let config = Arc::new(config);
     let certs = Certs::open(&config.state_dir, loaded)?;
     // Before the router, so that its first handshake has what is kept; what is missing is ordered as soon as
@@ -226,7 +229,8 @@ async fn build(
     if let Some(addr) = doors.api_addr() {
         tracing::info!("Heroku's Platform API on http://{addr}");
     }
-    let (requests, asked) = mpsc::channel(REQUESTS_WAITING);
+    let (reloads, wanted_reloads) = mpsc::channel(REQUESTS_WAITING);
+    let (changes, wanted_changes) = mpsc::channel(REQUESTS_WAITING);
     let running = Arc::new(Running {
         router,
         supervisor,
@@ -239,7 +243,8 @@ async fn build(
         drains,
         config: ArcSwap::new(config),
         stated: ArcSwap::from_pointee(stated),
-        requests,
+        reloads,
+        changes,
         shutdown: control.clone(),
         notes: Notes::default(),
     });
@@ -250,7 +255,8 @@ async fn build(
     control.spawn(keep_jobs(running.clone(), app_log));
     let path = path.to_owned();
     let reloader = Reloader::new(path, source, running.clone(), access_log, notifier.clone());
-    control.spawn(reloader.run(hangups, asked, control.clone()));
+    let wanted = Wanted { hangups, reloads: wanted_reloads, changes: wanted_changes };
+    control.spawn(reloader.run(wanted, control.clone()));
     Ok(running)
 }
 
