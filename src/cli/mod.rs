@@ -17,6 +17,7 @@ mod scale; // how many dynos of which size
 mod maintenance; // whether requests are told to come later
 mod domains; // names they answer at
 mod releases; // what they ran and run
+mod deploy; // what they are to run
 mod token; // who may ask over the network
 mod env; // what the heroku CLI needs
 mod app; // which app, which daemon
@@ -84,6 +85,7 @@ enum Command {
     #[command(name = "token:revoke")]
     TokenRevoke(token::Revoke),
     Env(env::Env),
+    Deploy(deploy::Deploy),
     Releases(releases::Releases),
     #[command(name = "rollback", visible_alias = "releases:rollback")]
     Rollback(releases::Rollback),
@@ -149,6 +151,7 @@ impl Command {
             Self::TokenCreate(create) => create.run(),
             Self::TokenRevoke(revoke) => revoke.run(),
             Self::Env(env) => env.run(),
+            Self::Deploy(deploy) => deploy.run(),
             Self::Releases(releases) => releases.run(),
             Self::Rollback(rollback) => rollback.run(),
             Self::Maintenance(maintenance) => maintenance.run(),

@@ -38,7 +38,7 @@ mod example; // config/example.toml stays complete and true
 
 pub use config_var::check_config_var;
 pub use diff::{Change, Diff, Mark, diff};
-pub use load::{Source, default_path, load, slug_dir};
+pub use load::{SLUG_TREE, SLUGS_DIR, Source, default_path, load, slug_dir};
 pub use problem::{ConfigError, ConfigProblem, Remark};
 pub use said::Said;
 pub use summary::{AppSummary, SourceSummary, Summary};

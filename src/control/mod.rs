@@ -18,14 +18,16 @@ mod metrics; // the page that Prometheus reads
 mod exposition; // Prometheus' text format
 mod reload; // what came of a reload
 mod change; // how commands change what holds
+mod deploys; // what is uploaded and released
 mod api; // what they may change
 mod listen; // binding the two doors, and serving behind them
 mod client; // the other end: how commands ask
 #[cfg(test)]
 mod scene; // for tests: a configuration and its table
 
-pub use change::{Caller, Change, ChangeRequest, Changed};
-pub use client::{ClientError, Reply, Streamed, Upgraded, request, send, stream, upgrade};
+pub use change::{Caller, Change, ChangeRequest, Changed, Step};
+pub use client::{ClientError, Reply, Streamed, Upgraded, request, send, stream, upgrade, upload};
+pub use deploys::Deploys;
 pub use dynos::{AppObject, DynoObject};
 pub use frames::{Frame, Frames, Garbled, PAYLOAD_MAX};
 pub use listen::{ControlError, Doors};

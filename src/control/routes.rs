@@ -32,6 +32,7 @@ pub(in crate::control) fn api(running: Arc<Running>) -> axum::Router {
         .layer(middleware::from_fn_with_state(running.clone(), api::require_token))
         // Who has its ticket needs no token.
         .route("/log-sessions/{ticket}", get(logs::stream))
+        .merge(api::upload_routes())
         .fallback(api::unknown)
         .with_state(running)
 }
@@ -47,6 +48,7 @@ pub(in crate::control) fn control(running: Arc<Running>) -> axum::Router {
         .merge(api::token_routes())
         .route("/apps/{app}/dynos/{dyno}/attach", get(one_offs::attach))
         .route("/log-sessions/{ticket}", get(logs::stream))
+        .merge(api::upload_routes())
         .fallback(api::unknown)
         .with_state(running)
 }

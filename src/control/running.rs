@@ -8,11 +8,12 @@ use tokio::sync::{mpsc, watch};
 
 use crate::certs::Acme;
 use crate::config::Config;
-use crate::control::{ChangeRequest, LogSessions, ReloadRequest};
+use crate::control::{ChangeRequest, Deploys, LogSessions, ReloadRequest};
 use crate::drains::Drains;
 use crate::model::Stated;
 use crate::router::Router;
 use crate::shutdown::Shutdown;
+use crate::slugs::Shelf;
 use crate::store::Store;
 use crate::supervisor::Supervisor;
 use crate::table::Publisher;
@@ -43,6 +44,10 @@ pub struct Running {
     pub config: ArcSwap<Config>,
     /// What commands said. Changed together with the configuration, by whoever puts that in force.
     pub stated: ArcSwap<Stated>,
+    /// What was deployed.
+    pub shelf: Shelf,
+    /// What is being deployed.
+    pub deploys: Deploys,
     /// Where it is asked for that the file is read again.
     pub reloads: mpsc::Sender<ReloadRequest>,
     /// Where commands ask for changes.

@@ -13,11 +13,14 @@ use crate::certs::{self, Loaded};
 use crate::config::{self, Config, ConfigError, Source, Summary, limits};
 use crate::control::{
     Caller, Change, ChangeRequest, Changed, Phase, Problem, ReloadOutcome, ReloadRequest, Running,
+    Step,
 };
 use crate::daemon::notify::Notifier;
+use crate::daemon::prepare::{Preparation, prepare, release_type};
+use crate::daemon::releases::{Told, managed};
 use crate::daemon::url::Url;
-use crate::daemon::{access_log, releases};
-use crate::model::Stated;
+use crate::daemon::{access_log, releases, rollouts};
+use crate::model::{Stated, StatedApp};
 use crate::router::Prepared;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Lines, Target};
@@ -143,8 +146,10 @@ impl Reloader {
             Ok(mut checked) => {
                 let name = checked.source.file_name();
                 let description = format!("Reload of {name}");
-                releases::number(&self.running, &mut checked.config, description).await;
-                self.apply(checked)
+                let begun = releases::number(&self.running, &mut checked.config, description).await;
+                let outcome = self.apply(checked);
+                rollouts::see_all_through(&self.running, begun);
+                outcome
             }
             Err(reasons) => ReloadOutcome::Refused { reasons },
         };
@@ -220,12 +225,12 @@ impl Reloader {
 
     /// Does what a command wants, or says why not.
     async fn change(&self, request: ChangeRequest) {
-        let ChangeRequest { change, caller, done } = request;
+        let ChangeRequest { change, caller, step, done } = request;
         // Who asked may have left.
-        let _ = done.send(self.follow(change, caller).await);
+        let _ = done.send(self.follow(change, caller, step).await);
     }
 
-    async fn follow(&self, change: Change, caller: Caller) -> Result<(), Problem> {
+    async fn follow(&self, change: Change, caller: Caller, step: Step) -> Result<(), Problem> {
         let Caller { user, request } = caller;
         let running = &self.running;
         if running.phase() == Phase::Stopping {
@@ -241,6 +246,13 @@ impl Reloader {
         if stated.apps.get(&app) == now.as_ref() {
             return Ok(());
         }
+        let released = |it: &StatedApp| (it.slug.clone(), it.config_vars.clone());
+        let is_release = now.as_ref().map(released) != stated.apps.get(&app).map(released);
+        if is_release && matches!(step, Step::New) && running.deploys.runs_command(&app) {
+            return Err(Problem::conflict(format!(
+                "The release command of {app} is running. Wait for its end, and try again."
+            )));
+        }
         let mut wanted = Stated::clone(&stated);
         match now {
             Some(now) => drop(wanted.apps.insert(app.clone(), now)),
@@ -252,10 +264,24 @@ impl Reloader {
         let resolved = resolved.map_err(|panic| Problem::internal(panic.to_string()))?;
         let mut config = resolved.map_err(|error| Problem::invalid(reasons(&error).join("\n")))?;
         let maker = releases::maker(description, &user);
-        releases::commit(running, &mut config, &wanted, app, maker, request).await?;
+        let before = releases::runs_of(&running.config.load(), &stated, &app);
+        if let Some(runs) = releases::runs_of(&config, &wanted, &app)
+            && before.as_ref() != Some(&runs)
+            && matches!(step, Step::New)
+        {
+            let managed = managed(&config, &app);
+            if let Some(managed) = managed.filter(|it| it.commands.contains_key(&release_type())) {
+                let Some(now) = wanted.apps.get(&app).cloned() else { return Ok(()) };
+                let prepared = Preparation { app, now, runs, managed: managed.clone(), maker };
+                return prepare(running, prepared, request).await;
+            }
+        }
+        let told = Told { maker, request, step };
+        let begun = releases::commit(running, &mut config, &wanted, app, told).await?;
         for change in self.put_in_force(config) {
             tracing::info!("{user}: {change}");
         }
+        rollouts::see_all_through(running, begun);
         Ok(())
     }
 }

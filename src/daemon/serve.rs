@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::certs::{Acme, Certs, CertsError, Loaded};
 use crate::config::{Config, ConfigError, Source};
-use crate::control::{self, ControlError, Doors, LogSessions, Notes, Phase, Running};
+use crate::control::{self, ControlError, Deploys, Doors, LogSessions, Notes, Phase, Running};
 use crate::daemon::access_log::AccessLogError;
 use crate::daemon::books::{eco_hours, keep_books};
 use crate::daemon::jobs::keep_jobs;
@@ -24,11 +24,12 @@ use crate::daemon::reload::{Reloader, Wanted, load};
 use crate::daemon::signals::{self, Ends};
 use crate::daemon::url::Url;
 use crate::daemon::watch::watch;
-use crate::daemon::{access_log, descriptors, inherited, keys, releases};
+use crate::daemon::{access_log, descriptors, inherited, keys, releases, rollouts};
 use crate::drains::Drains;
 use crate::model::{EcoHours, Stated};
 use crate::router::{self, BindError, Router};
 use crate::shutdown::Shutdown;
+use crate::slugs::Shelf;
 use crate::store::{AskError, OpenError, Store};
 use crate::supervisor::{PrepareError, SWIFT_METRICS, Supervisor};
 use crate::telemetry::{self, AppLog, Lines, LogBook, Target};
@@ -187,6 +188,7 @@ async fn build(
     let doors = Doors::bind(&config.admin)?;
     let store = Store::open(&config.state_dir)?;
     let stated = releases::number_first(&store, &mut config, &stated).await?;
+    let (pending, state_dir) = (store.take_up_releases().await?, config.state_dir.clone());
     let config = Arc::new(config);
     let certs = Certs::open(&config.state_dir, loaded)?;
     // Before the router, so that its first handshake has what is kept; what is missing is ordered as soon as
@@ -241,6 +243,8 @@ async fn build(
         book,
         log_sessions,
         drains,
+        shelf: Shelf::new(&state_dir),
+        deploys: Deploys::default(),
         config: ArcSwap::new(config),
         stated: ArcSwap::from_pointee(stated),
         reloads,
@@ -253,6 +257,7 @@ async fn build(
     control.spawn(watch(running.clone(), control.clone()));
     control.spawn(keep_books(running.clone(), control.clone()));
     control.spawn(keep_jobs(running.clone(), app_log));
+    rollouts::take_up(&running, pending);
     let path = path.to_owned();
     let reloader = Reloader::new(path, source, running.clone(), access_log, notifier.clone());
     let wanted = Wanted { hangups, reloads: wanted_reloads, changes: wanted_changes };

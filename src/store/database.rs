@@ -11,7 +11,7 @@ use crate::private_file;
 
 /// Each takes the schema one step further; its place, from 1, is the schema's version. What was once shipped
 /// is never changed.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "
     CREATE TABLE usage (
         month INTEGER NOT NULL,       -- its first Unix second, UTC
@@ -97,6 +97,28 @@ const STEPS: [&str; 2] = [
         key TEXT PRIMARY KEY,
         at INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
+",
+    "
+    ALTER TABLE releases RENAME TO releases_before;
+    CREATE TABLE releases (
+        id TEXT PRIMARY KEY,
+        app TEXT NOT NULL REFERENCES apps ON DELETE CASCADE,
+        version INTEGER NOT NULL,
+        description TEXT NOT NULL,
+        user TEXT NOT NULL,
+        status TEXT NOT NULL CHECK (status IN ('pending', 'succeeded', 'failed', 'expired')),
+        slug TEXT,
+        dir TEXT,
+        commands TEXT NOT NULL,       -- JSON: command by process type
+        config_vars BLOB NOT NULL,    -- JSON, sealed
+        fingerprint TEXT NOT NULL,    -- of what it runs
+        created_at INTEGER NOT NULL,
+        failure TEXT,                 -- JSON: why it failed
+        UNIQUE (app, version)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO releases SELECT id, app, version, description, user, status, slug, dir, commands, config_vars,
+        fingerprint, created_at, NULL FROM releases_before;
+    DROP TABLE releases_before;
 ",
 ];
 
@@ -226,7 +248,7 @@ mod tests {
         open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         let error = open(&path).unwrap_err().to_string();
         assert!(
-            error.ends_with("was written by a newer dynomesh (schema 99, this one knows 2)"),
+            error.ends_with("was written by a newer dynomesh (schema 99, this one knows 3)"),
             "{error}"
         );
     }

@@ -7,13 +7,14 @@ mod database; // opening, and the steps from one schema to the next
 mod sealed; // config vars, encrypted
 mod handle; // the thread, and how it is asked
 mod apps; // what commands said
+mod requests; // what was done already
 mod releases; // what apps ran
 mod commit; // a change of both, in one transaction
 mod tokens; // who may ask over the network
 mod usage; // dyno-seconds by month
 mod jobs; // when each job ran last
 
-pub use commit::{Commit, Committed, new_id};
+pub use commit::{Commit, Committed, WentBack, new_id};
 pub use database::StoreError;
 pub use handle::{AskError, OpenError, Store};
 pub use releases::Maker;

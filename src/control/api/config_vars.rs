@@ -34,10 +34,18 @@ pub(in crate::control) async fn update(
     Given(update): Given<Update>,
 ) -> Result<Response, Problem> {
     let (name, _) = find_app(&running, &app)?;
-    let of = name.clone();
+    let (of, updated) = (name.clone(), update.clone());
     running.change(caller, move |config, stated| set(config, stated, of, &update)).await?;
     let (name, app) = find_app(&running, name.as_str())?;
-    Ok(Json(vars(&app, &running.stated.load(), &name)).into_response())
+    let mut shown = vars(&app, &running.stated.load(), &name);
+    // While its release command runs they are not there yet.
+    for (var, value) in updated {
+        match value {
+            Some(value) => drop(shown.insert(var, value)),
+            None => drop(shown.remove(&var)),
+        }
+    }
+    Ok(Json(shown).into_response())
 }
 
 /// Those that the app's dynos have; before there are any, those that commands said.

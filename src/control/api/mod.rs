@@ -15,10 +15,11 @@ mod config_vars; // set and unset
 mod formation; // scaled
 mod domains; // added and removed
 mod releases; // listed, rolled back to
+mod slugs; // what is deployed: uploaded, released
 
 use std::sync::Arc;
 
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post, put};
 
 use crate::control::Running;
 
@@ -31,6 +32,11 @@ pub(in crate::control) fn token_routes() -> axum::Router<Arc<Running>> {
     axum::Router::new()
         .route("/oauth/authorizations", get(tokens::list).post(tokens::make))
         .route("/oauth/authorizations/{token}", delete(tokens::revoke))
+}
+
+/// What is uploaded to. Who knows the address was told it, and needs no token.
+pub(in crate::control) fn upload_routes() -> axum::Router<Arc<Running>> {
+    axum::Router::new().route("/slug-uploads/{secret}", put(slugs::upload))
 }
 
 /// The routes of all of them.
@@ -50,11 +56,13 @@ pub(in crate::control) fn routes() -> axum::Router<Arc<Running>> {
         .route("/users/~/apps", get(apps::list))
         .route("/apps", get(apps::list).post(apps::create))
         .route("/apps/{app}", get(apps::show).patch(apps::update).delete(apps::destroy))
+        .route("/apps/{app}/slugs", post(slugs::create))
+        .route("/apps/{app}/slugs/{slug}", get(slugs::show))
         .route("/apps/{app}/config-vars", get(config_vars::show).patch(config_vars::update))
         .route("/apps/{app}/formation", get(formation::list).patch(formation::update))
         .route("/apps/{app}/domains", get(domains::list).post(domains::add))
         .route("/apps/{app}/domains/{domain}", delete(domains::remove))
-        .route("/apps/{app}/releases", get(releases::list).post(releases::roll_back))
+        .route("/apps/{app}/releases", get(releases::list).post(releases::make))
         .route("/apps/{app}/releases/{release}", get(releases::show))
         .route("/apps/{app}/releases/{release}/config-vars", get(releases::config_vars))
 }

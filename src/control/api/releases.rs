@@ -13,14 +13,21 @@ use crate::config::Config;
 use crate::control::api::account;
 use crate::control::api::fixed::{app_of, refuse_external, refuse_said};
 use crate::control::api::given::Given;
+use crate::control::api::slugs;
 use crate::control::dynos::find_app;
 use crate::control::{Caller, Changed, Problem, Running};
-use crate::model::{AppName, Civil, Release, Stated};
+use crate::model::{AppName, Civil, Release, ReleaseStatus, Stated};
+use crate::slugs::id_of;
 
-/// `POST /apps/APP/releases`: the id or the version of the release to go back to.
+/// `POST /apps/APP/releases`
 #[derive(Deserialize)]
-pub(in crate::control) struct RollBack {
-    release: String,
+pub(in crate::control) struct Make {
+    /// The id or the version of the release to go back to.
+    release: Option<String>,
+    /// Or the id of the slug to run.
+    slug: Option<String>,
+    /// What is said of the release of a slug.
+    description: Option<String>,
 }
 
 /// `GET /apps/APP/releases`, the newest first; `Range: version ..; max=N` for fewer.
@@ -45,7 +52,17 @@ pub(in crate::control) async fn show(
     Path((app, release)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let (name, releases) = of_app(&running, &app).await?;
-    Ok(Json(object(&running.stated.load(), &name, find(&releases, &release)?)).into_response())
+    let release = find(&releases, &release)?;
+    let mut shown = object(&running.stated.load(), &name, release);
+    if let Some(rollout) = running.supervisor.follow_rollout(&name).await {
+        let rollout = rollout.borrow();
+        if rollout.release == release.version {
+            let up: Vec<_> = rollout.up.iter().map(ToString::to_string).collect();
+            let wanted: u32 = rollout.types.values().map(|of_type| of_type.wanted).sum();
+            shown["rollout"] = json!({ "up": up, "wanted": wanted });
+        }
+    }
+    Ok(Json(shown).into_response())
 }
 
 /// `GET /apps/APP/releases/RELEASE/config-vars`
@@ -57,21 +74,40 @@ pub(in crate::control) async fn config_vars(
     Ok(Json(&find(&releases, &release)?.runs.config_vars).into_response())
 }
 
-/// `POST /apps/APP/releases`: a new release that runs what an old one ran.
-pub(in crate::control) async fn roll_back(
+/// `POST /apps/APP/releases`: a new release, of a slug or of what an old one ran.
+pub(in crate::control) async fn make(
     State(running): State<Arc<Running>>,
     caller: Caller,
     Path(app): Path<String>,
-    Given(RollBack { release }): Given<RollBack>,
+    Given(make): Given<Make>,
 ) -> Result<Response, Problem> {
     let (name, releases) = of_app(&running, &app).await?;
-    let to = find(&releases, &release)?.clone();
-    let of = name.clone();
-    running.change(caller, move |config, stated| back(config, stated, of, &to)).await?;
+    match (make.release, make.slug) {
+        (Some(release), None) => {
+            let (to, of) = (find(&releases, &release)?.clone(), name.clone());
+            if let Some(slug) = &to.runs.slug {
+                slugs::verify(&running, slug).await?;
+            }
+            running.change(caller, move |config, stated| back(config, stated, of, &to)).await?;
+        }
+        (None, Some(slug)) => {
+            slugs::release(&running, caller, &name, &slug, make.description).await?
+        }
+        _ => {
+            return Err(Problem::invalid(
+                "Say either slug, the one to run, or release, the one to go back to.",
+            ));
+        }
+    }
     let (name, releases) = of_app(&running, name.as_str()).await?;
-    let shown =
-        releases.iter().find(|it| it.current).map(|it| object(&running.stated.load(), &name, it));
+    let shown = made(&releases).map(|it| object(&running.stated.load(), &name, it));
     Ok((StatusCode::CREATED, Json(shown)).into_response())
+}
+
+/// The release that comes of what was asked for last: one that is on its way, else the current one.
+pub(in crate::control) fn made(releases: &[Release]) -> Option<&Release> {
+    let pending = releases.first().filter(|it| it.status == ReleaseStatus::Pending);
+    pending.or_else(|| releases.iter().find(|it| it.current))
 }
 
 fn back(config: &Config, stated: &Stated, name: AppName, to: &Release) -> Result<Changed, Problem> {
@@ -107,7 +143,8 @@ fn find<'a>(releases: &'a [Release], which: &str) -> Result<&'a Release, Problem
 }
 
 fn object(stated: &Stated, name: &AppName, release: &Release) -> Value {
-    let Release { id, version, description, user, status, current, runs, created_at } = release;
+    let Release { id, version, description, user, status, current, runs, failure, created_at } =
+        release;
     let since = Civil::of(*created_at).rfc3339();
     json!({
         "id": id.to_string(),
@@ -115,9 +152,10 @@ fn object(stated: &Stated, name: &AppName, release: &Release) -> Value {
         "description": description,
         "status": status.as_str(),
         "current": current,
-        "eligible_for_rollback": status.as_str() == "succeeded",
+        "eligible_for_rollback": *status != ReleaseStatus::Failed,
         "user": { "id": account::named()["id"], "email": user },
-        "slug": runs.slug.as_ref().map(|slug| json!({ "id": slug })),
+        "slug": runs.slug.as_ref().map(|slug| json!({ "id": id_of(slug).to_string() })),
+        "failure": failure,
         "addon_plan_names": [],
         "output_stream_url": null,
         "app": { "id": stated.apps.get(name).map(|it| it.id.to_string()), "name": name.as_str() },
