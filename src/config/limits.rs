@@ -460,6 +460,8 @@ pub const SLUG_WAIT: Duration = Duration::from_secs(60 * 60);
 /// Of how many releases of each app the slugs are kept: one can go back for as many. A slug is some hundred megabytes,
 /// and of those that differ little no part is shared.
 pub const RELEASES_KEPT: usize = 10;
+/// Release commands whose output can be asked for. It is read off the log, which has no more than its newest lines anyway.
+pub const RELEASE_COMMANDS_KNOWN: usize = 256;
 /// How long a release command may run (Heroku: Release Phase).
 pub const RELEASE_COMMAND: Duration = Duration::from_secs(60 * 60);
 

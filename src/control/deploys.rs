@@ -1,6 +1,6 @@
 //! What is being deployed: slugs that are to be uploaded or were, and apps whose deploy is under way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, watch};
@@ -26,7 +26,21 @@ pub struct Deploys {
 struct Known {
     slugs: BTreeMap<Id, Waiting>,
     under_way: BTreeSet<AppName>,
-    commands: BTreeSet<AppName>,
+    /// Release commands, the newest last.
+    commands: VecDeque<Command>,
+}
+
+/// A release command that is to run, runs or ran.
+#[derive(Clone, Debug)]
+pub(in crate::control) struct Command {
+    pub(in crate::control) app: AppName,
+    /// Of the release.
+    version: u64,
+    /// By which its output is found.
+    secret: String,
+    /// What it runs in, once it does.
+    pub(in crate::control) dyno: Option<String>,
+    pub(in crate::control) has_ended: bool,
 }
 
 /// A slug that is to be uploaded, or was and is to be released.
@@ -114,22 +128,54 @@ impl Deploys {
         self.known().under_way.remove(app);
     }
 
-    /// An app's release command begins, until [`command_ended`](Self::command_ended). `false`: one is under way.
-    pub fn begin_command(&self, app: &AppName) -> bool {
-        self.known().commands.insert(app.clone())
+    /// The command of an app's release begins, until [`command_ended`](Self::command_ended).
+    pub fn begin_command(&self, app: AppName, version: u64) {
+        let secret = hexadecimal::of(&random::secret::<32>());
+        let commands = &mut self.known().commands;
+        if commands.len() >= limits::RELEASE_COMMANDS_KNOWN {
+            commands.pop_front();
+        }
+        commands.push_back(Command { app, version, secret, dyno: None, has_ended: false });
+    }
+
+    /// It runs in this dyno.
+    pub fn command_runs(&self, app: &AppName, dyno: &str) {
+        self.with_command(app, |command| command.dyno = Some(dyno.to_owned()));
     }
 
     /// Whether an app's release command is under way.
     pub fn runs_command(&self, app: &AppName) -> bool {
-        self.known().commands.contains(app)
+        self.known().commands.iter().any(|it| it.app == *app && !it.has_ended)
     }
 
     /// An app's release command is over, and what it was for is decided.
     pub fn command_ended(&self, app: &AppName) {
-        self.known().commands.remove(app);
+        self.with_command(app, |command| command.has_ended = true);
     }
 
-    /// What came of some release is known now.
+    fn with_command(&self, app: &AppName, change: impl FnOnce(&mut Command)) {
+        let mut known = self.known();
+        if let Some(command) = known.commands.iter_mut().find(|it| it.app == *app && !it.has_ended)
+        {
+            change(command);
+        }
+        drop(known);
+        self.note_end();
+    }
+
+    /// Where the output of a release's command is read; absent where there is none, or it is forgotten.
+    pub(in crate::control) fn output_of(&self, app: &AppName, version: u64) -> Option<String> {
+        let known = self.known();
+        let command = known.commands.iter().find(|it| it.app == *app && it.version == version)?;
+        Some(format!("/release-output/{}", command.secret))
+    }
+
+    /// The command whose output is found by this.
+    pub(in crate::control) fn command(&self, secret: &str) -> Option<Command> {
+        self.known().commands.iter().find(|it| it.secret == secret).cloned()
+    }
+
+    /// Something is known now of a release: what came of it, or how far its command is.
     pub fn note_end(&self) {
         self.ends.send_modify(|count| *count += 1);
     }

@@ -19,6 +19,7 @@ mod exposition; // Prometheus' text format
 mod reload; // what came of a reload
 mod change; // how commands change what holds
 mod deploys; // what is uploaded and released
+mod output; // what release commands print
 mod api; // what they may change
 mod listen; // binding the two doors, and serving behind them
 mod client; // the other end: how commands ask

@@ -43,7 +43,7 @@ pub(in crate::daemon) async fn prepare(
     let version = version.map_err(unremembered)?;
     // The app may have been unknown before.
     running.stated.store(Arc::new(running.store.stated().await.map_err(unremembered)?));
-    running.deploys.begin_command(app);
+    running.deploys.begin_command(app.clone(), version);
     let here = running.clone();
     running.shutdown.spawn(async move {
         tokio::select! {
@@ -116,6 +116,7 @@ async fn run(running: &Running, app: &AppName, managed: ManagedApp) -> Option<Re
         }
     };
     let dyno = dyno.to_string();
+    running.deploys.command_runs(app, &dyno);
     let reason = match timeout(limits::RELEASE_COMMAND, ended).await {
         Ok(Ok(Exit::Status(0))) => return None,
         Ok(Ok(Exit::Status(status))) => format!("exited with status {status}"),

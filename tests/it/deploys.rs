@@ -168,7 +168,8 @@ async fn a_release_command_runs_before_and_as_the_release() {
             "web: V={version} TESTAPP\nrelease: echo migrating; echo $A {version} $DYNO >> {ran}\n"
         )
     };
-    deploys(&mesh, &release(1), 1).await;
+    let said = deploys(&mesh, &release(1), 1).await;
+    assert!(said.contains("Running the release command...\nmigrating\n"), "{said}");
     let first = fs::read_to_string(&ran).unwrap();
     assert!(first.starts_with("1 release."), "{first:?}");
     mesh.line("its output", |line| {

@@ -6,6 +6,7 @@ mod upload; // the archive goes to the daemon
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::{Write, stderr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -53,6 +54,8 @@ struct Release {
     version: u64,
     status: String,
     #[serde(default)]
+    output_stream_url: Option<String>,
+    #[serde(default)]
     rollout: Option<Rollout>,
     #[serde(default)]
     failure: Option<Failure>,
@@ -90,6 +93,10 @@ impl Deploy {
         let path = format!("/apps/{app}/releases");
         let release: Release = tell(addr, Method::POST, &path, &body).await?;
         eprintln!("Releasing ⬢ {app}... v{}", release.version);
+        if let Some(output) = &release.output_stream_url {
+            eprintln!("Running the release command...");
+            copy_output(addr, output).await?;
+        }
         let release = follow(addr, app, release.version).await?;
         conclude(app, release)
     }
@@ -104,6 +111,16 @@ async fn tell<T: DeserializeOwned>(
     let body = if body.is_null() { Default::default() } else { body.to_string().into() };
     let reply = accepted(control::send(addr, method, path, body, WITHIN).await?)?;
     serde_json::from_slice(&reply.body).context("read the daemon's answer")
+}
+
+/// Says what a release command prints, until it has ended. What comes of it is the release's to say.
+async fn copy_output(addr: &ListenAddr, path: &str) -> anyhow::Result<()> {
+    if let Ok(mut output) = control::stream(addr, path, None, WITHIN).await? {
+        while let Ok(Some(text)) = output.next().await {
+            stderr().write_all(&text).context("print its output")?;
+        }
+    }
+    Ok(())
 }
 
 /// Says how far a release is until what comes of it is known.

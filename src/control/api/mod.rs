@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use axum::routing::{delete, get, post, put};
 
-use crate::control::Running;
+use crate::control::{Running, output};
 
 pub(in crate::control) use absent::unknown;
 pub(in crate::control) use auth::require_token;
@@ -34,9 +34,11 @@ pub(in crate::control) fn token_routes() -> axum::Router<Arc<Running>> {
         .route("/oauth/authorizations/{token}", delete(tokens::revoke))
 }
 
-/// What is uploaded to. Who knows the address was told it, and needs no token.
+/// What is uploaded to, and what release commands print. Who knows the address was told it, and needs no token.
 pub(in crate::control) fn upload_routes() -> axum::Router<Arc<Running>> {
-    axum::Router::new().route("/slug-uploads/{secret}", put(slugs::upload))
+    axum::Router::new()
+        .route("/slug-uploads/{secret}", put(slugs::upload))
+        .route("/release-output/{secret}", get(output::stream))
 }
 
 /// The routes of all of them.

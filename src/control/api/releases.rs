@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -15,6 +15,7 @@ use crate::control::api::fixed::{app_of, refuse_external, refuse_said};
 use crate::control::api::given::Given;
 use crate::control::api::slugs;
 use crate::control::dynos::find_app;
+use crate::control::logs::Origin;
 use crate::control::{Caller, Changed, Problem, Running};
 use crate::model::{AppName, Civil, Release, ReleaseStatus, Stated};
 use crate::slugs::id_of;
@@ -34,15 +35,15 @@ pub(in crate::control) struct Make {
 pub(in crate::control) async fn list(
     State(running): State<Arc<Running>>,
     Path(app): Path<String>,
+    origin: Option<Extension<Origin>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (name, releases) = of_app(&running, &app).await?;
     let range = headers.get("range").and_then(|it| it.to_str().ok()).unwrap_or_default();
     let max =
         range.split([';', ',']).find_map(|part| part.trim().strip_prefix("max=")?.parse().ok());
-    let stated = running.stated.load();
-    let shown =
-        releases.iter().take(max.unwrap_or(usize::MAX)).map(|it| object(&stated, &name, it));
+    let shown = releases.iter().take(max.unwrap_or(usize::MAX));
+    let shown = shown.map(|it| object(&running, &origin, &name, it));
     Ok(Json(shown.collect::<Vec<_>>()).into_response())
 }
 
@@ -50,10 +51,11 @@ pub(in crate::control) async fn list(
 pub(in crate::control) async fn show(
     State(running): State<Arc<Running>>,
     Path((app, release)): Path<(String, String)>,
+    origin: Option<Extension<Origin>>,
 ) -> Result<Response, Problem> {
     let (name, releases) = of_app(&running, &app).await?;
     let release = find(&releases, &release)?;
-    let mut shown = object(&running.stated.load(), &name, release);
+    let mut shown = object(&running, &origin, &name, release);
     if let Some(rollout) = running.supervisor.follow_rollout(&name).await {
         let rollout = rollout.borrow();
         if rollout.release == release.version {
@@ -79,6 +81,7 @@ pub(in crate::control) async fn make(
     State(running): State<Arc<Running>>,
     caller: Caller,
     Path(app): Path<String>,
+    origin: Option<Extension<Origin>>,
     Given(make): Given<Make>,
 ) -> Result<Response, Problem> {
     let (name, releases) = of_app(&running, &app).await?;
@@ -100,7 +103,7 @@ pub(in crate::control) async fn make(
         }
     }
     let (name, releases) = of_app(&running, name.as_str()).await?;
-    let shown = made(&releases).map(|it| object(&running.stated.load(), &name, it));
+    let shown = made(&releases).map(|it| object(&running, &origin, &name, it));
     Ok((StatusCode::CREATED, Json(shown)).into_response())
 }
 
@@ -142,10 +145,18 @@ fn find<'a>(releases: &'a [Release], which: &str) -> Result<&'a Release, Problem
         .ok_or_else(|| Problem::not_found(format!("Couldn't find that release ({which}).")))
 }
 
-fn object(stated: &Stated, name: &AppName, release: &Release) -> Value {
+fn object(
+    running: &Running,
+    origin: &Option<Extension<Origin>>,
+    name: &AppName,
+    release: &Release,
+) -> Value {
+    let stated = running.stated.load();
     let Release { id, version, description, user, status, current, runs, failure, created_at } =
         release;
     let since = Civil::of(*created_at).rfc3339();
+    let origin = origin.as_ref().map_or("", |Extension(Origin(origin))| origin);
+    let output = running.deploys.output_of(name, *version);
     json!({
         "id": id.to_string(),
         "version": version,
@@ -157,7 +168,7 @@ fn object(stated: &Stated, name: &AppName, release: &Release) -> Value {
         "slug": runs.slug.as_ref().map(|slug| json!({ "id": id_of(slug).to_string() })),
         "failure": failure,
         "addon_plan_names": [],
-        "output_stream_url": null,
+        "output_stream_url": output.map(|path| format!("{origin}{path}")),
         "app": { "id": stated.apps.get(name).map(|it| it.id.to_string()), "name": name.as_str() },
         "created_at": since,
         "updated_at": since,
