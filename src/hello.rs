@@ -35,7 +35,10 @@ pub fn run() -> io::Result<()> {
 
 async fn serve(port: u16) -> io::Result<()> {
     let mut sigterm = signal(SignalKind::terminate())?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    // Where nobody but the router comes from: the host's loopback, or all of a network of its own.
+    let is_private = env::var("DYNOMESH_NETWORK").is_ok_and(|network| network == "private");
+    let ip = if is_private { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+    let listener = TcpListener::bind((ip, port)).await?;
     println!("Listening on {port}");
     let shutdown = Shutdown::default();
     loop {

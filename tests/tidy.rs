@@ -32,7 +32,7 @@ const FLOORS: &[(u8, &str, &[&str])] = &[
     (4, "scheduler",  &["model", "config", "telemetry", "store", "supervisor"]),
     (4, "control",    &["model", "random", "hexadecimal", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "certs", "drains", "store", "slugs", "router", "supervisor"]),
     (5, "daemon",     &["model", "random", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "certs", "drains", "store", "slugs", "init", "router", "supervisor", "scheduler", "control"]),
-    (6, "cli",        &["model", "random", "hexadecimal", "wall_clock", "shutdown", "config", "table", "telemetry", "certs", "store", "slugs", "init", "hello", "control", "daemon"]),
+    (6, "cli",        &["model", "random", "hexadecimal", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "certs", "store", "slugs", "init", "hello", "control", "daemon"]),
 ];
 
 /// On floor 1 only `config` may be imported by its neighbours: the limits are there.

@@ -116,6 +116,11 @@ impl Ca {
         Ok(Self { issuer, file: dir.join(CERTIFICATE), pem, not_after })
     }
 
+    /// Where the certificate of a state directory's CA is.
+    pub fn file_in(state_dir: &Path) -> PathBuf {
+        state_dir.join(DIR).join(CERTIFICATE)
+    }
+
     /// Its certificate, which clients are told to trust.
     pub fn pem(&self) -> &str {
         &self.pem

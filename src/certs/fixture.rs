@@ -16,7 +16,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    ClientConfig, Error as TlsError, HandshakeKind, ProtocolVersion, RootCertStore,
+    ClientConfig, Error as TlsError, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig,
     ServerConnection, SupportedProtocolVersion,
 };
 use tempfile::TempDir;
@@ -162,9 +162,18 @@ impl Client {
 
     /// Completes a handshake as a client that wants this name (or address), or says why not.
     pub(in crate::certs) fn meet(&self, certs: &Certs, name: &str) -> Result<Met, TlsError> {
+        self.meet_with(certs.server_config(), name)
+    }
+
+    /// As [`meet`](Self::meet), with whoever speaks TLS like this.
+    pub(in crate::certs) fn meet_with(
+        &self,
+        config: Arc<ServerConfig>,
+        name: &str,
+    ) -> Result<Met, TlsError> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let mut client = ClientConnection::new(Arc::new(self.0.clone()), name)?;
-        let mut server = ServerConnection::new(certs.server_config())?;
+        let mut server = ServerConnection::new(config)?;
         converse(&mut client, &mut server)?;
         let chain = client.peer_certificates().unwrap();
         let (_, leaf) = parse_x509_certificate(&chain[0]).unwrap();

@@ -26,7 +26,7 @@ pub(in crate::certs) struct LocalNames {
     wildcard: FxHashMap<Box<str>, Place>,
 }
 
-type Place = ArcSwapOption<Signed>;
+pub(in crate::certs) type Place = ArcSwapOption<Signed>;
 
 impl LocalNames {
     /// The names of a configuration, with no certificate yet.
@@ -113,7 +113,7 @@ enum Known<'a> {
 }
 
 /// What is in a place and has more than a third of its life before it, or goes there now.
-fn kept(
+pub(in crate::certs) fn kept(
     place: &Place,
     now: SystemTime,
     sign: impl FnOnce() -> Result<Signed, rcgen::Error>,
@@ -139,7 +139,7 @@ fn names_of_domain(domain: &str) -> Result<Vec<SanType>, rcgen::Error> {
     Ok(names)
 }
 
-fn dns_name(name: &str) -> Result<SanType, rcgen::Error> {
+pub(in crate::certs) fn dns_name(name: &str) -> Result<SanType, rcgen::Error> {
     Ok(SanType::DnsName(name.try_into()?))
 }
 

@@ -9,6 +9,7 @@ mod load; // the configuration's certificates, read and judged
 mod files; // which files they are in, and whether they changed
 mod certificate; // a chain with its key, judged
 mod local; // the mesh's own names, signed on demand
+mod own_name; // what the daemon itself shows, not an app
 mod ca; // the local CA
 mod report; // what is said of a certificate
 mod acme; // automatic certificates for the apps' own domains

@@ -145,7 +145,10 @@ fn is_challenge(hello: &ClientHello<'_>) -> bool {
 
 /// The first that the client can verify; where there is none, the first, so that the handshake says why it
 /// fails.
-fn fitting(keys: &Keys, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+pub(in crate::certs) fn fitting(
+    keys: &Keys,
+    schemes: &[SignatureScheme],
+) -> Option<Arc<CertifiedKey>> {
     let fits = |it: &&Arc<CertifiedKey>| it.key.choose_scheme(schemes).is_some();
     keys.iter().find(fits).or_else(|| keys.first()).cloned()
 }

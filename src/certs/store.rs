@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
@@ -17,6 +17,7 @@ use crate::certs::ca::{Ca, CaError};
 use crate::certs::certificate::{Certificate, date};
 use crate::certs::files::{self, Seen};
 use crate::certs::load::{Loaded, load};
+use crate::certs::own_name::OwnName;
 use crate::certs::report::{Report, Source};
 use crate::certs::resolve::{PROTOCOLS, Resolver, Snapshot};
 use crate::config::{Config, ConfigError, ConfigProblem, limits};
@@ -57,7 +58,8 @@ impl Certs {
             answers: Arc::default(),
         };
         let resolver = Arc::new(Resolver { ca, snapshot: ArcSwap::from_pointee(snapshot) });
-        let server_config = server_config(resolver.clone()).map_err(CertsError::Tickets)?;
+        let server_config =
+            server_config(resolver.clone(), &PROTOCOLS).map_err(CertsError::Tickets)?;
         let (server_config, seen) = (Arc::new(server_config), Mutex::new(loaded.seen));
         Ok(Arc::new(Self { resolver, server_config, seen }))
     }
@@ -68,6 +70,13 @@ impl Certs {
     /// A connection that agreed on [`ACME_TLS`](crate::certs::ACME_TLS) is for whoever accepted it to close.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         self.server_config.clone()
+    }
+
+    /// How TLS is spoken by whoever asks the daemon itself by one of these names and addresses, and HTTP/1.1 after it.
+    pub fn server_config_for(&self, names: Vec<Box<str>>) -> Result<Arc<ServerConfig>, CertsError> {
+        let resolver = Arc::new(OwnName::new(self.resolver.clone(), names));
+        let config = server_config(resolver, &[b"http/1.1"]).map_err(CertsError::Tickets)?;
+        Ok(Arc::new(config))
     }
 
     /// Serves by these from now on. Connections that are open are not touched; what ACME obtained stays.
@@ -176,12 +185,15 @@ fn set<T: Clone>(map: &mut Arc<FxHashMap<Box<str>, T>>, key: &str, value: Option
     };
 }
 
-fn server_config(resolver: Arc<Resolver>) -> Result<ServerConfig, rustls::Error> {
+fn server_config(
+    resolver: Arc<dyn ResolvesServerCert>,
+    protocols: &[&[u8]],
+) -> Result<ServerConfig, rustls::Error> {
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(&[&TLS13, &TLS12])?
         .with_no_client_auth();
     let mut config = config.with_cert_resolver(resolver);
-    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    config.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
     // Sessions are in tickets, sealed with keys that last 6 hours, and nothing of them is kept here: no
     // memory, no lock, and they go on at any worker.
     config.ticketer = Ticketer::new()?;

@@ -144,7 +144,7 @@ fn aligned(vars: &Vars) -> String {
 }
 
 /// As a shell reads it back; bare where nothing in it means anything to one.
-fn quoted(value: &str) -> String {
+pub(in crate::cli) fn quoted(value: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:@%+,=".contains(&byte);
     match !value.is_empty() && value.bytes().all(plain) {
         true => value.to_owned(),

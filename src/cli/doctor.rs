@@ -9,8 +9,11 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::cli::place::File;
-use crate::config::{Config, limits};
-use crate::init::{Part, SYSTEM, Trial, TrialError, Upper, try_sandbox};
+use crate::config::{Config, NetworkWanted, limits};
+use crate::init::{
+    NetworkTrial, Part, SYSTEM, Trial, TrialError, Upper, overlap, try_network, try_sandbox,
+    unreached_resolver,
+};
 
 /// Try what this host can do to keep dynos apart, and say what to do for the rest
 #[derive(clap::Args)]
@@ -32,19 +35,23 @@ struct Finding {
     found: String,
     /// What to do, where it does not work.
     advice: Option<String>,
+    /// Whether the configuration asks for it.
+    #[serde(skip)]
+    is_wanted: bool,
 }
 
 impl Finding {
     fn yes(part: &'static str, found: impl Into<String>) -> Self {
-        Self { part, works: Some(true), found: found.into(), advice: None }
+        Self { part, works: Some(true), found: found.into(), advice: None, is_wanted: true }
     }
 
     fn no(part: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { part, works: Some(false), found: found.into(), advice: Some(advice.into()) }
+        let (found, advice) = (found.into(), Some(advice.into()));
+        Self { part, works: Some(false), found, advice, is_wanted: true }
     }
 
     fn not_tried(part: &'static str) -> Self {
-        Self { part, works: None, found: "not tried".into(), advice: None }
+        Self { part, works: None, found: "not tried".into(), advice: None, is_wanted: true }
     }
 }
 
@@ -57,13 +64,16 @@ impl Doctor {
         } else {
             print!("{}", table(&findings));
         }
-        let well = findings.iter().all(|finding| finding.works == Some(true));
+        let is_well = |finding: &Finding| finding.works == Some(true) || !finding.is_wanted;
+        let well = findings.iter().all(is_well);
         Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
 }
 
 fn examine(config: &Config) -> Vec<Finding> {
+    let mut network = None;
     let mut findings = if rustix::process::geteuid().is_root() {
+        network = Some(try_network(config.dynos.addresses));
         let disk = try_sandbox(&config.state_dir, Upper::Disk);
         let memory = Upper::Memory(limits::UPPER_BYTES);
         let either = disk.clone().or_else(|_| try_sandbox(&config.state_dir, memory));
@@ -71,6 +81,9 @@ fn examine(config: &Config) -> Vec<Finding> {
     } else {
         without_root()
     };
+    let is_wanted = config.dynos.network == NetworkWanted::Private;
+    let of_network = of_network(network, overlap(config.dynos.addresses), unreached_resolver());
+    findings.extend(of_network.map(|finding| Finding { is_wanted, ..finding }));
     findings.push(control_groups(Path::new("/sys/fs/cgroup")));
     let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
     findings.push(users(&config.dynos.uids, &text("/etc/passwd"), &text("/etc/subuid")));
@@ -85,6 +98,9 @@ const FILES: &str = "files";
 const DISK: &str = "/app on disk";
 const OWNERS: &str = "app's files";
 const PRIVILEGES: &str = "privileges";
+const NETWORK: &str = "network";
+const OUTBOUND: &str = "outbound";
+const NAMES: &str = "names";
 
 fn without_root() -> Vec<Finding> {
     let advice = "start it as root: without that dynos are processes of its own user";
@@ -127,6 +143,48 @@ fn of_sandbox(disk: Option<&TrialError>, best: &Result<Trial, TrialError>) -> Ve
     }
     findings.insert(4, owners(best));
     findings
+}
+
+/// What a trial says of networks of dynos' own; `overlap`: who else has the addresses, `resolver`: why no names are found.
+fn of_network(
+    trial: Option<Result<NetworkTrial, String>>,
+    overlap: Option<String>,
+    resolver: Option<String>,
+) -> [Finding; 3] {
+    let outbound = match trial {
+        None => return [NETWORK, OUTBOUND, NAMES].map(Finding::not_tried),
+        Some(Err(reason)) => {
+            let advice = "it takes a kernel with network namespaces and veth (modprobe veth); until then network = \"host\"";
+            let network = Finding::no(NETWORK, reason, advice);
+            return [network, Finding::not_tried(OUTBOUND), Finding::not_tried(NAMES)];
+        }
+        Some(Ok(NetworkTrial { outbound })) => outbound,
+    };
+    let network = match overlap {
+        None => Finding::yes(NETWORK, "of its own, with network = \"private\""),
+        Some(other) => Finding::no(
+            NETWORK,
+            format!("[dynos] addresses are those of another network of this host: {other}"),
+            "choose addresses that nobody uses: [dynos] addresses",
+        ),
+    };
+    let outbound = match outbound {
+        Ok(()) => Finding::yes(OUTBOUND, "dynos in such networks reach what is beyond this host"),
+        Err(reason) => Finding::no(
+            OUTBOUND,
+            reason,
+            "install nftables (apt install nftables), on a kernel with nf_tables, and let it write to /proc/sys; until then dynos in such networks reach nothing beyond this host",
+        ),
+    };
+    let names = match resolver {
+        None => Finding::yes(NAMES, "dynos in such networks reach a name server"),
+        Some(reason) => Finding::no(
+            NAMES,
+            reason,
+            "name a server in /etc/resolv.conf that is not on the loopback",
+        ),
+    };
+    [network, outbound, names]
 }
 
 fn owners(best: &Result<Trial, TrialError>) -> Finding {
@@ -228,7 +286,7 @@ fn to_expose(place: &Path) -> PathBuf {
 
 fn table(findings: &[Finding]) -> String {
     let mut out = String::new();
-    for Finding { part, works, found, advice } in findings {
+    for Finding { part, works, found, advice, is_wanted: _ } in findings {
         let works = match works {
             Some(true) => "yes",
             Some(false) => "no",
@@ -270,6 +328,22 @@ mod tests {
         let error = refused(Part::Namespaces);
         check(Some(&error), Err(error.clone()), [yes, no, None, None, None, None]);
         assert_eq!(works(&without_root())[0], (ROOT, no));
+    }
+
+    #[test]
+    fn networks_are_told_part_by_part() {
+        let (yes, no) = (Some(true), Some(false));
+        let check = |trial, overlap: Option<&str>, resolver: Option<&str>, expected| {
+            let findings = of_network(trial, overlap.map(Into::into), resolver.map(Into::into));
+            let expected = [NETWORK, OUTBOUND, NAMES].into_iter().zip::<[_; 3]>(expected);
+            assert_eq!(works(&findings), expected.collect::<Vec<_>>());
+        };
+        let outbound = |outbound| Some(Ok(NetworkTrial { outbound }));
+        check(outbound(Ok(())), None, None, [yes, yes, yes]);
+        check(outbound(Err("there is no nft".into())), None, None, [yes, no, yes]);
+        check(outbound(Ok(())), Some("10.0.0.0/8 of eth0"), Some("127.0.0.1"), [no, yes, no]);
+        check(Some(Err("make dmtry1: not supported".into())), None, None, [no, None, None]);
+        check(None, None, None, [None, None, None]);
     }
 
     #[test]

@@ -19,7 +19,9 @@ mod domains; // names they answer at
 mod releases; // what they ran and run
 mod deploy; // what they are to run
 mod token; // who may ask over the network
-mod env; // what the heroku CLI needs
+mod heroku_cli; // what the heroku CLI needs
+mod env; // that, for a shell
+mod heroku; // the heroku CLI itself
 mod app; // which app, which daemon
 mod health; // ask the daemon whether it is well
 mod doctor; // what this host can do for dynos
@@ -86,6 +88,7 @@ enum Command {
     TokenRevoke(token::Revoke),
     Env(env::Env),
     Deploy(deploy::Deploy),
+    Heroku(heroku::Heroku),
     Releases(releases::Releases),
     #[command(name = "rollback", visible_alias = "releases:rollback")]
     Rollback(releases::Rollback),
@@ -152,6 +155,7 @@ impl Command {
             Self::TokenRevoke(revoke) => revoke.run(),
             Self::Env(env) => env.run(),
             Self::Deploy(deploy) => deploy.run(),
+            Self::Heroku(heroku) => heroku.run(),
             Self::Releases(releases) => releases.run(),
             Self::Rollback(rollback) => rollback.run(),
             Self::Maintenance(maintenance) => maintenance.run(),

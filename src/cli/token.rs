@@ -41,7 +41,7 @@ pub(in crate::cli) struct Create {
 
 impl Create {
     pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
-        println!("{}", make(&self.daemon, &self.scope, &self.description)?);
+        println!("{}", make(&self.daemon, &self.scope, &self.description)?.1);
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -65,11 +65,17 @@ impl Revoke {
     }
 }
 
-const PATH: &str = "/oauth/authorizations";
+/// Where tokens are made and listed.
+pub(in crate::cli) const PATH: &str = "/oauth/authorizations";
 
-/// A new token's text.
-fn make(daemon: &Daemon, scope: &str, description: &str) -> anyhow::Result<String> {
+/// A new token's id and text.
+pub(in crate::cli) fn make(
+    daemon: &Daemon,
+    scope: &str,
+    description: &str,
+) -> anyhow::Result<(String, String)> {
     let body = json!({ "scope": [scope], "description": description });
     let token: Value = daemon.tell(Method::POST, PATH, &body)?;
-    Ok(token["access_token"]["token"].as_str().unwrap_or_default().to_owned())
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok((text(&token["id"]), text(&token["access_token"]["token"])))
 }

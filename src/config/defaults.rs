@@ -1,9 +1,12 @@
 //! What holds where the file says nothing. `config/example.toml` shows the same values, and a test in
 //! `example.rs` compares them.
 
+use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use ipnet::Ipv4Net;
 
 use crate::config::{Deploy, SupervisorTimeouts, Upkeep, limits};
 use crate::model::{
@@ -19,6 +22,9 @@ pub(crate) const SOCKET: &str = "dynomesh.sock";
 
 /// Above what distributions give to people and services, and where files of nobody else are.
 pub(crate) const UIDS: RangeInclusive<u32> = 200_000..=265_535;
+
+/// Where neither home routers nor clouds nor other software for containers have theirs by default.
+pub(crate) const ADDRESSES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 213, 0, 0), 16);
 
 pub(crate) const LISTENER: ListenerPolicy = ListenerPolicy {
     handshake: Duration::from_secs(10),

@@ -38,6 +38,9 @@ impl Summary {
         if let Some(addr) = &self.admin_api {
             line(out, "api", &format!("{addr} (Heroku's Platform API, for whoever has a token)"))?;
         }
+        if !self.admin_api_names.is_empty() {
+            line(out, "api names", &self.admin_api_names.join(", "))?;
+        }
         line(out, "socket", &self.admin_socket)?;
         writeln!(out, "state")?;
         line(out, "dir", &self.state_dir)?;
@@ -89,6 +92,11 @@ impl Summary {
         let of_note: Vec<(&str, String)> = [
             ("isolation", (self.isolation != "auto").then(|| self.isolation.clone())),
             ("uids", (self.uids != Self::default_uids()).then(|| self.uids.clone())),
+            ("network", (self.network != "host").then(|| self.network.clone())),
+            (
+                "addresses",
+                (self.addresses != Self::default_addresses()).then(|| self.addresses.clone()),
+            ),
             ("expose", (!self.expose.is_empty()).then(|| self.expose.join(", "))),
         ]
         .into_iter()
@@ -186,6 +194,7 @@ mod tests {
             [dynos]
             isolation = "none"
             uids = "70000-70999"
+            addresses = "10.9.0.0/16"
             expose = ["shop", "/usr"]
             [apps.shop]
             dir = "shop"
@@ -232,6 +241,7 @@ state
 dynos
   isolation    none
   uids         70000-70999
+  addresses    10.9.0.0/16
   expose       shop, /usr
 logs
   dir          logs
@@ -262,7 +272,7 @@ app shop
   size         eco
   timeouts     exit 10s, first_byte 10s, ws_drain 0s
 warnings
-  dynomesh.toml:34: apps.blank: the app has neither dir nor dynos: requests are answered with H81, Blank app
+  dynomesh.toml:35: apps.blank: the app has neither dir nor dynos: requests are answered with H81, Blank app
   shop/Procfile:2:1: `Worker` is read as `worker`
 ";
         let hash = format!("{:016x}", crate::config::config_var::fingerprint("<p>"));

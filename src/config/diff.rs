@@ -237,10 +237,13 @@ fn fixed_keys(old: &Summary, new: &Summary) -> Vec<Fixed> {
             ("router.workers", it.workers.to_string()),
             ("admin.http", or_none(&it.admin_http).to_owned()),
             ("admin.api", or_none(&it.admin_api).to_owned()),
+            ("admin.api_names", it.admin_api_names.join(", ")),
             ("admin.socket", it.admin_socket.clone()),
             ("state.dir", it.state_dir.clone()),
             ("dynos.isolation", it.isolation.clone()),
             ("dynos.uids", it.uids.clone()),
+            ("dynos.network", it.network.clone()),
+            ("dynos.addresses", it.addresses.clone()),
         ]
     };
     values(old)
@@ -328,6 +331,8 @@ mod tests {
         http = "127.0.0.1:9"
         [dynos]
         uids = "70000-70999"
+        network = "private"
+        addresses = "10.9.0.0/16"
         expose = ["shop"]
         [apps.shop]
         dir = "shop"
@@ -368,6 +373,8 @@ mod tests {
                 "! router.workers: 1 → 2 (restart the daemon for it)",
                 "! admin.http: none → 127.0.0.1:9 (restart the daemon for it)",
                 "! dynos.uids: 200000-265535 → 70000-70999 (restart the daemon for it)",
+                "! dynos.network: host → private (restart the daemon for it)",
+                "! dynos.addresses: 10.213.0.0/16 → 10.9.0.0/16 (restart the daemon for it)",
                 "- listener 127.0.0.1:1",
                 "+ listener 127.0.0.1:3",
                 "~ default app: none → shop",
@@ -520,6 +527,8 @@ mod tests {
                 "dynomesh.toml:4: router.workers: cannot change from 1 to 2 by a reload; restart the daemon for it",
                 "dynomesh.toml:9: admin.http: cannot change from none to 127.0.0.1:9 by a reload; restart the daemon for it",
                 "dynomesh.toml:11: dynos.uids: cannot change from 200000-265535 to 70000-70999 by a reload; restart the daemon for it",
+                "dynomesh.toml:12: dynos.network: cannot change from host to private by a reload; restart the daemon for it",
+                "dynomesh.toml:13: dynos.addresses: cannot change from 10.213.0.0/16 to 10.9.0.0/16 by a reload; restart the daemon for it",
             ]
         );
         // Two configurations that leave the number to the machine agree, whatever it is.

@@ -1,7 +1,10 @@
 //! Every limit on one page, each with its reason. What a person may set is in the file; these are not.
 
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use ipnet::Ipv4Net;
 
 // ---- heads ---------------------------------------------------------------------------------------------
 
@@ -60,6 +63,8 @@ pub const WORKER_STALL: Duration = Duration::from_secs(2);
 /// How long a connection of the admin listener may take for a request's head, and be idle: a scraper comes
 /// each 15 s to 60 s.
 pub const ADMIN_HEAD: Duration = Duration::from_secs(90);
+/// How long a connection to the Platform API's port may take until it has said what it is: TLS, and the first line.
+pub const API_OPENING: Duration = Duration::from_secs(10);
 /// How long accepting pauses when the process is out of descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -112,8 +117,17 @@ pub const FAIR_SHARE: usize = 64 * 1024;
 pub const NOT_SENT_MAX: u32 = 128 * 1024;
 /// Bytes discarded by `wind_down`.
 pub const WIND_DOWN_BYTES: u32 = 256 * 1024;
+/// Requests that begin on one worker between two looks at its sockets: enough to keep the dynos busy, and few
+/// enough that what is under way stays in the processor's cache. Of 9,000 clients that ask at once 4,000 had a
+/// request under way without a bound, and each cost a third more.
+pub const INTAKE: usize = 32;
 /// Idle connections kept per dyno and worker.
 pub const POOL_MAX: usize = 128;
+/// Those beyond are kept for [`POOL_SURPLUS_AGE`], up to so many: connections of a moment with more in flight,
+/// which the next such moment would make again.
+pub const POOL_SURPLUS: usize = 1024;
+/// See [`POOL_SURPLUS`].
+pub const POOL_SURPLUS_AGE: Duration = Duration::from_secs(1);
 /// Connects in progress per dyno and worker: python's http.server listens with a backlog of 5, puma with
 /// 1024; 10,000 held requests must not meet it at once.
 pub const CONNECTS_MAX: u32 = 16;
@@ -204,6 +218,17 @@ pub const OPENINGS_PROVIDED: usize = 8;
 /// Connections of the admin listener, and of the control socket, at one time: people and scrapers, out of the
 /// descriptors kept aside.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Connections to the Platform API's port at one time: those of people, their logs and their one-off dynos.
+pub const API_CONNECTIONS_MAX: usize = 128;
+/// Requests to the Platform API that a token has in hand (Heroku: API rate limits, 4,500 an hour), and how many come back
+/// in a second: ten times as fast as theirs, since here nobody else waits.
+pub const API_REQUESTS: u32 = 4_500;
+/// The second of both.
+pub const API_REQUESTS_PER_SECOND: f64 = 12.5;
+/// Requests with something that is no token, of all clients together: a wrong variable in a script, not a search.
+pub const API_BAD_TOKENS: u32 = 60;
+/// How many of these come back in a second.
+pub const API_BAD_TOKENS_PER_SECOND: f64 = 1.0;
 /// Descriptors kept aside for what is not a connection: files, pipes of dynos, listeners.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 
@@ -407,6 +432,18 @@ pub const SETTLE: Duration = Duration::from_secs(1);
 /// The users that may be lent to dynos: above those of people and services, and of what takes ids for 16 bits
 /// wide; the last two of 32 bits stand for "none".
 pub const UIDS: RangeInclusive<u32> = 65_536..=u32::MAX - 2;
+/// The networks out of which addresses may be lent to dynos: those that are nobody's on the internet (RFC 1918, and
+/// RFC 6598, which some hosts have to themselves).
+pub const ADDRESSES: [Ipv4Net; 4] = [
+    Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12),
+    Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16),
+    Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
+];
+/// The smallest network to lend from, as the length of its prefix: 128 dynos, their successors included.
+pub const ADDRESSES_PREFIX_MAX: u8 = 24;
+/// How often a dyno that boots in a network of its own is looked at, whether it listens where nobody reaches it.
+pub const OUT_OF_REACH_LOOK: Duration = Duration::from_secs(1);
 /// How much fits into a dyno's /tmp. It is memory, and the smallest size of a dyno has 512 MB, so a dyno that
 /// fills it is stopped by its size first.
 pub const TMP_BYTES: u64 = 512 << 20;

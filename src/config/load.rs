@@ -432,6 +432,25 @@ domains = ["localhost", "a b", "10.0.0.1"]
                 "2: admin.http: 127.0.0.1:1 is in router.http already",
             ],
         );
+        check(
+            "[admin]\napi = \"0.0.0.0:5000\"",
+            &[
+                "2: admin.api: every address of the machine, and no name to ask for: say in api_names by which names or addresses others reach it",
+            ],
+        );
+        check(
+            "[admin]\napi = \"unix:api.sock\"\napi_names = [\"*.test\", \"a b\", \"10.0.0.1\", \"Mesh.test.\"]",
+            &[
+                "2: admin.api: the heroku CLI speaks to addresses like 127.0.0.1:5000; for a unix socket there is admin.socket",
+                "3: admin.api_names: expected a name like mesh.example.com, or an address, not \"*.test\"",
+                "3: admin.api_names: expected a name like mesh.example.com, or an address, not \"a b\"",
+            ],
+        );
+        let text = "[admin]\napi = \"10.0.0.9:5000\"\napi_names = [\"Mesh.test.\", \"127.0.0.1\"]";
+        assert_eq!(
+            Fixture::new(text, &[]).loaded().admin.names_of_api(),
+            ["10.0.0.9", "127.0.0.1", "::1", "localhost", "mesh.test"].map(Into::into)
+        );
         let long = format!("[admin]\nsocket = \"/{}\"", "x".repeat(107));
         let said = Fixture::new(&long, &[]).load().unwrap_err().to_string();
         assert!(said.contains(":2: admin.socket: a socket's path has at most 107 bytes"), "{said}");

@@ -45,5 +45,5 @@ pub use summary::{AppSummary, SourceSummary, Summary};
 pub use used::{
     AccessLog, AcmeConfig, AdminConfig, AppConfig, AppSource, CertFiles, CertSource, Config,
     Deploy, DynosConfig, HealthCheck, IsolationWanted, JobConfig, LogFiles, LogsConfig, ManagedApp,
-    Notes, RouterConfig, SupervisorTimeouts, Upkeep,
+    NetworkWanted, Notes, RouterConfig, SupervisorTimeouts, Upkeep,
 };

@@ -183,7 +183,8 @@ fn resolve_admin(
     {
         findings.problem(written.span().start, KEY, message);
     }
-    let api = written.api.as_ref().and_then(|it| resolve_api(findings, it));
+    let api_names = resolve_api_names(findings, &written.api_names);
+    let api = written.api.as_ref().and_then(|it| resolve_api(findings, it, &api_names));
     let socket = match &written.socket {
         Some(written) => {
             let path = state_dir.join(written.get_ref());
@@ -191,20 +192,46 @@ fn resolve_admin(
         }
         None => Some(state_dir.join(defaults::SOCKET)),
     };
-    AdminConfig { http, api, socket: socket.unwrap_or_default() }
+    AdminConfig { http, api, api_names, socket: socket.unwrap_or_default() }
 }
 
-/// Tokens go over it in the clear, so it must not leave the machine.
-fn resolve_api(findings: &mut Findings<'_>, written: &Spanned<String>) -> Option<SocketAddr> {
+/// By TLS it may be asked from anywhere, but then somebody has to say under which name.
+fn resolve_api(
+    findings: &mut Findings<'_>,
+    written: &Spanned<String>,
+    names: &[Box<str>],
+) -> Option<SocketAddr> {
     const KEY: &str = "admin.api";
-    match listen_addr(findings, KEY, written)? {
-        ListenAddr::Tcp(addr) if addr.ip().is_loopback() => Some(addr),
-        _ => {
-            let message = "the Platform API speaks plain HTTP: it needs a loopback address like 127.0.0.1:5000; from another machine use ssh -L";
-            findings.problem(written.span().start, KEY, message);
-            None
+    let message = match listen_addr(findings, KEY, written)? {
+        ListenAddr::Tcp(addr) if addr.ip().is_unspecified() && names.is_empty() => {
+            "every address of the machine, and no name to ask for: say in api_names by which names or addresses others reach it"
+        }
+        ListenAddr::Tcp(addr) => return Some(addr),
+        ListenAddr::Unix(_) => {
+            "the heroku CLI speaks to addresses like 127.0.0.1:5000; for a unix socket there is admin.socket"
+        }
+    };
+    findings.problem(written.span().start, KEY, message);
+    None
+}
+
+fn resolve_api_names(findings: &mut Findings<'_>, written: &written::List) -> Vec<Box<str>> {
+    const KEY: &str = "admin.api_names";
+    let mut names = Vec::new();
+    for name in written.as_ref().map_or(&[][..], |it| it.get_ref()) {
+        match (Domain::parse(name.get_ref()), name.get_ref().parse::<IpAddr>()) {
+            (_, Ok(addr)) => names.push(addr.to_string().into()),
+            (Ok(Domain::Exact(name)), _) => names.push(name),
+            _ => {
+                let message = format!(
+                    "expected a name like mesh.example.com, or an address, not {:?}",
+                    name.get_ref()
+                );
+                findings.problem(name.span().start, KEY, message);
+            }
         }
     }
+    names
 }
 
 fn resolve_apps(
@@ -316,10 +343,13 @@ fn lines_of_fixed_keys(
         ("router.workers", written.router.workers.as_ref().map(|it| it.span().start)),
         ("admin.http", start(&written.admin.http)),
         ("admin.api", start(&written.admin.api)),
+        ("admin.api_names", written.admin.api_names.as_ref().map(|it| it.span().start)),
         ("admin.socket", start(&written.admin.socket)),
         ("state.dir", start(&written.state.dir)),
         ("dynos.isolation", start(&written.dynos.isolation)),
         ("dynos.uids", start(&written.dynos.uids)),
+        ("dynos.network", start(&written.dynos.network)),
+        ("dynos.addresses", start(&written.dynos.addresses)),
     ]
     .into_iter()
     .filter_map(|(key, at)| Some((key, findings.line(at?))))

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::config_var::fingerprint;
 use crate::config::{
     AccessLog, AcmeConfig, AppConfig, AppSource, CertFiles, CertSource, Config, Deploy,
-    HealthCheck, IsolationWanted, JobConfig, LogFiles, LogsConfig, ManagedApp, RouterConfig,
-    SupervisorTimeouts, Upkeep,
+    HealthCheck, IsolationWanted, JobConfig, LogFiles, LogsConfig, ManagedApp, NetworkWanted,
+    RouterConfig, SupervisorTimeouts, Upkeep,
 };
 use crate::config::{bytes, defaults, duration};
 use crate::model::{
@@ -51,6 +51,8 @@ pub struct Summary {
     pub admin_http: Option<String>,
     /// `admin.api`
     pub admin_api: Option<String>,
+    /// `admin.api_names`
+    pub admin_api_names: Vec<String>,
     /// `admin.socket`
     pub admin_socket: String,
     /// `state.dir`
@@ -59,6 +61,10 @@ pub struct Summary {
     pub isolation: String,
     /// `dynos.uids`
     pub uids: String,
+    /// `dynos.network`
+    pub network: String,
+    /// `dynos.addresses`
+    pub addresses: String,
     /// `dynos.expose`
     pub expose: Vec<String>,
     /// `[logs]`: every setting by its key; empty where all are as by default.
@@ -137,6 +143,7 @@ impl Summary {
             timeouts: listener_timeouts(&router.listener, router.stop),
             admin_http: config.admin.http.as_ref().map(ToString::to_string),
             admin_api: config.admin.api.as_ref().map(ToString::to_string),
+            admin_api_names: config.admin.api_names.iter().map(ToString::to_string).collect(),
             admin_socket: config.admin.socket.display().to_string(),
             state_dir: config.state_dir.display().to_string(),
             isolation: match config.dynos.isolation {
@@ -145,6 +152,11 @@ impl Summary {
                 IsolationWanted::None => "none".into(),
             },
             uids: uids(&config.dynos.uids),
+            network: match config.dynos.network {
+                NetworkWanted::Host => "host".into(),
+                NetworkWanted::Private => "private".into(),
+            },
+            addresses: config.dynos.addresses.to_string(),
             expose: config.dynos.expose.iter().map(|it| it.display().to_string()).collect(),
             logs: logs(&config.logs),
             certs: config.certs.iter().map(cert_source).collect(),
@@ -162,6 +174,11 @@ impl Summary {
     /// The users that are lent where the file says nothing of them.
     pub(crate) fn default_uids() -> String {
         uids(&defaults::UIDS)
+    }
+
+    /// The addresses that are lent where the file says nothing of them.
+    pub(crate) fn default_addresses() -> String {
+        defaults::ADDRESSES.to_string()
     }
 
     /// Heroku's sizes, which are there without a word of the file.

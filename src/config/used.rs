@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
+
 use crate::config::config_var::Redacted;
 use crate::config::{ConfigProblem, Said, defaults};
 use crate::model::{
@@ -90,10 +92,26 @@ pub enum AccessLog {
 pub struct AdminConfig {
     /// Where /metrics, /healthz and /readyz answer; absent: nowhere.
     pub http: Option<ListenAddr>,
-    /// Where the Platform API answers whoever has a token; a loopback address. Absent: nowhere but on the socket.
+    /// Where the Platform API answers whoever has a token: by TLS, and plainly to this machine alone. Absent: nowhere
+    /// but on the socket.
     pub api: Option<SocketAddr>,
+    /// By which names and addresses it is asked besides those of loopback and its own address.
+    pub api_names: Vec<Box<str>>,
     /// The unix socket by which commands find the daemon.
     pub socket: PathBuf,
+}
+
+impl AdminConfig {
+    /// All names and addresses by which the Platform API may be asked.
+    pub fn names_of_api(&self) -> Vec<Box<str>> {
+        let mut names: Vec<Box<str>> = ["localhost", "127.0.0.1", "::1"].map(Into::into).into();
+        let own = self.api.map(|addr| addr.ip()).filter(|ip| !ip.is_unspecified());
+        names.extend(own.map(|ip| ip.to_string().into()));
+        names.extend(self.api_names.iter().cloned());
+        names.sort();
+        names.dedup();
+        names
+    }
 }
 
 /// `[dynos]`: what holds for every dyno that dynomesh runs.
@@ -103,6 +121,11 @@ pub struct DynosConfig {
     pub isolation: IsolationWanted,
     /// The users that are lent to isolated dynos, one each. Fixed for the daemon's life.
     pub uids: RangeInclusive<u32>,
+    /// Whose network dynos are in. Fixed for the daemon's life.
+    pub network: NetworkWanted,
+    /// The addresses that are lent to dynos with a network of their own, two each: a private network of at least
+    /// 256. Fixed for the daemon's life.
+    pub addresses: Ipv4Net,
     /// What an isolated dyno sees of the host besides its system directories; absolute, and was there when the
     /// file was read.
     pub expose: Vec<PathBuf>,
@@ -117,6 +140,15 @@ pub enum IsolationWanted {
     Required,
     /// They are processes of the daemon's own user like any others.
     None,
+}
+
+/// Whose network dynos are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkWanted {
+    /// The host's.
+    Host,
+    /// Each in one of its own; where that cannot be, the daemon does not start.
+    Private,
 }
 
 impl Config {

@@ -68,6 +68,7 @@ pub(crate) struct RouterTimeouts {
 pub(crate) struct Admin {
     pub(crate) http: Optional<String>,
     pub(crate) api: Optional<String>,
+    pub(crate) api_names: List,
     pub(crate) socket: Optional<String>,
 }
 
@@ -82,6 +83,8 @@ pub(crate) struct State {
 pub(crate) struct Dynos {
     pub(crate) isolation: Optional<String>,
     pub(crate) uids: Optional<String>,
+    pub(crate) network: Optional<String>,
+    pub(crate) addresses: Optional<String>,
     pub(crate) expose: List,
 }
 

@@ -20,30 +20,35 @@ use crate::control::frames::{Frame, Frames, PAYLOAD_MAX};
 use crate::model::Exit;
 use crate::supervisor::{Ends, Session};
 
+/// How a client speaks.
+pub(in crate::control) trait Speaks: Send {
+    /// The next frame. An error where the client has left. Dropped before it returns, it has lost nothing.
+    fn receive(&mut self) -> impl Future<Output = io::Result<Frame>> + Send;
+    /// Tells the client.
+    fn send(&mut self, frame: Frame) -> impl Future<Output = io::Result<()>> + Send;
+    /// Tells it that nothing follows.
+    fn end(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+}
+
 /// Carries input, signals and sizes to the process, and its output and its end to the client. Returns when the
 /// process has ended or the client has left.
-pub(in crate::control) async fn relay(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    session: Session,
-) {
+pub(in crate::control) async fn relay(client: impl Speaks, session: Session) {
     let Session { ends, exit, signals } = session;
     let Ok((input, output)) = halves(ends) else { return };
-    let (from, to) = tokio::io::split(stream);
-    let client = Client { from, to, frames: Frames::default(), buffer: vec![0; PAYLOAD_MAX] };
     // An error is a client that has left; the process hears of that when its streams and the line for signals
     // are dropped with this.
     let _ = Relay { client, input, output, signals }.run(exit).await;
 }
 
-struct Relay<S> {
-    client: Client<S>,
+struct Relay<C> {
+    client: C,
     input: Input,
     output: Output,
     signals: mpsc::Sender<Signal>,
 }
 
-/// The client's side.
-struct Client<S> {
+/// A client whose bytes are frames already.
+pub(in crate::control) struct Framed<S> {
     from: ReadHalf<S>,
     to: WriteHalf<S>,
     frames: Frames,
@@ -65,7 +70,7 @@ struct Output {
     buffer: Vec<u8>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Relay<S> {
+impl<C: Speaks> Relay<C> {
     async fn run(mut self, mut exit: oneshot::Receiver<Exit>) -> io::Result<()> {
         let mut status = None;
         let mut rest = Rest::Endless;
@@ -97,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Relay<S> {
             }
             if let (Some(status), Rest::Over) = (status, &rest) {
                 self.client.send(Frame::Exit(status)).await?;
-                return self.client.to.shutdown().await;
+                return self.client.end().await;
             }
         }
     }
@@ -167,8 +172,14 @@ impl Rest {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// The next frame. An error where the client has left.
+impl<S: AsyncRead + AsyncWrite> Framed<S> {
+    pub(in crate::control) fn new(stream: S) -> Self {
+        let (from, to) = tokio::io::split(stream);
+        Self { from, to, frames: Frames::default(), buffer: vec![0; PAYLOAD_MAX] }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Speaks for Framed<S> {
     async fn receive(&mut self) -> io::Result<Frame> {
         loop {
             if let Some(frame) = self.frames.next_frame().map_err(io::Error::other)? {
@@ -183,6 +194,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     async fn send(&mut self, frame: Frame) -> io::Result<()> {
         self.to.write_all(&frame.print()).await
+    }
+
+    async fn end(&mut self) -> io::Result<()> {
+        self.to.shutdown().await
     }
 }
 
@@ -280,7 +295,7 @@ mod tests {
         let (signals, _) = mpsc::channel(1);
         let ends = Ends::Pipes { input: input.into(), output: output.into() };
         let (client, stream) = tokio::io::duplex(4096);
-        shutdown.spawn(relay(stream, Session { ends, exit, signals }));
+        shutdown.spawn(relay(Framed::new(stream), Session { ends, exit, signals }));
         (client, printer, reader)
     }
 

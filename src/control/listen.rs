@@ -8,18 +8,19 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
+use crate::certs::Ca;
 use crate::config::{AdminConfig, limits};
 use crate::control::Running;
-use crate::control::routes::{admin, api, control};
+use crate::control::connection::Answer;
+use crate::control::edge::Edge;
+use crate::control::routes::{Listening, admin, control};
 use crate::model::ListenAddr;
 use crate::private_file;
 use crate::shutdown::Shutdown;
@@ -100,19 +101,25 @@ impl Doors {
         self.api.as_ref()?.local_addr().ok()
     }
 
-    /// Answers until the shutdown begins. The files of unix sockets are removed then.
-    pub fn serve(self, running: &Arc<Running>, shutdown: &Shutdown) {
-        spawn_accept(self.socket, Some(self.socket_file), control(running.clone()), shutdown);
+    /// Answers until the shutdown begins, on the Platform API's port by this TLS, too. The files of unix sockets are
+    /// removed then.
+    pub fn serve(self, running: &Arc<Running>, tls: Arc<ServerConfig>, shutdown: &Shutdown) {
+        const MAX: usize = limits::ADMIN_CONNECTIONS_MAX;
+        let state_dir = running.config.load().state_dir.clone();
+        let listening = Listening { api: self.api_addr(), ca: Ca::file_in(&state_dir), state_dir };
+        let file = Some(self.socket_file);
+        spawn_accept(self.socket, file, MAX, control(running.clone(), listening), shutdown);
         if let Some(listener) = self.api {
-            spawn_accept(listener, None, api(running.clone()), shutdown);
+            let edge = Edge::new(running, tls);
+            spawn_accept(listener, None, limits::API_CONNECTIONS_MAX, edge, shutdown);
         }
         match self.admin {
             None => {}
             Some(Bound::Tcp(listener)) => {
-                spawn_accept(listener, None, admin(running.clone()), shutdown)
+                spawn_accept(listener, None, MAX, admin(running.clone()), shutdown);
             }
             Some(Bound::Unix(listener, file)) => {
-                spawn_accept(listener, Some(file), admin(running.clone()), shutdown);
+                spawn_accept(listener, Some(file), MAX, admin(running.clone()), shutdown);
             }
         }
     }
@@ -188,17 +195,18 @@ impl Accept for UnixListener {
     }
 }
 
-fn spawn_accept(
-    listener: impl Accept,
+/// Accepts until the shutdown begins, as many connections at a time as `max`.
+fn spawn_accept<L: Accept>(
+    listener: L,
     file: Option<SocketFile>,
-    routes: axum::Router,
+    max: usize,
+    answer: impl Answer<L::Stream>,
     shutdown: &Shutdown,
 ) {
     let inner = shutdown.clone();
     shutdown.spawn(async move {
-        let slots = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX));
         tokio::select! {
-            () = accept(listener, slots, routes, &inner) => {}
+            () = accept(listener, Arc::new(Semaphore::new(max)), Arc::new(answer), &inner) => {}
             () = inner.begun() => {}
         }
         drop(file);
@@ -207,45 +215,23 @@ fn spawn_accept(
 
 /// Accepts for ever, as many connections at a time as there are slots. Descriptors are short when accept
 /// fails, so it waits as the router does.
-async fn accept(
-    listener: impl Accept,
+async fn accept<L: Accept>(
+    listener: L,
     slots: Arc<Semaphore>,
-    routes: axum::Router,
+    answer: Arc<impl Answer<L::Stream>>,
     shutdown: &Shutdown,
 ) {
     while let Ok(slot) = slots.clone().acquire_owned().await {
         match listener.accept().await {
             Ok(stream) => {
-                let connection = connection(stream, routes.clone(), shutdown.clone());
+                let (answer, inner) = (answer.clone(), shutdown.clone());
                 shutdown.spawn(async move {
-                    connection.await;
+                    answer.answer(stream, inner).await;
                     drop(slot);
                 });
             }
             Err(_) => sleep(limits::ACCEPT_PAUSE).await,
         }
-    }
-}
-
-async fn connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    routes: axum::Router,
-    shutdown: Shutdown,
-) {
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits::ADMIN_HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
-        .with_upgrades();
-    let mut served = std::pin::pin!(served);
-    // A client that breaks off is nobody's error; so the results say nothing.
-    tokio::select! {
-        _ = served.as_mut() => return,
-        () = shutdown.begun() => served.as_mut().graceful_shutdown(),
-    }
-    tokio::select! {
-        _ = served => {}
-        () = shutdown.forced() => {}
     }
 }
 
@@ -274,7 +260,7 @@ mod tests {
         // A listener that is dropped leaves its file, as a killed daemon does.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let config = AdminConfig { http: None, api: None, socket: path.clone() };
+        let config = AdminConfig { http: None, api: None, api_names: vec![], socket: path.clone() };
         let doors = Doors::bind(&config).unwrap();
         assert!(
             matches!(Doors::bind(&config), Err(ControlError::AnotherRuns(other)) if other == path)
@@ -298,9 +284,14 @@ mod tests {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = taken.local_addr().unwrap();
         let http = Some(ListenAddr::Tcp(addr));
-        let error = Doors::bind(&AdminConfig { http, api: None, socket: dir.path().join("s") })
-            .err()
-            .unwrap();
+        let error = Doors::bind(&AdminConfig {
+            http,
+            api: None,
+            api_names: vec![],
+            socket: dir.path().join("s"),
+        })
+        .err()
+        .unwrap();
         assert!(
             error.to_string().starts_with(&format!("listen on {addr} ([admin] http): ")),
             "{error}"

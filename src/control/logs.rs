@@ -69,6 +69,20 @@ pub struct LogSession {
 #[derive(Clone)]
 pub(in crate::control) struct Origin(pub(in crate::control) String);
 
+impl Origin {
+    /// `rendezvous://localhost:5000/SECRET`; its port is written out, for the CLI knows none of its own.
+    pub(in crate::control) fn rendezvous(&self, secret: &str) -> String {
+        let (scheme, host) = self.0.split_once("://").unwrap_or(("http", &self.0));
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+        let port = match (has_port, scheme) {
+            (true, _) => "",
+            (false, "https") => ":443",
+            (false, _) => ":80",
+        };
+        format!("rendezvous://{host}{port}/{secret}")
+    }
+}
+
 /// Signs sessions, and bounds how many are read at one time.
 pub struct LogSessions {
     key: hmac::Key,

@@ -12,6 +12,8 @@ mod usage; // what dynos used
 mod one_offs; // dynos for one command: begun, stopped, attached to
 mod attach; // the two ways between a client and its process
 mod frames; // what goes over them
+mod repeats; // one-offs that are asked for twice
+mod rendezvous; // where the heroku CLI meets them
 mod logs; // what apps said, read back and followed
 mod readiness; // whether requests would be served
 mod metrics; // the page that Prometheus reads
@@ -21,6 +23,8 @@ mod change; // how commands change what holds
 mod deploys; // what is uploaded and released
 mod output; // what release commands print
 mod api; // what they may change
+mod edge; // what comes to the API's port
+mod connection; // one connection, served
 mod listen; // binding the two doors, and serving behind them
 mod client; // the other end: how commands ask
 #[cfg(test)]
@@ -36,5 +40,8 @@ pub use logs::{LogSession, LogSessionCreate, LogSessions};
 pub use one_offs::{DynoCreate, PROTOCOL};
 pub use problem::{Problem, message};
 pub use reload::{ReloadOutcome, ReloadRequest};
+pub use rendezvous::Rendezvous;
+pub use repeats::Repeats;
+pub use routes::Listening;
 pub use running::{Notes, Phase, Running};
 pub use usage::{UsageRow, book};

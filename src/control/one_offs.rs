@@ -9,15 +9,17 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use hyper_util::rt::TokioIo;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::control::api::Given;
-use crate::control::attach::relay;
+use crate::control::attach::{Framed, relay};
 use crate::control::dynos::{find_app, titled};
 use crate::control::logs::Origin;
 use crate::control::problem::Problem;
-use crate::control::{AppObject, DynoObject, Phase, Running};
-use crate::model::{Civil, ProcessType, Size, Sizes};
+use crate::control::rendezvous::without_exit_mark;
+use crate::control::{AppObject, Caller, DynoObject, Phase, Running};
+use crate::model::{AppName, Civil, ProcessType, Size, Sizes};
 use crate::supervisor::{Begun, RunError, RunOrder, Streams};
 use crate::wall_clock;
 
@@ -33,7 +35,7 @@ pub struct DynoCreate {
     #[serde(default)]
     pub attach: bool,
     /// Variables for it alone. With `LINES` and `COLUMNS` an attached one has a terminal of this size.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "texts")]
     pub env: BTreeMap<String, String>,
     /// The name of its size, if not the app's.
     #[serde(default)]
@@ -43,19 +45,49 @@ pub struct DynoCreate {
     pub force_no_tty: bool,
 }
 
+/// The heroku CLI sends numbers, too.
+fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let given = BTreeMap::<String, Value>::deserialize(from)?;
+    let text = |(name, value): (String, Value)| match value {
+        Value::String(text) => Some((name, text)),
+        Value::Null => None,
+        other => Some((name, other.to_string())),
+    };
+    Ok(given.into_iter().filter_map(text).collect())
+}
+
 /// `POST /apps/APP/dynos`
 pub(in crate::control) async fn create(
     State(running): State<Arc<Running>>,
     Path(app): Path<String>,
     origin: Option<Extension<Origin>>,
+    caller: Caller,
     Given(create): Given<DynoCreate>,
 ) -> Result<Response, Problem> {
     let (app, _) = find_app(&running, &app)?;
-    if create.attach && origin.is_some() {
-        return Err(Problem::invalid(
-            "Attached runs are for the control socket: dynomesh run. Over the API there is run:detached.",
-        ));
-    }
+    let origin = origin.map(|Extension(origin)| origin);
+    let begun = caller.request.map(|request| running.repeats.of(request));
+    let begin = {
+        let running = running.clone();
+        async move { begin(&running, &app, origin.as_ref(), create).await }
+    };
+    // To its end, also where its client's connection breaks meanwhile: asked again, this is what it hears.
+    let begin = running.shutdown.spawn(async move {
+        match begun {
+            Some(begun) => begun.get_or_try_init(|| begin).await.cloned(),
+            None => begin.await,
+        }
+    });
+    let created = begin.await.map_err(|error| Problem::internal(error.to_string()))??;
+    Ok((StatusCode::CREATED, Json(created)).into_response())
+}
+
+async fn begin(
+    running: &Running,
+    app: &AppName,
+    origin: Option<&Origin>,
+    create: DynoCreate,
+) -> Result<DynoObject, Problem> {
     if running.phase() == Phase::Stopping {
         return Err(refused(RunError::Stopping));
     }
@@ -63,12 +95,19 @@ pub(in crate::control) async fn create(
     check(&create)?;
     let process_type = ProcessType::parse("run").expect("run is a well-formed name");
     let streams = streams(&create);
-    let DynoCreate { command, env, .. } = create;
+    let (command, marks_exit) = without_exit_mark(&create.command);
+    let (command, env) = (command.to_owned(), create.env);
     let order = RunOrder { app: app.clone(), process_type, command, env, size, streams };
     let Begun { dyno, command, size, ended: _ } =
         running.supervisor.run(order).await.map_err(refused)?;
-    let path = format!("/apps/{app}/dynos/{dyno}/attach");
-    let created = DynoObject {
+    let attach_url = (streams != Streams::Log).then(|| match origin {
+        Some(origin) => {
+            let secret = running.rendezvous.invite(app, &dyno.to_string(), marks_exit);
+            origin.rendezvous(&secret)
+        }
+        None => format!("/apps/{app}/dynos/{dyno}/attach"),
+    });
+    Ok(DynoObject {
         app: AppObject { name: app.to_string() },
         name: dyno.to_string(),
         process_type: dyno.process_type.to_string(),
@@ -77,9 +116,8 @@ pub(in crate::control) async fn create(
         state: "starting".into(),
         updated_at: Civil::of(wall_clock::unix()).rfc3339(),
         release: None,
-        attach_url: (streams != Streams::Log).then_some(path),
-    };
-    Ok((StatusCode::CREATED, Json(created)).into_response())
+        attach_url,
+    })
 }
 
 /// Refuses what no process can be given.
@@ -148,7 +186,7 @@ pub(in crate::control) async fn attach(
     running.shutdown.spawn(async move {
         let Ok(stream) = upgrade.await else { return };
         tokio::select! {
-            () = relay(TokioIo::new(stream), session) => {}
+            () = relay(Framed::new(TokioIo::new(stream)), session) => {}
             // Its client is told by the end of the stream, and the process by SIGHUP.
             () = shutdown.begun() => {}
         }
@@ -180,6 +218,14 @@ mod tests {
                 "{command:?} {name:?} {value:?}"
             );
         }
+    }
+
+    #[test]
+    fn numbers_are_texts_to_a_process() {
+        let text = r#"{"command": "bash", "env": {"TERM": "xterm", "LINES": 24, "A": null}}"#;
+        let create: DynoCreate = serde_json::from_str(text).unwrap();
+        let env = [("LINES", "24"), ("TERM", "xterm")];
+        assert_eq!(create.env, env.map(|(name, value)| (name.into(), value.into())).into());
     }
 
     #[test]

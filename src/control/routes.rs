@@ -1,5 +1,7 @@
 //! Which path gives which answer.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +12,26 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::config::Summary;
+use crate::control::api::Rates;
 use crate::control::{
     ReloadOutcome, Running, api, dynos, exposition, logs, metrics, one_offs, readiness, usage,
 };
+
+/// Where the Platform API is to be found, for those who may open the control socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listening {
+    /// With the port that the kernel chose; absent: nowhere.
+    pub api: Option<SocketAddr>,
+    /// The certificate of the local CA, which signs for it.
+    pub ca: PathBuf,
+    /// Where the daemon keeps things.
+    pub state_dir: PathBuf,
+}
 
 /// How long a report waits for the workers: one that is stuck must not keep the others' from being read.
 const REPORT: Duration = Duration::from_secs(2);
@@ -26,10 +41,15 @@ pub(in crate::control) fn admin(running: Arc<Running>) -> axum::Router {
     pages().with_state(running)
 }
 
-/// What the Platform API's listener answers, to whoever has a token for it.
-pub(in crate::control) fn api(running: Arc<Running>) -> axum::Router {
+/// What the Platform API's listener answers, to whoever has a token for it and came by this scheme.
+pub(in crate::control) fn api(
+    running: Arc<Running>,
+    rates: Arc<Rates>,
+    scheme: &'static str,
+) -> axum::Router {
+    let gate = api::Gate { running: running.clone(), rates, scheme };
     apps()
-        .layer(middleware::from_fn_with_state(running.clone(), api::require_token))
+        .layer(middleware::from_fn_with_state(gate, api::require_token))
         // Who has its ticket needs no token.
         .route("/log-sessions/{ticket}", get(logs::stream))
         .merge(api::upload_routes())
@@ -38,8 +58,9 @@ pub(in crate::control) fn api(running: Arc<Running>) -> axum::Router {
 }
 
 /// What the control socket answers: all of the admin listener's, and what changes things.
-pub(in crate::control) fn control(running: Arc<Running>) -> axum::Router {
+pub(in crate::control) fn control(running: Arc<Running>, listening: Listening) -> axum::Router {
     pages()
+        .route("/listening", get(async move || Json(listening)))
         .route("/config", get(config))
         .route("/dynos", get(all_dynos))
         .route("/reload", post(reload))

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::certs::Acme;
 use crate::config::Config;
-use crate::control::{ChangeRequest, Deploys, LogSessions, ReloadRequest};
+use crate::control::{ChangeRequest, Deploys, LogSessions, ReloadRequest, Rendezvous, Repeats};
 use crate::drains::Drains;
 use crate::model::Stated;
 use crate::router::Router;
@@ -40,6 +40,10 @@ pub struct Running {
     pub log_sessions: LogSessions,
     /// Where they are sent to.
     pub drains: Drains,
+    /// One-off dynos that wait for a heroku CLI.
+    pub rendezvous: Rendezvous,
+    /// One-off dynos that may be asked for again by the same request.
+    pub repeats: Repeats,
     /// The configuration in force.
     pub config: ArcSwap<Config>,
     /// What commands said. Changed together with the configuration, by whoever puts that in force.

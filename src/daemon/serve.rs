@@ -15,7 +15,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::certs::{Acme, Certs, CertsError, Loaded};
 use crate::config::{Config, ConfigError, Source};
-use crate::control::{self, ControlError, Deploys, Doors, LogSessions, Notes, Phase, Running};
+use crate::control::{
+    self, ControlError, Deploys, Doors, LogSessions, Notes, Phase, Rendezvous, Repeats, Running,
+};
 use crate::daemon::access_log::AccessLogError;
 use crate::daemon::books::{eco_hours, keep_books};
 use crate::daemon::jobs::keep_jobs;
@@ -191,6 +193,7 @@ async fn build(
     let (pending, state_dir) = (store.take_up_releases().await?, config.state_dir.clone());
     let config = Arc::new(config);
     let certs = Certs::open(&config.state_dir, loaded)?;
+    let api_tls = certs.server_config_for(config.admin.names_of_api())?;
     // Before the router, so that its first handshake has what is kept; what is missing is ordered as soon as
     // this task waits, when the router accepts.
     let acme = Acme::start(certs.clone(), &config, control).await;
@@ -245,6 +248,8 @@ async fn build(
         drains,
         shelf: Shelf::new(&state_dir),
         deploys: Deploys::default(),
+        rendezvous: Rendezvous::default(),
+        repeats: Repeats::default(),
         config: ArcSwap::new(config),
         stated: ArcSwap::from_pointee(stated),
         reloads,
@@ -253,7 +258,7 @@ async fn build(
         notes: Notes::default(),
     });
     running.enter(Phase::Serving);
-    doors.serve(&running, control);
+    doors.serve(&running, api_tls, control);
     control.spawn(watch(running.clone(), control.clone()));
     control.spawn(keep_books(running.clone(), control.clone()));
     control.spawn(keep_jobs(running.clone(), app_log));

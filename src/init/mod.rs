@@ -19,6 +19,7 @@ mod ring; // what is printed while no daemon is there
 mod failure; // what keeps a dyno from being made
 mod descriptors; // of the daemon: the limit is given back to dynos, the rest closed to them
 mod sandbox; // what keeps a dyno apart from the rest of the machine
+mod network; // what gives it a network of its own
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -33,12 +34,16 @@ pub use descriptors::{descriptors_before_raise, raise_descriptors};
 pub use message::{
     HeardAt, Hello, Lost, MESSAGE_MAX, MessageError, OUTPUT_MAX, Report, Request, VERSION,
 };
+pub use network::{
+    Firewall, FirewallError, Netlink, Network, NetworkTrial, Request as NetworkRequest, overlap,
+    try_network,
+};
 pub use order::{
     ControlGroup, Identity, ORDER_FILE, Order, OrderError, SOCKET_FILE, Terminal, dynos_dir,
 };
 pub use sandbox::{
     Confinement, Part, SYSTEM, Sandbox, SandboxError, Trial, TrialError, Upper, run_trial,
-    try_sandbox,
+    try_sandbox, unreached_resolver,
 };
 pub use socket::{Datagram, connect, pair, receive, send};
 

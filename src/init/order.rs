@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::stdio::stdin;
 use serde::{Deserialize, Serialize};
 
+use crate::init::network::Network;
 use crate::init::sandbox::{Confinement, Sandbox};
 
 /// One dyno, as it is to be started, and as it is to be known again.
@@ -33,6 +34,9 @@ pub struct Order {
     /// Whether it gets PID, mount, IPC, UTS and control group namespaces of its own.
     #[serde(default)]
     pub namespaces: bool,
+    /// The network that it has of its own; goes with `namespaces`. Absent: the host's.
+    #[serde(default)]
+    pub network: Option<Network>,
     /// What PID 1 enters before it starts anything; goes with `namespaces`.
     #[serde(default)]
     pub sandbox: Option<Sandbox>,
@@ -153,6 +157,14 @@ mod tests {
             environment: [("A".to_owned(), "b\0\u{1f600}".to_owned())].into(),
             descriptors: Some(1024),
             namespaces: true,
+            network: Some(Network {
+                interface: "dm0ad50001".into(),
+                alias: "shop web.1".into(),
+                host: [10, 213, 0, 0].into(),
+                dyno: [10, 213, 0, 1].into(),
+                addresses: ([10, 213, 0, 0].into(), 16),
+                outbound: true,
+            }),
             sandbox: None,
             confinement: None,
             cgroups: vec![ControlGroup {
@@ -176,6 +188,7 @@ mod tests {
             "command":"c","dir":"/","environment":{},"colour":"red"}"#;
         let order = Order::parse(text.as_bytes()).unwrap();
         assert_eq!((order.identity.port, order.terminal, order.namespaces), (None, None, false));
+        assert_eq!(order.network, None);
     }
 
     #[test]

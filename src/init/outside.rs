@@ -13,10 +13,11 @@ use rustix::thread::UnshareFlags;
 use crate::init::command_line::Step;
 use crate::init::failure::{During, Failure};
 use crate::init::message::Report;
+use crate::init::network;
 use crate::init::order::Order;
 use crate::init::socket;
 
-/// What a dyno has of its own. Its control groups come later, when PID 1 is in them.
+/// What a dyno has of its own, but for its network. Its control groups come later, when PID 1 is in them.
 pub(in crate::init) const NAMESPACES: UnshareFlags = UnshareFlags::NEWPID
     .union(UnshareFlags::NEWNS)
     .union(UnshareFlags::NEWIPC)
@@ -27,7 +28,10 @@ pub(in crate::init) const NAMESPACES: UnshareFlags = UnshareFlags::NEWPID
 pub(in crate::init) fn start() -> Result<bool, Failure> {
     let (order, _) = Order::from_stdin().during("read the order")?;
     if order.namespaces {
-        leave(NAMESPACES).during("leave the host's namespaces")?;
+        match &order.network {
+            Some(network) => network::enter(network, NAMESPACES)?,
+            None => leave(NAMESPACES).during("leave the host's namespaces")?,
+        }
         // Its standard input and output are ours: the order with its lock, and the socket.
         let mut child = ourselves(Step::Inside);
         let child = child.stderr(Stdio::inherit()).spawn().during("start PID 1 of the dyno")?;

@@ -34,12 +34,12 @@ impl<T: Transport> Client<T> {
         Self { transport, deadline, worker, listener, peer }
     }
 
-    /// Begins a task of its own: its deadline wakes that, and its first turn reads the clock.
+    /// Begins a task of its own, when it is its turn: its deadline wakes that, and the clock is read.
     pub(crate) async fn enter(&self) {
         poll_fn(|cx| {
             self.deadline.attach(cx.waker());
             self.worker.read_clock();
-            Poll::Ready(())
+            if self.worker.intake.may_begin(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }

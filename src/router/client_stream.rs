@@ -110,6 +110,15 @@ impl ClientStream {
         Some(Security { version, server_name: session.server_name() })
     }
 
+    /// Whether the reactor has seen anything come, or end; if not, the task is woken when it does.
+    pub(crate) fn is_readable(&self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::Plain(stream) => stream.poll_readable(cx).is_ready(),
+            Self::Tls(stream) => stream.get_ref().0.poll_readable(cx).is_ready(),
+            Self::Handshaking(_) | Self::Closed => false,
+        }
+    }
+
     /// Whether the peer has sent or ended anything. With TLS it must be read to be seen: what there is goes
     /// to `scratch`, and its length comes back.
     pub(crate) fn poll_peek(

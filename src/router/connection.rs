@@ -185,6 +185,9 @@ impl Waiting {
             }
             self.client.transport.input = input;
         }
+        if !self.may_begin(cx) {
+            return Poll::Pending;
+        }
         let input = self.poll_input(cx, fresh);
         if self.client.worker.is_draining() && is_blank(&self.client.transport.input) {
             let soon = self.client.worker.now().deadline(limits::STOP_IDLE);
@@ -202,6 +205,12 @@ impl Waiting {
             Poll::Pending if self.client.deadline.is_due() => Poll::Ready(self.expired()),
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Whether what has come may be read now: a request waits for its turn before its first byte is read.
+    fn may_begin(&self, cx: &mut Context<'_>) -> bool {
+        let Client { transport: Http1 { stream, input }, worker, .. } = &self.client;
+        !input.is_empty() || !stream.is_readable(cx) || worker.intake.may_begin(cx.waker())
     }
 
     /// Reads until a head is whole, or the client has ended.

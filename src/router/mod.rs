@@ -8,6 +8,7 @@ mod listener; // where clients connect, and who they are
 mod mailbox; // how other threads reach a worker
 mod thread; // a worker's thread: mailbox and ticks
 mod worker; // what the connections of one thread share
+mod intake; // what has begun goes before what has not
 mod opening; // what comes before the first head: TLS
 mod connection; // idle → head → exchange → idle
 mod client; // a client, as its exchanges see it

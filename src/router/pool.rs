@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
-use crate::config::limits::{CONNECTS_MAX, FRESH_ENOUGH, POOL_MAX};
+use crate::config::limits::{CONNECTS_MAX, FRESH_ENOUGH, POOL_MAX, POOL_SURPLUS, POOL_SURPLUS_AGE};
 use crate::router::clock::{Moment, Tick};
 use crate::router::dyno_stream::DynoStream;
 use crate::table::Dyno;
@@ -131,7 +131,11 @@ impl Pools {
     ) {
         let pools = &mut *self.by_dyno.borrow_mut();
         let pool = pools.entry(dyno.id()).or_default();
-        if !dyno.is_closed() && !keepalive.is_zero() && pool.idle.len() < POOL_MAX {
+        let keepalive = match pool.idle.len() {
+            ..POOL_MAX => keepalive,
+            _ => keepalive.min(POOL_SURPLUS_AGE),
+        };
+        if !dyno.is_closed() && !keepalive.is_zero() && pool.idle.len() < POOL_MAX + POOL_SURPLUS {
             pool.idle.push(Idle { stream, used: now, until: now.deadline(keepalive) });
         }
         pool.call_next();
@@ -187,5 +191,38 @@ impl Pool {
 
     fn is_in_use(&self) -> bool {
         !self.idle.is_empty() || self.connecting > 0 || !self.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::model::{DynoAddr, DynoName};
+    use crate::table::Dyno;
+
+    const KEEPALIVE: Duration = Duration::from_secs(90);
+
+    /// Those that a moment with much in flight needed are there for the next such moment, and not for longer.
+    #[tokio::test]
+    async fn what_a_pool_has_beyond_its_size_it_has_for_a_second() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = DynoAddr::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+        let dyno = Dyno::new(DynoName::parse("web.1").unwrap(), addr, true);
+        let (pools, now) = (Pools::default(), Moment::now());
+        let mut dynos_ends = Vec::new();
+        for _ in 0..POOL_MAX + 20 {
+            let stream = DynoStream::connect(&dyno, false).await.unwrap();
+            dynos_ends.push(listener.accept().await.unwrap());
+            pools.put_back(&dyno, stream, now, KEEPALIVE);
+        }
+        let idle = || pools.report()[0].1;
+        pools.sweep(now.tick());
+        assert_eq!(idle(), POOL_MAX + 20);
+        pools.sweep(now.deadline(POOL_SURPLUS_AGE));
+        assert_eq!(idle(), POOL_MAX);
+        pools.sweep(now.deadline(KEEPALIVE));
+        assert!(pools.report().is_empty());
     }
 }

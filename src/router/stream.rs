@@ -69,6 +69,14 @@ impl Stream {
         read.map_ok(|()| buffer.filled().len())
     }
 
+    /// Ready when the reactor has seen something to read, or an end. No system call.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
     /// Writes what the socket takes.
     pub(crate) fn poll_write(
         &mut self,
@@ -102,11 +110,7 @@ impl Stream {
             }
         };
         loop {
-            let ready = match self {
-                Self::Tcp(stream) => stream.poll_read_ready(cx),
-                Self::Unix(stream) => stream.poll_read_ready(cx),
-            };
-            ready!(ready)?;
+            ready!(self.poll_readable(cx))?;
             let seen = match self {
                 Self::Tcp(stream) => stream.try_io(Interest::READABLE, &mut look),
                 Self::Unix(stream) => stream.try_io(Interest::READABLE, &mut look),
@@ -122,11 +126,7 @@ impl Stream {
     /// call while the reactor has seen nothing.
     pub(crate) fn poll_peek(&self, cx: &mut Context<'_>) -> Poll<Peek> {
         loop {
-            let ready = match self {
-                Self::Tcp(stream) => stream.poll_read_ready(cx),
-                Self::Unix(stream) => stream.poll_read_ready(cx),
-            };
-            match ready {
+            match self.poll_readable(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(_)) => return Poll::Ready(Peek::Reset),
                 Poll::Ready(Ok(())) => match self.peek() {

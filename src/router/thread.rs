@@ -17,6 +17,7 @@ use crate::router::client::Client;
 use crate::router::client_stream::ClientStream;
 use crate::router::connection::Live;
 use crate::router::http1::Http1;
+use crate::router::intake::Intake;
 use crate::router::listener::{Listener, Peer};
 use crate::router::mailbox::{Mailbox, Message};
 use crate::router::stream::Stream;
@@ -40,12 +41,15 @@ fn run(
     ready: &SyncSender<io::Result<()>>,
 ) {
     let mut builder = runtime::Builder::new_current_thread();
+    let intake = Arc::<Intake>::default();
+    let called = intake.clone();
+    builder.on_thread_park(move || called.call());
     let runtime = match builder.enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => return drop(ready.send(Err(error))),
     };
     runtime.block_on(async {
-        let worker = Rc::new(Worker::new(start, mailbox));
+        let worker = Rc::new(Worker::new(start, mailbox, intake));
         drop(ready.send(Ok(())));
         work(&worker, inbox).await;
         worker.access_log.borrow_mut().flush();

@@ -19,6 +19,7 @@ use crate::router::clock::Moment;
 use crate::router::deadlines::Deadlines;
 use crate::router::door::Door;
 use crate::router::http_date::HttpDate;
+use crate::router::intake::Intake;
 use crate::router::lingers::Lingers;
 use crate::router::listener::{Listener, Listening};
 use crate::router::mailbox::Mailbox;
@@ -51,6 +52,7 @@ pub(crate) struct Worker {
     pub(crate) scratch: RefCell<Box<[u8]>>,
     /// Bytes as they are composed; nothing stays here over an await.
     pub(crate) out: RefCell<Vec<u8>>,
+    pub(crate) intake: Arc<Intake>,
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) pools: Pools,
     pub(crate) lingers: Lingers,
@@ -183,7 +185,7 @@ impl Worker {
     }
 
     /// The worker's side of its start. On its own thread.
-    pub(crate) fn new(start: Start, mailbox: Arc<Mailbox>) -> Self {
+    pub(crate) fn new(start: Start, mailbox: Arc<Mailbox>, intake: Arc<Intake>) -> Self {
         mailbox.pulse.store(Moment::now().micros(), Ordering::Relaxed);
         // Heard of before it is looked at, so that no change is missed.
         start.publisher.subscribe(mailbox.clone());
@@ -192,6 +194,7 @@ impl Worker {
             index: start.index,
             scratch: RefCell::new(vec![0; limits::SCRATCH].into()),
             out: RefCell::default(),
+            intake,
             deadlines: Rc::default(),
             pools: Pools::default(),
             lingers: Lingers::default(),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, USER_AGENT};
@@ -44,12 +44,11 @@ impl fmt::Display for Unwell {
 }
 
 /// Asks once, within the time that the check gives.
-pub(crate) async fn ask(port: u16, check: &HealthCheck) -> Result<(), Unwell> {
-    time::timeout(check.timeout, exchange(port, check)).await.unwrap_or(Err(Unwell::TimedOut))
+pub(crate) async fn ask(addr: SocketAddr, check: &HealthCheck) -> Result<(), Unwell> {
+    time::timeout(check.timeout, exchange(addr, check)).await.unwrap_or(Err(Unwell::TimedOut))
 }
 
-async fn exchange(port: u16, check: &HealthCheck) -> Result<(), Unwell> {
-    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+async fn exchange(addr: SocketAddr, check: &HealthCheck) -> Result<(), Unwell> {
     let stream = TcpStream::connect(addr).await.map_err(Unwell::Connect)?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(Unwell::Broken)?;

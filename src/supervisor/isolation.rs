@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::config::{AppSource, Config, IsolationWanted, limits};
-use crate::init::{Confinement, Sandbox, TrialError, Upper, try_sandbox};
-use crate::supervisor::uids::{LentUid, Uids};
+use crate::config::{AppSource, Config, IsolationWanted, NetworkWanted, limits};
+use crate::init::{Confinement, Network, Sandbox, TrialError, Upper, try_sandbox};
+use crate::model::{AppName, DynoName};
+use crate::supervisor::network::{self, Networks, NoAddresses};
+use crate::supervisor::numbers::{LentNumber, Numbers};
 
 /// Whether and how dynos are kept apart. Cheap to clone.
 #[derive(Clone)]
@@ -25,7 +27,9 @@ struct Parts {
     state_dir: PathBuf,
     /// Where the state directory's file system lets it be.
     upper: Upper,
-    uids: Uids,
+    uids: Numbers,
+    /// Absent: dynos are in the host's network.
+    networks: Option<Networks>,
     /// Where this daemon's own binary was when it started.
     binary: PathBuf,
     /// What a reload may change.
@@ -46,7 +50,7 @@ pub(crate) struct Isolated {
     /// For what becomes the command.
     pub(crate) confinement: Confinement,
     /// To be kept for as long as anything of the dyno is left.
-    pub(crate) uid: LentUid,
+    pub(crate) uid: LentNumber,
 }
 
 /// Every user of `[dynos] uids` is some dyno's.
@@ -67,14 +71,33 @@ pub enum IsolationError {
         "try whether this host can isolate dynos: {0}; [dynos] isolation = \"none\" runs them without, as root"
     )]
     Failed(String),
+    /// Dynos are to have networks of their own, and cannot.
+    #[error(
+        "give dynos networks of their own: {0}; [dynos] network = \"private\" (`dynomesh doctor` says more; \"host\" does without)"
+    )]
+    Network(String),
 }
 
 impl Isolation {
     /// Decides, and says so. Takes some tens of milliseconds where the daemon is root.
     ///
     /// # Errors
-    /// It is required and cannot be; or whether it can is unknown, since something else went wrong.
+    /// It is required and cannot be, or networks are; or whether it can is unknown, since something else went wrong.
     pub(crate) fn decide(config: &Config, binary: &Path) -> Result<Self, IsolationError> {
+        let isolation = Self::decide_without_network(config, binary)?;
+        if config.dynos.network == NetworkWanted::Host {
+            return Ok(isolation);
+        }
+        let Some(parts) = isolation.parts.and_then(Arc::into_inner) else {
+            let reason = "dynos are not isolated here";
+            return Err(IsolationError::Network(reason.into()));
+        };
+        let networks = Networks::prepare(config).map_err(IsolationError::Network)?;
+        let parts = Parts { networks: Some(networks), ..parts };
+        Ok(Self { parts: Some(Arc::new(parts)) })
+    }
+
+    fn decide_without_network(config: &Config, binary: &Path) -> Result<Self, IsolationError> {
         const WITHOUT: &str = "dynos are processes of dynomesh's own user and see all that it sees";
         if config.dynos.isolation == IsolationWanted::None {
             tracing::info!("isolation: none, as [dynos] isolation says: {WITHOUT}");
@@ -111,12 +134,13 @@ impl Isolation {
         );
         let view = ArcSwap::from_pointee(View::of(config));
         let state_dir = config.state_dir.clone();
-        let uids = Uids::new(uids.clone());
+        let uids = Numbers::new(uids.clone());
         Ok(Self {
             parts: Some(Arc::new(Parts {
                 state_dir,
                 upper,
                 uids,
+                networks: None,
                 binary: binary.to_owned(),
                 view,
             })),
@@ -160,6 +184,7 @@ impl Isolation {
             binary: Some(parts.binary.clone()),
             tmp_bytes: limits::TMP_BYTES,
             shm_bytes: limits::SHM_BYTES,
+            own_network: parts.networks.is_some(),
         };
         let soft = crate::init::descriptors_before_raise().unwrap_or(limits::DYNO_OPEN_FILES);
         let confinement = Confinement {
@@ -172,12 +197,45 @@ impl Isolation {
     }
 
     /// Takes the user of a dyno that an earlier daemon started. `None`: somebody else has it.
-    pub(crate) fn adopt(&self, sandbox: &Sandbox) -> Option<LentUid> {
+    pub(crate) fn adopt(&self, sandbox: &Sandbox) -> Option<LentNumber> {
         match &self.parts {
             Some(parts) => parts.uids.take(sandbox.uid),
             // No dyno of this daemon is lent any, so it is in nobody's way.
-            None => Uids::new(sandbox.uid..=sandbox.uid).take(sandbox.uid),
+            None => Numbers::new(sandbox.uid..=sandbox.uid).take(sandbox.uid),
         }
+    }
+
+    /// A network for a dyno, and what is to be kept for as long as anything of it is left. `None`: it is the host's.
+    pub(crate) fn lend_network(
+        &self,
+        app: &AppName,
+        dyno: &DynoName,
+    ) -> Result<Option<(Network, LentNumber)>, NoAddresses> {
+        self.networks().map(|networks| networks.lend(app, dyno)).transpose()
+    }
+
+    /// Takes the addresses of a dyno that an earlier daemon started. `None`: somebody else has them.
+    pub(crate) fn adopt_network(&self, network: &Network) -> Option<LentNumber> {
+        match self.networks() {
+            Some(networks) => networks.adopt(network),
+            None => network::adopt_alone(network),
+        }
+    }
+
+    /// Whether dynos have networks of their own.
+    pub(crate) fn has_networks(&self) -> bool {
+        self.networks().is_some()
+    }
+
+    /// Puts up again what the host has for dynos, should it be gone. Takes some milliseconds.
+    pub(crate) fn renew_network(&self) {
+        if let Some(networks) = self.networks() {
+            networks.renew();
+        }
+    }
+
+    fn networks(&self) -> Option<&Networks> {
+        self.parts.as_ref()?.networks.as_ref()
     }
 
     /// What a dyno inherits of the daemon's environment by this name, given what the daemon has.
@@ -273,9 +331,10 @@ mod tests {
     fn isolated(uids: std::ops::RangeInclusive<u32>) -> Isolation {
         let view = View { expose: vec!["/root/.pyenv".into()], hide: vec!["/opt/state".into()] };
         let view = ArcSwap::from_pointee(view);
-        let uids = Uids::new(uids);
+        let uids = Numbers::new(uids);
         let (state_dir, binary) = ("/srv/state".into(), "/srv/dynomesh".into());
-        let parts = Parts { state_dir, upper: Upper::Disk, uids, binary, view };
+        let networks = None;
+        let parts = Parts { state_dir, upper: Upper::Disk, uids, networks, binary, view };
         Isolation { parts: Some(Arc::new(parts)) }
     }
 

@@ -19,10 +19,10 @@ use crate::init::{self, HeardAt, Hello, Lost, Report, Request};
 use crate::model::{AppName, DynoName, Exit};
 use crate::shutdown::Shutdown;
 use crate::supervisor::cgroup::Group;
+use crate::supervisor::numbers::LentNumber;
 use crate::supervisor::output::{self, Kept, Output};
 use crate::supervisor::program::{Ends, ProcessId, Streams};
 use crate::supervisor::remove::remove;
-use crate::supervisor::uids::LentUid;
 use crate::telemetry::AppLog;
 use crate::wall_clock::monotonic;
 
@@ -45,7 +45,9 @@ pub(crate) struct About {
     /// A pidfd of the process that was started, or found, to be the init. With namespaces it is not the init yet.
     pub(crate) init: Option<OwnedFd>,
     /// The user that it runs as, where it has one of its own: lent until the directory is removed.
-    pub(crate) uid: Option<LentUid>,
+    pub(crate) uid: Option<LentNumber>,
+    /// Its addresses, where it has a network of its own: lent as long.
+    pub(crate) addresses: Option<LentNumber>,
     pub(crate) log: AppLog,
     pub(crate) shutdown: Shutdown,
 }
@@ -254,11 +256,11 @@ impl Listener {
         let _ = rustix::net::shutdown(shared.socket.get_ref(), rustix::net::Shutdown::Both);
         self.until_init_is_gone().await;
         if self.is_left {
-            // It may still run: its directory is how the next daemon finds it, and nobody else may be its user.
+            // It may still run: its directory is how the next daemon finds it, and nobody else may be its user, or have
+            // its addresses.
             tracing::warn!("{}: its init does not end; it is left to the kernel", self.about.dyno);
-            if let Some(uid) = self.about.uid.take() {
-                uid.keep();
-            }
+            let About { uid, addresses, .. } = &mut self.about;
+            [uid.take(), addresses.take()].into_iter().flatten().for_each(LentNumber::keep);
             return;
         }
         if let Some(Err(error)) = self.about.group.as_ref().map(|group| group.remove()) {
@@ -271,7 +273,7 @@ impl Listener {
             tracing::warn!("remove {}: {error}", dir.display());
         }
         // Only now may somebody else be this user: files of it were there.
-        drop(self.about.uid.take());
+        drop((self.about.uid.take(), self.about.addresses.take()));
     }
 
     fn hear(&mut self, report: Report, descriptors: Vec<OwnedFd>) {
@@ -415,7 +417,7 @@ mod tests {
 
     use super::*;
     use crate::model::ProcessType;
-    use crate::supervisor::uids::Uids;
+    use crate::supervisor::numbers::Numbers;
     use crate::telemetry::{Lines, Target};
 
     /// A link whose init is played by the test.
@@ -425,7 +427,7 @@ mod tests {
         dir: tempfile::TempDir,
         log: AppLog,
         shutdown: Shutdown,
-        uids: Uids,
+        uids: Numbers,
     }
 
     impl Stage {
@@ -436,7 +438,7 @@ mod tests {
                 AppLog::new(Lines::start(Target::file(&dir.path().join("log")).unwrap()).unwrap());
             let shutdown = Shutdown::default();
             let (ours, init) = init::pair().unwrap();
-            let uids = Uids::new(70_000..=70_000);
+            let uids = Numbers::new(70_000..=70_000);
             let about = About {
                 app: AppName::parse("shop").unwrap(),
                 dyno: DynoName { process_type: ProcessType::web(), number: 1 },
@@ -446,6 +448,7 @@ mod tests {
                 namespaces: true,
                 init: None,
                 uid: uids.lend(),
+                addresses: None,
                 log: log.clone(),
                 shutdown: shutdown.clone(),
             };

@@ -29,8 +29,9 @@ mod turns; // how many are replaced at a time
 mod autoscale; // how many there are to be
 mod sleep; // when an app falls asleep, and when it wakes
 mod ports; // lent to web dynos
-mod uids; // lent to isolated dynos
+mod numbers; // of users and addresses, lent to isolated dynos
 mod isolation; // whether dynos are kept apart, and what each start is given for it
+mod network; // networks of dynos' own
 mod output; // what dynos print
 mod routes; // what the table says
 mod status; // what people are told
@@ -48,6 +49,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch::Receiver;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ManagedApp, limits};
@@ -64,7 +66,7 @@ use ports::Ports;
 use routes::Routes;
 use spawn::{Launcher, Spawn};
 use status::Board;
-use survivors::{Claim, Left};
+use survivors::{Claim, Left, Survivor};
 
 pub use autoscale::{Autoscaler, Judged, Look, Seen, Shortfall, Verdict};
 pub use figures::DynoUsage;
@@ -88,6 +90,7 @@ pub struct Supervisor {
     ended: CancellationToken,
     shutdown: Shutdown,
     isolation: Isolation,
+    state_dir: Option<PathBuf>,
     /// Given back last of all.
     _claim: Option<Claim>,
 }
@@ -121,12 +124,18 @@ impl Prepared {
         let Self { launcher, isolation, claim, routes, config, log, shutdown } = self;
         let left = launcher.survivors(&claim).await;
         launcher.sweep_cgroups(&claim);
+        let has_network = |survivor: &Survivor<_>| survivor.order.network.is_some();
+        if !isolation.has_networks() && !left.survivors.iter().any(has_network) {
+            clear_network(config.state_dir.clone()).await;
+        }
+        let state_dir = config.state_dir.clone();
         let meter = Meter::after(booked_until);
         let mut supervisor = Supervisor::start_with(launcher, left, routes, log, shutdown, meter);
         // First: what is begun is begun only if it may run.
         supervisor.set_eco_used_up(eco_used_up);
         supervisor.command(Command::Apply(config));
         supervisor.isolation = isolation;
+        supervisor.state_dir = Some(state_dir);
         supervisor._claim = Some(claim);
         supervisor
     }
@@ -194,13 +203,20 @@ impl Supervisor {
             drop(end);
         });
         let isolation = Isolation::none();
-        Self { routes, board, meter, commands, ended, shutdown, isolation, _claim: None }
+        let state_dir = None;
+        Self { routes, board, meter, commands, ended, shutdown, isolation, state_dir, _claim: None }
     }
 
     /// Puts a new configuration in force: the table is published before this returns, dynos follow.
     pub fn apply(&self, config: &Arc<Config>) {
         self.routes.apply(config, &self.shutdown);
         self.isolation.apply(config);
+        let isolation = self.isolation.clone();
+        if isolation.has_networks() {
+            self.shutdown.spawn(async move {
+                let _ = spawn_blocking(move || isolation.renew_network()).await;
+            });
+        }
         self.command(Command::Apply(config.clone()));
     }
 
@@ -274,12 +290,22 @@ impl Supervisor {
     pub async fn stop(&self) {
         self.command(Command::Stop);
         self.ended.cancelled().await;
+        let is_alone = self.status().iter().all(|dyno| dyno.pid.is_none());
+        if let (Some(state_dir), true) = (&self.state_dir, is_alone) {
+            clear_network(state_dir.clone()).await;
+        }
     }
 
     fn command(&self, command: Command) {
         // After the end there is nobody to command, and nothing left to do.
         let _ = self.commands.send(command);
     }
+}
+
+/// Removes what the host has for networks of dynos' own, if it has anything.
+async fn clear_network(state_dir: PathBuf) {
+    // A panic in it has been logged.
+    let _ = spawn_blocking(move || network::clear(&state_dir)).await;
 }
 
 /// The ports to lend, from a place on that is this process's own: of two daemons on one machine that both

@@ -4,7 +4,6 @@
 //! close its lease word, wait (bounded) for what is in flight, have the workers close their idle connections,
 //! SIGTERM, SIGKILL.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use tokio::time::{self, Instant};
@@ -73,11 +72,12 @@ impl<P: Process> Running<P> {
         started: Instant,
         routes: Arc<Routes>,
     ) -> Self {
+        let ip = process.ip();
         let process = Arc::new(process);
         let watch = Watch::start(&process, place);
         let (record, port) = web
             .map(|(number, port)| {
-                let addr = DynoAddr::Tcp((Ipv4Addr::LOCALHOST, number).into());
+                let addr = DynoAddr::Tcp((ip, number).into());
                 (Dyno::new(place.dyno.clone(), addr, true), port)
             })
             .unzip();

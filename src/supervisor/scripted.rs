@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -217,6 +218,10 @@ impl Process for Scripted {
 
     fn id(&self) -> &str {
         "0-1"
+    }
+
+    fn ip(&self) -> Ipv4Addr {
+        Ipv4Addr::LOCALHOST
     }
 
     fn is_counted(&self) -> bool {

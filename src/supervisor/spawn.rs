@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::future::Future;
 use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
@@ -26,19 +27,21 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{HealthCheck, limits};
 use crate::hexadecimal;
-use crate::init::{self, Identity, ORDER_FILE, Order, OrderError, Request, Terminal};
+use crate::init::{self, Identity, Network, ORDER_FILE, Order, OrderError, Request, Terminal};
 use crate::model::{AppName, DynoName, Exit, Id};
 use crate::private_file;
 use crate::random;
 use crate::shutdown::Shutdown;
+use crate::supervisor::autoscale::on_loopback;
 use crate::supervisor::cgroup::{Cgroups, Group, Usage};
 use crate::supervisor::health::{self, Unwell};
 use crate::supervisor::isolation::{Isolated, Isolation, NoUid};
 use crate::supervisor::link::{About, Link};
+use crate::supervisor::network::NoAddresses;
+use crate::supervisor::numbers::LentNumber;
 use crate::supervisor::probe;
 use crate::supervisor::program::{Ends, ProcessId, Program, Start, Streams};
 use crate::supervisor::remove::remove;
-use crate::supervisor::uids::LentUid;
 use crate::telemetry::AppLog;
 use crate::wall_clock::unix_millis;
 
@@ -60,6 +63,8 @@ pub(crate) trait Process: Send + Sync + 'static {
     fn pid(&self) -> ProcessId;
     /// Tells it from all others that there ever were: `HEROKU_DYNO_ID`, a UUID.
     fn id(&self) -> &str;
+    /// Where its ports are reached.
+    fn ip(&self) -> Ipv4Addr;
     /// Whether anybody counts what it takes.
     fn is_counted(&self) -> bool;
     /// What the process and all that it started take; absent where nobody counts it.
@@ -118,6 +123,8 @@ pub(crate) enum SpawnError {
     Group(io::Error),
     #[error(transparent)]
     User(#[from] NoUid),
+    #[error(transparent)]
+    Addresses(#[from] NoAddresses),
     #[error("start an init: {0}")]
     Init(io::Error),
 }
@@ -169,20 +176,22 @@ impl Launcher {
     pub(in crate::supervisor) fn process(
         &self,
         socket: OwnedFd,
-        identity: &Identity,
+        order: &Order,
         about: About,
     ) -> io::Result<OsProcess> {
         let LauncherParts { links, shutdown, .. } = &*self.inner;
+        let Order { identity, network, .. } = order;
         let (id, port, group) = (identity.id.clone(), identity.port, about.group.clone());
+        let network = network.as_ref().map(|network| network.dyno);
         let owner = Owner {
             app: about.app.clone(),
             dyno: about.dyno.clone(),
-            user: about.uid.as_ref().map(LentUid::number),
+            user: about.uid.as_ref().map(LentNumber::number),
             log: about.log.clone(),
         };
         let (link, listener) = Link::open(socket, about)?;
         shutdown.spawn(links.track_future(listener));
-        Ok(OsProcess { link, id, port, group, owner })
+        Ok(OsProcess { link, id, network, port, group, owner })
     }
 
     fn order(
@@ -190,13 +199,17 @@ impl Launcher {
         start: &Start,
         id: String,
         isolated: Option<&Isolated>,
+        network: Option<Network>,
         group: Option<&Group>,
     ) -> Order {
         let Start { app, dyno, program, port, streams } = start;
         let LauncherParts { binary, isolation, .. } = &*self.inner;
-        let environment = environment(start, &id, binary, |name| {
+        let mut environment = environment(start, &id, binary, |name| {
             isolation.inherited(name, std::env::var_os(name))
         });
+        if network.is_some() {
+            environment.insert("DYNOMESH_NETWORK".into(), "private".into());
+        }
         let identity = Identity {
             id,
             app: app.to_string(),
@@ -218,6 +231,7 @@ impl Launcher {
             environment,
             descriptors: init::descriptors_before_raise(),
             namespaces: isolated.is_some(),
+            network,
             sandbox: isolated.map(|isolated| isolated.sandbox.clone()),
             confinement: isolated.map(|isolated| isolated.confinement.clone()),
             cgroups: group.map_or(Vec::new(), |group| group.places().to_vec()),
@@ -239,9 +253,10 @@ impl Spawn for Launcher {
         let dir = dynos_dir.join(&id);
         let size = &start.program.size.limits;
         let isolated = isolation.lend(&dir, &start.program.dir, &id, size.processes.into())?;
+        let (network, addresses) = isolation.lend_network(&start.app, &start.dyno)?.unzip();
         let group = cgroups.as_ref().map(|cgroups| cgroups.make(&id, size)).transpose();
         let group = group.map_err(SpawnError::Group)?.map(Arc::new);
-        let order = self.order(start, id, isolated.as_ref(), group.as_deref());
+        let order = self.order(start, id, isolated.as_ref(), network, group.as_deref());
         let mut about = About {
             app: start.app.clone(),
             dyno: start.dyno.clone(),
@@ -251,13 +266,14 @@ impl Spawn for Launcher {
             namespaces: order.namespaces,
             init: None,
             uid: isolated.map(|isolated| isolated.uid),
+            addresses,
             log: log.clone(),
             shutdown: shutdown.clone(),
         };
         let started = write_order(&dir, &order).and_then(|file| {
             let (socket, init) = start_init(&dir, file).map_err(SpawnError::Init)?;
             about.init = Some(init);
-            self.process(socket, &order.identity, about).map_err(SpawnError::Init)
+            self.process(socket, &order, about).map_err(SpawnError::Init)
         });
         if started.is_err() {
             // What cannot be removed now is removed by the next daemon.
@@ -341,10 +357,19 @@ fn environment(
 pub(crate) struct OsProcess {
     link: Link,
     id: String,
+    /// Its address, where it has a network of its own.
+    network: Option<Ipv4Addr>,
     port: Option<u16>,
     group: Option<Arc<Group>>,
     owner: Owner,
 }
+
+/// It listens on the loopback of a network of its own, and nowhere else.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "Listens on {0} only, where nobody reaches it: it has a network of its own and must bind to 0.0.0.0:$PORT"
+)]
+struct OutOfReach(SocketAddr);
 
 /// Whose process it is.
 struct Owner {
@@ -358,6 +383,26 @@ struct Owner {
 impl OsProcess {
     pub(in crate::supervisor) fn link(&self) -> &Link {
         &self.link
+    }
+
+    /// Where it must listen.
+    fn addr(&self) -> Option<SocketAddr> {
+        Some((self.ip(), self.port?).into())
+    }
+
+    /// Returns once the leader listens on the loopback of a network of its own, with where.
+    async fn listens_out_of_reach(&self, addr: SocketAddr) -> SocketAddr {
+        if self.network.is_none() {
+            return std::future::pending().await;
+        }
+        loop {
+            time::sleep(limits::OUT_OF_REACH_LOOK).await;
+            let Some(pid) = self.link.pid().get() else { continue };
+            let found = spawn_blocking(move || on_loopback(pid, addr)).await;
+            if let Ok(Ok(Some(loopback))) = found {
+                return loopback;
+            }
+        }
     }
 
     fn unfreeze(&self) {
@@ -375,6 +420,10 @@ impl Process for OsProcess {
 
     fn id(&self) -> &str {
         &self.id
+    }
+
+    fn ip(&self) -> Ipv4Addr {
+        self.network.unwrap_or(Ipv4Addr::LOCALHOST)
     }
 
     fn is_counted(&self) -> bool {
@@ -398,13 +447,23 @@ impl Process for OsProcess {
 
     async fn listening(&self) {
         let Owner { app, dyno, user, log } = &self.owner;
-        if let Some(port) = self.port {
-            match probe::accepts(port, *user).await {
+        let Some(addr) = self.addr() else { return std::future::pending().await };
+        // Nobody else can listen in its own network.
+        let user = user.filter(|_| self.network.is_none());
+        tokio::select! {
+            accepts = probe::accepts(addr, user) => match accepts {
                 Ok(()) => return,
                 Err(stranger) => {
                     log.platform(app, dyno, &stranger);
                     log.platform(app, dyno, &"Stopping process with SIGKILL");
                     self.kill();
+                }
+            },
+            // It may come to listen elsewhere, too, until its time is over.
+            loopback = self.listens_out_of_reach(addr) => {
+                log.platform(app, dyno, &OutOfReach(loopback));
+                if probe::accepts(addr, user).await.is_ok() {
+                    return;
                 }
             }
         }
@@ -412,8 +471,8 @@ impl Process for OsProcess {
     }
 
     async fn well(&self, check: &HealthCheck) -> Result<(), Unwell> {
-        match self.port {
-            Some(port) => health::ask(port, check).await,
+        match self.addr() {
+            Some(addr) => health::ask(addr, check).await,
             None => Ok(()),
         }
     }
@@ -557,7 +616,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let start = start("x", "/".into(), None);
-        let order = launcher(dir.path()).order(&start, "an-id".into(), None, None);
+        let order = launcher(dir.path()).order(&start, "an-id".into(), None, None, None);
         let dyno_dir = dir.path().join("dynos/an-id");
         let file = write_order(&dyno_dir, &order).unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;

@@ -140,10 +140,11 @@ impl Board {
         }
     }
 
-    /// The record of a dyno, where it is up and requests may be sent to it.
-    pub(crate) fn record_if_up(&self, id: u64) -> Option<Arc<Dyno>> {
+    /// The record of a dyno with its process, where it is up and requests may be sent to it.
+    pub(crate) fn record_if_up(&self, id: u64) -> Option<(Arc<Dyno>, ProcessId)> {
         let dynos = self.dynos();
-        dynos.get(&id).filter(|listed| listed.state == Some(State::Up))?.record.clone()
+        let listed = dynos.get(&id).filter(|listed| listed.state == Some(State::Up))?;
+        Some((listed.record.clone()?, listed.pid.clone()))
     }
 
     /// Every dyno by app and name.

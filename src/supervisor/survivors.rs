@@ -21,6 +21,7 @@ use crate::model::{AppName, DynoName};
 use crate::private_file;
 use crate::supervisor::cgroup::{self, Group};
 use crate::supervisor::link::About;
+use crate::supervisor::numbers::LentNumber;
 use crate::supervisor::program::Streams;
 use crate::supervisor::remove::remove;
 use crate::supervisor::spawn::{Launcher, LauncherParts, OsProcess, Process};
@@ -105,7 +106,7 @@ impl Launcher {
                 match launcher.ask(&dir).await {
                     Ok(survivor) => Ok(survivor),
                     Err(error) => {
-                        launcher.keep_user(&dir);
+                        launcher.keep_lent(&dir);
                         tracing::warn!("the dyno of {}: {error}", dir.display());
                         Err(read_order(&dir).and_then(|order| order.identity.port))
                     }
@@ -184,10 +185,14 @@ impl Launcher {
             namespaces: order.namespaces,
             init,
             uid: order.sandbox.as_ref().and_then(|it| self.parts().isolation.adopt(it)),
+            addresses: order
+                .network
+                .as_ref()
+                .and_then(|it| self.parts().isolation.adopt_network(it)),
             log: self.parts().log.clone(),
             shutdown: self.parts().shutdown.clone(),
         };
-        let process = self.process(socket, &order.identity, about).map_err(Strange::Silent)?;
+        let process = self.process(socket, &order, about).map_err(Strange::Silent)?;
         let hello = time::timeout(limits::HELLO_WAIT, process.link().hello()).await;
         match hello {
             Ok(Some(Hello { version: init::VERSION, up_since, stopping })) => {
@@ -208,12 +213,14 @@ impl Launcher {
         }
     }
 
-    /// Nobody may be the user of a dyno that is left to itself. One that is told to end has its user until then.
-    fn keep_user(&self, dir: &Path) {
-        let sandbox = read_order(dir).and_then(|order| order.sandbox);
-        if let Some(uid) = sandbox.and_then(|it| self.parts().isolation.adopt(&it)) {
-            uid.keep();
-        }
+    /// Nobody may be the user of a dyno that is left to itself, or have its addresses. One that is told to end has
+    /// them until then.
+    fn keep_lent(&self, dir: &Path) {
+        let Some(Order { sandbox, network, .. }) = read_order(dir) else { return };
+        let LauncherParts { isolation, .. } = self.parts();
+        let uid = sandbox.and_then(|it| isolation.adopt(&it));
+        let addresses = network.and_then(|it| isolation.adopt_network(&it));
+        [uid, addresses].into_iter().flatten().for_each(LentNumber::keep);
     }
 
     /// Stops a dyno of which only that much is known.

@@ -11,7 +11,8 @@ use tokio::time;
 
 use crate::config::{
     AccessLog, AdminConfig, AppConfig, AppSource, Config, Deploy, DynosConfig, HealthCheck,
-    IsolationWanted, LogsConfig, ManagedApp, Notes, RouterConfig, Said, SupervisorTimeouts,
+    IsolationWanted, LogsConfig, ManagedApp, NetworkWanted, Notes, RouterConfig, Said,
+    SupervisorTimeouts,
 };
 use crate::model::{
     Affinity, AppName, AppPolicy, AppTimeouts, Balance, DynoAddr, Exit, Expect, ListenerPolicy,
@@ -148,11 +149,18 @@ pub(crate) fn config(apps: &[(&str, AppSource)]) -> Config {
             },
             stop: secs(20),
         },
-        admin: AdminConfig { http: None, api: None, socket: "/dynomesh.sock".into() },
+        admin: AdminConfig {
+            http: None,
+            api: None,
+            api_names: vec![],
+            socket: "/dynomesh.sock".into(),
+        },
         state_dir: "/".into(),
         dynos: DynosConfig {
             isolation: IsolationWanted::None,
             uids: 70_000..=70_000,
+            network: NetworkWanted::Host,
+            addresses: "10.213.0.0/16".parse().unwrap(),
             expose: vec![],
         },
         logs: LogsConfig::default(),

@@ -4,11 +4,16 @@
 Each command is asserted on by what it printed and by what happened. usage: heroku_cli.py [-v]
 """
 
+import fcntl
 import json
 import os
+import pty
+import select
 import shutil
+import struct
 import subprocess
 import tempfile
+import termios
 import time
 import unittest
 import urllib.error
@@ -62,9 +67,8 @@ FIXED = "by the file"
             if cls.get("shop.localhost") == 200:
                 break
             time.sleep(0.1)
-        token = cls.dynomesh("token:create", "-s", "admin")
-        exported = cls.dynomesh("env").splitlines()
-        cls.env = dict(os.environ, HEROKU_API_KEY=token, HOME=str(cls.dir), NO_COLOR="1", TZ="UTC", TERM="xterm")
+        exported = [line for line in cls.dynomesh("env").splitlines() if line.startswith("export ")]
+        cls.env = dict(os.environ, HOME=str(cls.dir), NO_COLOR="1", TZ="UTC", TERM="xterm")
         cls.env.update(line.removeprefix("export ").split("=", 1) for line in exported)
 
     @classmethod
@@ -179,6 +183,76 @@ FIXED = "by the file"
         self.assertIn("www.example.com", self.heroku("domains", "-a", "shop")[0])
         self.heroku("domains:remove", "www.example.com", "-a", "shop")
         self.assertEqual(self.get("www.example.com"), 404)
+
+    # ---- attached runs, and dynomesh heroku ----------------------------------------------------------------
+
+    def run_attached(self, *args, stdin="", status=0):
+        """What an attached command printed, by way of `dynomesh heroku`."""
+        ran = subprocess.run(
+            [BINARY, "heroku", "--config", self.config, "run", "-a", "shop", *args],
+            env=self.wrapped(), input=stdin, capture_output=True, text=True, timeout=120,
+        )
+        self.assertEqual(ran.returncode, status, f"{args}: {ran.stdout}{ran.stderr}")
+        return ran.stdout, ran.stderr
+
+    def wrapped(self):
+        """An environment that has the CLI on its PATH, and nothing else for it."""
+        env = {name: value for name, value in self.env.items() if not name.startswith(("HEROKU_", "NODE_"))}
+        return dict(env, PATH=f"{HEROKU.parent}:{os.environ['PATH']}")
+
+    def test_attached_runs(self):
+        out, err = self.run_attached("--", "echo out; echo err >&2; test -t 1 || echo no terminal")
+        self.assertEqual(out, "out\nerr\nno terminal\n")
+        self.assertRegex(err, r"up, run\.\d+")
+        self.assertIn("Process exited with code 3", self.run_attached("-x", "--", "exit 3", status=3)[1])
+        self.run_attached("-x", "--", "true")
+        self.run_attached("-x", "--", "kill -9 $$", status=137)
+        self.assertEqual(self.run_attached("--", "cat; echo end", stdin="one\ntwo")[0], "one\ntwoend\n")
+        self.assertEqual(self.run_attached("-e", "A=1;B=two", "--", "echo $A $B")[0], "1 two\n")
+        # By the variables of `dynomesh env` in place of the wrapper, it is the same.
+        self.assertEqual(self.heroku("run", "-a", "shop", "-x", "--", "echo direct; exit 4", status=4)[0], "direct\n")
+
+    def test_bash_at_a_terminal(self):
+        """As at a person's, who asks for its size, interrupts a command, and leaves."""
+        person, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 31, 97, 0, 0))
+        command = [BINARY, "heroku", "--config", self.config, "run", "-a", "shop", "-x", "--", "bash --norc"]
+        run = subprocess.Popen(
+            command, env=self.wrapped(), stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+        )
+        self.addCleanup(run.wait)
+        self.addCleanup(run.kill)
+        os.close(terminal)
+        seen = ""
+
+        def until(text):
+            nonlocal seen
+            begun = time.monotonic()
+            while text not in seen:
+                self.assertLess(time.monotonic() - begun, 60, f"{text!r} in {seen!r}")
+                if select.select([person], [], [], 1)[0]:
+                    seen += os.read(person, 4096).decode(errors="replace")
+
+        until("up, run.")
+        os.write(person, b"stty size; echo $((40+2))\n")
+        until("31 97")
+        until("42")
+        os.write(person, b"echo sleeping-$((1+1)); sleep 1000\n")
+        until("sleeping-2")
+        os.write(person, b"\x03")
+        os.write(person, b"echo interrupted-$?; exit 5\n")
+        until("interrupted-130")
+        self.assertEqual(run.wait(60), 5)
+        os.close(person)
+
+    def test_nothing_goes_to_heroku(self):
+        """What the CLI would ask of a host of Heroku's, token and all, ends at the API."""
+        ran = subprocess.run(
+            [BINARY, "heroku", "--config", self.config, "apps:favorites"],
+            env=self.wrapped(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+        )
+        self.assertEqual(ran.returncode, 1, ran.stdout)
+        self.assertIn("statusCode=403", ran.stderr)
 
     def test_a_token_that_is_none(self):
         env = dict(self.env, HEROKU_API_KEY="dynomesh-0000")

@@ -1,5 +1,6 @@
 //! Numbers of dynos that follow the requests.
 
+use crate::network::in_own_network;
 use crate::support::{Load, Mesh, Setup, becomes_true, request};
 
 /// A shop whose web dynos follow its requests.
@@ -61,9 +62,24 @@ async fn a_crowd_has_more_dynos_and_quiet_has_fewer_and_no_request_is_lost() {
 /// An app that accepts one connection at a time has the others wait in its kernel's queue, where no router sees them.
 #[tokio::test]
 async fn who_waits_to_be_accepted_is_seen() {
+    sees_who_waits(one_by_one("ONE_BY_ONE=1 TESTAPP")).await;
+}
+
+/// Where the kernel answers only whoever asks from within.
+#[tokio::test]
+async fn who_waits_to_be_accepted_in_a_network_of_the_dynos_own_is_seen_too() {
+    if in_own_network() {
+        sees_who_waits(one_by_one("BIND=0.0.0.0 ONE_BY_ONE=1 TESTAPP").private()).await;
+    }
+}
+
+fn one_by_one(web: &str) -> Setup {
     let rules = "max = 2, target = \"queue 50ms\"";
-    let one_by_one = "timeouts = { dyno_keepalive = \"0s\" }";
-    let mesh = shop("ONE_BY_ONE=1 TESTAPP", rules, one_by_one).start().await;
+    shop(web, rules, "timeouts = { dyno_keepalive = \"0s\" }")
+}
+
+async fn sees_who_waits(setup: Setup) {
+    let mesh = setup.start().await;
     web_dynos_up(&mesh, 1).await;
     let crowd = asks(&mesh, 8, 100);
     let line = scaled(&mesh, 2, "up").await;

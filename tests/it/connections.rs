@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::support::{
-    App, Client, End, Mesh, Setup, becomes_true, file_appears, percent_encoded, request,
+    App, Client, End, Http2, Mesh, Setup, becomes_true, file_appears, get, percent_encoded, request,
 };
 
 // ---- kept, or not -----------------------------------------------------------------------------------------
@@ -18,6 +18,37 @@ async fn a_connection_carries_more_than_100_requests() {
     for _ in 0..150 {
         let answer = client.get("/").await;
         assert!(answer.status == 200 && !answer.says_close());
+    }
+}
+
+/// A worker begins a few requests between two looks at its sockets; a dyno that answers none of them holds up
+/// nobody: all reach it, over HTTP/1.1 and as streams of one HTTP/2 connection.
+#[tokio::test]
+async fn as_many_requests_as_there_are_reach_a_dyno_that_answers_none() {
+    const EACH: usize = 90;
+    let app = App::start().await;
+    let mesh = Mesh::of(&[&app]).await;
+    let answer = mesh.path("answer");
+    let target = format!("/until?file={}", answer.display());
+    let mut clients = Vec::new();
+    for _ in 0..EACH {
+        clients.push(mesh.client().await);
+    }
+    for client in &mut clients {
+        client.send(request("GET", &target, "", "")).await;
+    }
+    let mut http2 = Http2::connect(&mesh).await;
+    let mut streams = Vec::new();
+    for _ in 0..EACH {
+        streams.push(http2.begin(get(&target), true).await);
+    }
+    app.counts(2 * EACH as u64).await;
+    std::fs::write(&answer, "").unwrap();
+    for mut client in clients {
+        assert_eq!(client.answer().await.status, 200);
+    }
+    for stream in streams {
+        assert_eq!(stream.answer().await.status, 200);
     }
 }
 

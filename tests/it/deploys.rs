@@ -4,8 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 
-use crate::support::{Answer, Load, Mesh, Ran, Setup, becomes_true, request, testapp};
+use crate::support::{Answer, Load, Mesh, Ran, Setup, becomes_true, request, testapp, within};
 
 const QUICK: &str =
     "timeouts = { boot = \"5s\", exit = \"5s\", cool_off = \"200ms\", cool_off_max = \"400ms\" }";
@@ -279,4 +281,87 @@ async fn a_daemon_that_is_killed_in_a_deploy_leaves_the_old_or_the_new() {
     let version = releases(&mesh).await[0].0 + 1;
     deploys(&mesh, "web: V=last TESTAPP\n", version).await;
     assert_eq!(seen(&mesh, "V").await, "last");
+}
+
+/// Whatever a dyno writes to its directory is its own, where dynos are isolated; where they are not, an upload of the same
+/// finds what is there, and going back to it finds that it is not what it was.
+#[tokio::test]
+async fn a_slug_that_was_written_to_is_not_released() {
+    let mesh = shop().await;
+    deploys(&mesh, "web: V=1 TESTAPP\n", 1).await;
+    deploys(&mesh, "web: V=2 TESTAPP\n", 2).await;
+    let slugs = fs::read_dir(mesh.path("state/slugs")).unwrap();
+    let procfile = |slug: &PathBuf| slug.join("app/Procfile");
+    let is_first = |slug: &PathBuf| fs::read_to_string(procfile(slug)).unwrap().contains("V=1");
+    let first = slugs.map(|slug| slug.unwrap().path()).find(is_first).unwrap();
+    fs::write(procfile(&first), "web: evil\n").unwrap();
+    let ran = mesh.command(&["rollback", "v1"]).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.err.contains("Error R17 (Checksum error) -> Procfile of slug"), "{ran:?}");
+    assert_eq!(seen(&mesh, "V").await, "2");
+}
+
+#[tokio::test]
+async fn isolated_dynos_write_to_nobodys_slug() {
+    let mesh = Setup::new().isolated(&[&testapp()]).app("shop", QUICK).start().await;
+    let writes = "web: echo evil > Procfile; V=1 TESTAPP\nrelease: echo evil > Procfile\n";
+    deploys(&mesh, writes, 1).await;
+    deploys(&mesh, "web: V=2 TESTAPP\n", 2).await;
+    if mesh.lines().iter().any(|line| line.message.contains("dynos are not isolated")) {
+        return;
+    }
+    does(&mesh, &["rollback", "v1"]).await;
+    becomes_true("v1 to be back", async || seen(&mesh, "V").await == "1").await;
+}
+
+/// As clients of Heroku's Platform API do it.
+#[tokio::test]
+async fn an_archive_has_to_be_what_was_announced() {
+    let mesh = shop().await;
+    let socket = mesh.path("state/dynomesh.sock");
+    let ask = async |method: &str, path: &str, body: &str| -> (u16, Value) {
+        let mut stream = UnixStream::connect(&socket).await.unwrap();
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        within("an answer", stream.read_to_string(&mut answer)).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str(body).unwrap_or_default())
+    };
+    let checksum = format!("SHA256:{}", "0".repeat(64));
+    let create = format!(r#"{{"process_types":{{"web":"true"}},"checksum":"{checksum}"}}"#);
+    let (status, slug) = ask("POST", "/apps/shop/slugs", &create).await;
+    assert_eq!((status, slug["blob"]["method"].as_str()), (201, Some("put")), "{slug}");
+    let url = slug["blob"]["url"].as_str().unwrap();
+    let (status, refused) = ask("PUT", url, "anything").await;
+    let said = refused["message"].as_str().unwrap();
+    assert!(status == 422 && said.contains("R17 (Checksum error)") && said.contains(&checksum));
+    let id = slug["id"].as_str().unwrap();
+    let (status, early) =
+        ask("POST", "/apps/shop/releases", &format!(r#"{{"slug":"{id}"}}"#)).await;
+    assert_eq!(status, 422);
+    assert!(early["message"].as_str().unwrap().contains("has not been uploaded yet"), "{early}");
+    assert_eq!(ask("PUT", "/slug-uploads/0123", "anything").await.0, 404);
+    // An empty archive has nothing but what was said of its process types, and is one.
+    let (_, slug) =
+        ask("POST", "/apps/shop/slugs", r#"{"process_types":{"task":"sleep 1000"}}"#).await;
+    let (status, uploaded) = ask("PUT", slug["blob"]["url"].as_str().unwrap(), "").await;
+    assert_eq!(status, 200, "{uploaded}");
+    let id = slug["id"].as_str().unwrap();
+    let body = format!(r#"{{"slug":"{id}","description":"Deploy by hand"}}"#);
+    let (status, release) = ask("POST", "/apps/shop/releases", &body).await;
+    assert_eq!((status, &release["version"]), (201, &Value::from(1)), "{release}");
+    becomes_true("it to be there", async || releases(&mesh).await == [row(1, "succeeded", true)])
+        .await;
+    let slug = release["slug"]["id"].as_str().unwrap();
+    let (status, slug) = ask("GET", &format!("/apps/shop/slugs/{slug}"), "").await;
+    assert_eq!(
+        (status, &slug["process_types"]["task"]),
+        (200, &Value::from("sleep 1000")),
+        "{slug}"
+    );
 }

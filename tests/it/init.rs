@@ -40,6 +40,7 @@ fn order(command: &str, dir: &Path) -> Order {
         environment: [("PATH".to_owned(), std::env::var("PATH").unwrap())].into(),
         descriptors: None,
         namespaces: false,
+        network: None,
         sandbox: None,
         confinement: None,
         cgroups: vec![],

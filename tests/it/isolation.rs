@@ -16,7 +16,7 @@ const COOL: &str = "timeouts = { cool_off = \"100ms\", cool_off_max = \"200ms\",
 const WORKER: &str = "formation = { worker = 1 }";
 
 /// Whether this test can be made here; says so where not.
-fn cannot_isolate() -> bool {
+pub(crate) fn cannot_isolate() -> bool {
     const CAP_SYS_ADMIN: u64 = 1 << 21;
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
@@ -55,7 +55,7 @@ fn says(printed: &[String], expected: &[&str]) {
 }
 
 /// `yes` or `no` for each of these commands.
-fn tries(commands: &[impl AsRef<str>]) -> String {
+pub(crate) fn tries(commands: &[impl AsRef<str>]) -> String {
     let line =
         |command: &str| format!("if ({command}) >/dev/null 2>&1; then echo 'yes: {command}'; fi\n");
     commands.iter().map(|command| line(command.as_ref())).collect()

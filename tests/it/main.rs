@@ -46,6 +46,9 @@ mod ps; // dynos as commands show and change them
 mod logs; // what apps said, read back, followed and sent elsewhere
 mod usage; // how long dynos ran
 mod one_offs; // dynos for one command
+mod api_port; // the Platform API over the network, and the heroku CLI's way to them
+mod heroku; // the heroku CLI, by dynomesh heroku
 mod jobs; // what apps run by the clock
 mod isolation; // what dynos cannot reach
+mod network; // the same of dynos with networks of their own
 mod operator; // start, check, stop

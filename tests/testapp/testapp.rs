@@ -14,7 +14,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
 use std::path::Path;
 use std::process::{Command, exit};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,7 +74,9 @@ fn listen() -> io::Result<Socket> {
                 socket.set_recv_buffer_size(4096)?;
                 socket.set_tcp_mss(536)?;
             }
-            socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into())?;
+            let ip = env::var("BIND").ok().and_then(|ip| ip.parse::<IpAddr>().ok());
+            let ip = ip.unwrap_or(Ipv4Addr::LOCALHOST.into());
+            socket.bind(&SocketAddr::from((ip, port)).into())?;
             let addr =
                 socket.local_addr()?.as_socket().expect("an address of the family it was bound in");
             (socket, addr.to_string())

@@ -4,72 +4,107 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
+use crate::control::api::rate::Rates;
 use crate::control::logs::Origin;
 use crate::control::{Problem, Running};
-use crate::model::Scope;
+use crate::model::{Host, Scope};
+
+/// What stands before the API on one way to it.
+#[derive(Clone)]
+pub(in crate::control) struct Gate {
+    pub(in crate::control) running: Arc<Running>,
+    pub(in crate::control) rates: Arc<Rates>,
+    /// `https` or `http`.
+    pub(in crate::control) scheme: &'static str,
+}
 
 /// Lets a request pass whose token allows it, and notes by which name its client knows this daemon: what leads back here
 /// has to be of that name, also behind `ssh -L`.
 pub(in crate::control) async fn require_token(
-    State(running): State<Arc<Running>>,
+    State(Gate { running, rates, scheme }): State<Gate>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    match check(&running, request.method(), request.uri().path(), request.headers()).await {
-        Ok(()) => {
+    match check(&running, &rates, request.method(), request.uri().path(), request.headers()).await {
+        Ok(left) => {
             let host = host(request.headers()).to_owned();
-            request.extensions_mut().insert(Origin(format!("http://{host}")));
-            next.run(request).await
+            request.extensions_mut().insert(Origin(format!("{scheme}://{host}")));
+            let mut response = next.run(request).await;
+            response.headers_mut().insert("ratelimit-remaining", HeaderValue::from(left));
+            response
         }
         Err(problem) => problem.into_response(),
     }
 }
 
+/// Whether a request may pass; how many more its token has left.
 async fn check(
     running: &Running,
+    rates: &Rates,
     method: &Method,
     path: &str,
     headers: &HeaderMap,
-) -> Result<(), Problem> {
-    refuse_foreign_host(headers)?;
+) -> Result<u64, Problem> {
+    refuse_foreign_host(headers, &running.config.load().admin.names_of_api())?;
     let unauthorized = || Problem {
         status: StatusCode::UNAUTHORIZED,
         id: "unauthorized",
         message: "Invalid credentials provided.".into(),
     };
     let token = token(headers).ok_or_else(unauthorized)?;
+    rates.may_try(&token).map_err(|_| too_many("Too many requests came with wrong tokens"))?;
     let scope = running.store.scope_of(&token).await;
     let scope = scope.map_err(|error| Problem::internal(error.to_string()))?;
-    let scope = scope.ok_or_else(unauthorized)?;
+    let Some(scope) = scope else {
+        rates.note_bad();
+        return Err(unauthorized());
+    };
+    let left = rates.take(&token).map_err(|_| too_many("This token has asked too often"))?;
     let needed = needed(method, path);
     if scope < needed {
         let message =
             format!("The token's scope is {}, and this needs {}.", scope.as_str(), needed.as_str());
         return Err(Problem { status: StatusCode::FORBIDDEN, id: "forbidden", message });
     }
-    Ok(())
+    Ok(left)
+}
+
+fn too_many(what: &str) -> Problem {
+    let message = format!("{what}: wait a moment, and ask less often.");
+    Problem { status: StatusCode::TOO_MANY_REQUESTS, id: "rate_limit", message }
 }
 
 fn host(headers: &HeaderMap) -> &str {
     headers.get(HOST).and_then(|it| it.to_str().ok()).unwrap_or_default()
 }
 
+/// Whether a host is one of these names and addresses, at whatever port.
+pub(in crate::control) fn is_known(host: &str, names: &[Box<str>]) -> bool {
+    match Host::parse(host) {
+        Some(Host::Name(name)) => names.iter().any(|it| **it == *name),
+        Some(Host::Address(addr)) => names.iter().any(|it| **it == *addr.to_string()),
+        None => false,
+    }
+}
+
 /// A page in somebody's browser can send requests here under a name of its own that leads to this address.
-fn refuse_foreign_host(headers: &HeaderMap) -> Result<(), Problem> {
+fn refuse_foreign_host(headers: &HeaderMap, names: &[Box<str>]) -> Result<(), Problem> {
     let host = host(headers);
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    match name {
-        "localhost" | "127.0.0.1" | "[::1]" => Ok(()),
-        _ => Err(Problem {
+    match is_known(host, names) {
+        true => Ok(()),
+        false => Err(Problem {
             status: StatusCode::MISDIRECTED_REQUEST,
             id: "bad_request",
-            message: format!("This is the API of localhost, not of {host:?}."),
+            message: format!(
+                "This is the API of {}, not of {host:?} ([admin] api_names).",
+                names.join(", ")
+            ),
         }),
     }
 }
@@ -122,12 +157,15 @@ mod tests {
     }
 
     #[test]
-    fn the_api_is_localhosts() {
-        for host in ["localhost", "localhost:5000", "127.0.0.1:6000", "[::1]:5000"] {
-            assert_eq!(refuse_foreign_host(&headers("host", host)), Ok(()), "{host}");
+    fn the_api_is_that_of_its_names() {
+        let names = ["localhost", "127.0.0.1", "::1", "mesh.example.com"].map(Into::into);
+        for host in
+            ["localhost", "Localhost:5000", "127.0.0.1:6000", "[::1]:5000", "mesh.example.com"]
+        {
+            assert_eq!(refuse_foreign_host(&headers("host", host), &names), Ok(()), "{host}");
         }
-        for host in ["", "example.com", "localhost.example.com:5000", "10.0.0.1"] {
-            assert!(refuse_foreign_host(&headers("host", host)).is_err(), "{host}");
+        for host in ["", "example.com", "localhost.example.com:5000", "10.0.0.1", "::1"] {
+            assert!(refuse_foreign_host(&headers("host", host), &names).is_err(), "{host}");
         }
     }
 

@@ -6,6 +6,7 @@
 mod given; // bodies of requests
 mod account; // whose all of it is
 mod caller; // who asks
+mod rate; // how often
 mod auth; // whether they may
 mod tokens; // by what they show that they may
 mod absent; // what there is none of
@@ -24,8 +25,9 @@ use axum::routing::{delete, get, post, put};
 use crate::control::{Running, output};
 
 pub(in crate::control) use absent::unknown;
-pub(in crate::control) use auth::require_token;
+pub(in crate::control) use auth::{Gate, is_known, require_token};
 pub(in crate::control) use given::Given;
+pub(in crate::control) use rate::Rates;
 
 /// What makes tokens.
 pub(in crate::control) fn token_routes() -> axum::Router<Arc<Running>> {

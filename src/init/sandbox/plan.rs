@@ -34,6 +34,9 @@ pub struct Sandbox {
     pub tmp_bytes: u64,
     /// How much fits into /dev/shm, in bytes. It is memory.
     pub shm_bytes: u64,
+    /// Whether the dyno has a network of its own.
+    #[serde(default)]
+    pub own_network: bool,
 }
 
 /// Where it is kept what a dyno writes to /app; gone with the dyno either way.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::MountFlags;
 
 use crate::init::sandbox::plan::{Sandbox, SandboxError, Step};
+use crate::init::sandbox::resolver;
 use crate::init::sandbox::root::{NO_PRIVILEGES, Root};
 
 /// Where programs, libraries and their settings are. /var is not: what the host keeps there is its own
@@ -82,7 +83,7 @@ pub(in crate::init::sandbox) fn mount_kernel_file_systems(
         root.make_dir(Path::new(path))?;
     }
     proc(root)?;
-    sys(root)?;
+    sys(root, sandbox)?;
     dev(root, sandbox)
 }
 
@@ -104,9 +105,14 @@ fn proc(root: &Root) -> Result<(), SandboxError> {
 
 /// The kernel's own view of devices, without what is mounted in it but for the dyno's own control groups:
 /// programs read there how much memory they have.
-fn sys(root: &Root) -> Result<(), SandboxError> {
+fn sys(root: &Root, sandbox: &Sandbox) -> Result<(), SandboxError> {
     let sys = Path::new("/sys");
-    root.show(sys, sys, false)?;
+    if sandbox.own_network {
+        // The host's shows the host's interfaces, whoever looks.
+        root.mount("sysfs", sys, NO_PRIVILEGES | MountFlags::NOEXEC | MountFlags::RDONLY, "")?;
+    } else {
+        root.show(sys, sys, false)?;
+    }
     let firmware = sys.join("firmware");
     if root.at(&firmware).exists() {
         root.memory(&firmware, NO_PRIVILEGES | MountFlags::RDONLY, "mode=555,size=4k")?;
@@ -203,18 +209,7 @@ pub(in crate::init::sandbox) fn mount_scratch(
     for (link, to) in [("/var/tmp", "../tmp"), ("/var/run", "../run"), ("/var/lock", "../run")] {
         root.link(path(link), path(to))?;
     }
-    resolver(root)
-}
-
-/// Where names are resolved by a service of the host, /etc/resolv.conf is a link into its directory, whose
-/// files it replaces: the directory is shown, so that the dyno follows.
-fn resolver(root: &mut Root) -> Result<(), SandboxError> {
-    let Ok(file) = fs::canonicalize("/etc/resolv.conf") else { return Ok(()) };
-    // Below a directory of the root there are other services' files as well.
-    match file.parent() {
-        Some(dir) if dir.components().count() > 2 => root.expose(dir),
-        _ => root.expose(&file),
-    }
+    resolver::show(root, sandbox.own_network)
 }
 
 #[cfg(test)]

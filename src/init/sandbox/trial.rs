@@ -17,6 +17,7 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::config::limits;
+use crate::init::network;
 use crate::init::outside::{NAMESPACES, leave};
 use crate::init::sandbox::plan::{Confinement, Part, Sandbox, SandboxError, Upper};
 use crate::init::sandbox::{confine, enter};
@@ -99,18 +100,24 @@ fn judge(dir: &Path, upper: Upper) -> Result<Trial, TrialError> {
     let said = |error: io::Error| TrialError::new(Part::Namespaces, error);
     let upper = serde_json::to_string(&upper).map_err(io::Error::other).map_err(said)?;
     let outside = ["outside".into(), dir.as_os_str().to_owned(), upper.into()];
-    let mut child = start(&outside).map_err(said)?;
-    wait(&child).map_err(said)?;
-    // It is gone, or is now: whatever it said is in the pipe.
-    child.kill().and_then(|()| child.wait()).map_err(said)?;
-    let mut answer = String::new();
-    if let Some(stdout) = &mut child.stdout {
-        stdout.read_to_string(&mut answer).map_err(said)?;
-    }
+    let answer = ask_ourselves(&outside).map_err(said)?;
     serde_json::from_str::<Result<Trial, TrialError>>(&answer).unwrap_or_else(|_| {
         let reason = format!("no answer within {:?}", limits::TRIAL);
         Err(TrialError::new(Part::Root, reason))
     })
+}
+
+/// What a throwaway process of this binary says that is started with these arguments; nothing, if it takes too long.
+pub(in crate::init) fn ask_ourselves(args: &[OsString]) -> io::Result<String> {
+    let mut child = start(args)?;
+    wait(&child)?;
+    // It is gone, or is now: whatever it said is in the pipe.
+    child.kill().and_then(|()| child.wait())?;
+    let mut answer = String::new();
+    if let Some(stdout) = &mut child.stdout {
+        stdout.read_to_string(&mut answer)?;
+    }
+    Ok(answer)
 }
 
 #[expect(clippy::disallowed_methods, reason = "our own binary, by which nothing of a dyno is run")]
@@ -137,6 +144,11 @@ fn wait(child: &Child) -> io::Result<()> {
 pub fn run_trial(args: impl Iterator<Item = OsString>) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let args = args.collect::<Vec<_>>();
+    if let [place, network] = args.as_slice()
+        && place == network::TRIAL
+    {
+        return io::stdout().write_all(network::answer(network)?.as_bytes());
+    }
     let [place, dir, upper] = args.as_slice() else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
@@ -184,6 +196,7 @@ fn inside(dir: PathBuf, upper: &OsString) -> Result<Trial, TrialError> {
         binary: std::env::current_exe().ok(),
         tmp_bytes: 1 << 20,
         shm_bytes: 1 << 20,
+        own_network: false,
     };
     if getpid() != Pid::INIT {
         let reason = "a new process namespace does not begin at 1";

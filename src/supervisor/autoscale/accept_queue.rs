@@ -1,14 +1,17 @@
 //! How many connections wait until an app accepts them, as the kernel knows it (sock_diag(7)).
 //!
 //! One socket is asked for at a time, by the address that a connection would be made to: the kernel looks it up as it
-//! would for that connection, in microseconds whatever else the machine does.
+//! would for that connection, in microseconds whatever else the machine does. It is that of the asker's own network.
 
+use std::fs::File;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::thread;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 use rustix::net::{recv, send, socket_with};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// Where the kernel is asked. Opened when the first question comes.
 #[derive(Default)]
@@ -53,6 +56,14 @@ impl AcceptQueues {
         read(&answer[..length.min(512)])
     }
 
+    /// How many wait there in the network of this process. `None`: nobody listens, or there is no such process.
+    ///
+    /// # Errors
+    /// As [`waiting`](Self::waiting), and where that network may not be entered.
+    pub(crate) fn waiting_in(pid: u32, at: SocketAddr) -> io::Result<Option<u32>> {
+        within(pid, |queues| queues.waiting(at))
+    }
+
     /// Says that the kernel does not tell, the first time.
     pub(crate) fn complain(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.has_complained, true) {
@@ -61,6 +72,44 @@ impl AcceptQueues {
             );
         }
     }
+}
+
+/// Where on its loopback this process listens, if it does so at this address' port and not at the address: who connects to
+/// the address is refused.
+pub(crate) fn on_loopback(pid: u32, at: SocketAddr) -> io::Result<Option<SocketAddr>> {
+    let loopbacks = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+    within(pid, |queues| {
+        if queues.waiting(at)?.is_some() {
+            return Ok(None);
+        }
+        for loopback in loopbacks.map(|ip| SocketAddr::new(ip, at.port())) {
+            if queues.waiting(loopback)?.is_some() {
+                return Ok(Some(loopback));
+            }
+        }
+        Ok(None)
+    })
+}
+
+/// Asks in the network of this process. `None`: there is no such process.
+///
+/// A thread goes there, and ends there: a socket that is kept would keep the network, with its interfaces.
+fn within<T: Send>(
+    pid: u32,
+    ask: impl FnOnce(&mut AcceptQueues) -> io::Result<Option<T>> + Send,
+) -> io::Result<Option<T>> {
+    let network = match File::open(format!("/proc/{pid}/ns/net")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        network => network?,
+    };
+    thread::scope(|scope| {
+        let there = || {
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+            ask(&mut AcceptQueues::default())
+        };
+        let asking = thread::Builder::new().name("sock-diag".into()).spawn_scoped(scope, there)?;
+        asking.join().unwrap_or_else(|_| Err(io::Error::other("a defect in asking")))
+    })
 }
 
 /// For the socket that a connection to this address leads to, where none is there already.
@@ -124,6 +173,25 @@ mod tests {
             drop((clients.pop(), accepted, listener));
             assert_eq!(queues.waiting(at).unwrap(), None, "{address}");
         }
+    }
+
+    /// Only root may enter a network; without, there is nothing to see.
+    #[test]
+    fn the_network_of_a_process_is_asked_from_within() {
+        let pid = std::process::id();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let _client = TcpStream::connect(at).unwrap();
+        assert_eq!(AcceptQueues::waiting_in(pid, at).unwrap(), Some(1));
+        assert_eq!(on_loopback(pid, at).unwrap(), None, "it listens where it should");
+        let elsewhere = SocketAddr::from(([127, 0, 0, 9], at.port()));
+        assert_eq!(on_loopback(pid, elsewhere).unwrap(), Some(at));
+        drop(listener);
+        assert_eq!(on_loopback(pid, elsewhere).unwrap(), None);
+        assert_eq!(AcceptQueues::waiting_in(u32::MAX, at).unwrap(), None);
     }
 
     #[test]

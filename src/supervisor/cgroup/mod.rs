@@ -135,7 +135,7 @@ pub(crate) async fn sweep(mut leftovers: Vec<PathBuf>) {
 
 /// Two daemons on one machine are in one group as often as not, so that each needs a name of its own: from the
 /// place of its state, which no two share.
-fn parent_name(state_dir: &Path) -> String {
+pub(in crate::supervisor) fn parent_name(state_dir: &Path) -> String {
     // FNV-1a: the next daemon, of another version perhaps, must come to the same.
     let hash = state_dir.as_os_str().as_encoded_bytes().iter();
     let hash = hash.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

@@ -8,6 +8,7 @@ use crate::model::{AppName, DynoName, Formation, ProcessType};
 use crate::supervisor::autoscale::{Autoscaler, Judged, Observed, Shortfall, Verdict, observe};
 use crate::supervisor::manager::{Formed, Manager, Scale};
 use crate::supervisor::metrics;
+use crate::supervisor::program::ProcessId;
 use crate::supervisor::spawn::Spawn;
 use crate::table::Dyno;
 
@@ -42,7 +43,7 @@ impl<S: Spawn> Manager<S> {
         let is_quiet = formed.maintenance || formed.is_asleep(process_type);
         let of_type = formed.dynos.iter().filter(|(name, _)| name.process_type == *process_type);
         let up = of_type.filter_map(|(_, living)| self.means.board.record_if_up(living.id));
-        let up: Vec<Arc<Dyno>> = up.collect();
+        let up: Vec<(Arc<Dyno>, ProcessId)> = up.collect();
         let (roster, load) = (self.means.routes.roster(app)?, self.means.routes.load(app)?);
         let Scale { count, scaler } = formed.scales.get_mut(process_type)?;
         if is_quiet {

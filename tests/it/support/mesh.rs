@@ -23,8 +23,11 @@ pub(crate) struct Setup {
     https: Vec<String>,
     router: String,
     timeouts: String,
+    admin: String,
     apps: String,
     isolation: &'static str,
+    /// Lines for `[dynos]` about networks.
+    network: &'static str,
     expose: Vec<PathBuf>,
     /// What the shell does before it becomes the daemon.
     before: Option<String>,
@@ -77,9 +80,11 @@ impl Setup {
             https: Vec::new(),
             router: String::new(),
             timeouts: String::new(),
+            admin: String::new(),
             apps: String::new(),
             // Apps of most tests wait for files of the test's.
             isolation: "none",
+            network: "",
             expose: Vec::new(),
             before: None,
         }
@@ -114,6 +119,13 @@ impl Setup {
         self
     }
 
+    /// Has dynos kept apart, each in a network of its own, and shows them the testapp. The test must be in one itself.
+    pub(crate) fn private(mut self) -> Self {
+        self = self.isolated(&[&testapp()]);
+        self.network = "network = \"private\"\n";
+        self
+    }
+
     /// Listens there as well.
     pub(crate) fn listen(mut self, addr: &str) -> Self {
         self.http.push(addr.into());
@@ -129,6 +141,12 @@ impl Setup {
     /// Lines for `[router.timeouts]`.
     pub(crate) fn timeouts(mut self, lines: &str) -> Self {
         writeln!(self.timeouts, "{lines}").unwrap();
+        self
+    }
+
+    /// Has the Platform API answer on a port of its own, too.
+    pub(crate) fn api(mut self) -> Self {
+        self.admin.push_str("api = \"127.0.0.1:0\"\n");
         self
     }
 
@@ -172,11 +190,12 @@ impl Setup {
 
     /// The file as it is written now.
     pub(crate) fn text(&self) -> String {
-        let Self { http, https, router, timeouts, isolation, expose, apps, .. } = self;
+        let Self { http, https, router, timeouts, admin, isolation, network, expose, apps, .. } =
+            self;
         format!(
             "[router]\nhttp = {http:?}\nhttps = {https:?}\ndomain = \"localhost\"\nworkers = 2\n{router}\
-             [router.timeouts]\n{timeouts}[admin]\nhttp = \"127.0.0.1:0\"\n\
-             [dynos]\nisolation = {isolation:?}\nexpose = {expose:?}\n{apps}"
+             [router.timeouts]\n{timeouts}[admin]\nhttp = \"127.0.0.1:0\"\n{admin}\
+             [dynos]\nisolation = {isolation:?}\n{network}expose = {expose:?}\n{apps}"
         )
     }
 
@@ -257,6 +276,12 @@ impl Mesh {
     /// Where it listens for TLS.
     pub(crate) fn https(&self) -> SocketAddr {
         self.https.expect("a listener for TLS")
+    }
+
+    /// Where the Platform API answers.
+    pub(crate) async fn api(&self) -> SocketAddr {
+        let prefix = "Heroku's Platform API on http://";
+        self.line(prefix, |line| line.message.strip_prefix(prefix)?.parse().ok()).await
     }
 
     /// The directory of the configuration file.

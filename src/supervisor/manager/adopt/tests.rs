@@ -64,6 +64,7 @@ fn survivor(left: Left, scripts: &Scripts) -> Survivor<Scripted> {
         environment: BTreeMap::new(),
         descriptors: None,
         namespaces: false,
+        network: None,
         sandbox: None,
         confinement: None,
         cgroups: vec![],
