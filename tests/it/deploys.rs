@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -152,6 +153,13 @@ async fn what_does_not_work_leaves_what_was() {
     assert_eq!(releases(&mesh).await, expected);
     // What is current is what runs, for the next daemon as well.
     mesh = mesh.killed().await.start().await;
+    becomes_true("it to answer", async || mesh.get("/").await.status == 200).await;
+    assert_eq!((&*seen(&mesh, "V").await, &*seen(&mesh, "A").await), ("1", "1"));
+    assert_eq!(releases(&mesh).await, expected);
+    // Also where no dyno is left that could go on.
+    mesh.signal(Signal::TERM);
+    mesh.ended().await;
+    mesh = mesh.start_again().await;
     becomes_true("it to answer", async || mesh.get("/").await.status == 200).await;
     assert_eq!((&*seen(&mesh, "V").await, &*seen(&mesh, "A").await), ("1", "1"));
     assert_eq!(releases(&mesh).await, expected);
