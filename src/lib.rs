@@ -23,6 +23,7 @@ pub mod wire; // HTTP/1.1 as bytes. No sockets, no clock
 pub mod drains; // logs, sent elsewhere
 pub mod certs; // certificates by name
 pub mod store; // what is remembered from one daemon to the next
+pub mod slugs; // what was deployed, as directories
 pub mod init; // what runs first inside a dyno
 pub mod hello; // the example app
 

@@ -24,14 +24,15 @@ const FLOORS: &[(u8, &str, &[&str])] = &[
     (2, "drains",     &["model", "random", "back_off", "wall_clock", "shutdown", "config", "telemetry", "outside"]),
     (2, "certs",      &["model", "random", "hexadecimal", "back_off", "private_file", "shutdown", "config", "table", "telemetry", "wire", "outside"]),
     (2, "store",      &["model", "random", "hexadecimal", "private_file", "config"]),
+    (2, "slugs",      &["model", "random", "hexadecimal", "private_file", "config"]),
     (2, "init",       &["model", "wall_clock", "shutdown", "config", "table", "telemetry", "wire"]),
     (2, "hello",      &["model", "shutdown", "config", "table", "telemetry", "wire"]),
     (3, "router",     &["model", "wall_clock", "shutdown", "config", "table", "telemetry", "wire", "certs"]),
     (3, "supervisor", &["model", "random", "hexadecimal", "back_off", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "wire", "init"]),
     (4, "scheduler",  &["model", "config", "telemetry", "store", "supervisor"]),
-    (4, "control",    &["model", "random", "hexadecimal", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "certs", "drains", "store", "router", "supervisor"]),
-    (5, "daemon",     &["model", "random", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "certs", "drains", "store", "init", "router", "supervisor", "scheduler", "control"]),
-    (6, "cli",        &["model", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "certs", "store", "init", "hello", "control", "daemon"]),
+    (4, "control",    &["model", "random", "hexadecimal", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "certs", "drains", "store", "slugs", "router", "supervisor"]),
+    (5, "daemon",     &["model", "random", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "certs", "drains", "store", "slugs", "init", "router", "supervisor", "scheduler", "control"]),
+    (6, "cli",        &["model", "random", "hexadecimal", "wall_clock", "private_file", "shutdown", "config", "table", "telemetry", "certs", "store", "slugs", "init", "hello", "control", "daemon"]),
 ];
 
 /// On floor 1 only `config` may be imported by its neighbours: the limits are there.

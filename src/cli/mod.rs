@@ -24,6 +24,7 @@ mod sizes; // of which size their dynos are
 mod wait; // until they run what was released last
 mod releases; // what they ran and run
 mod backup; // a copy of what is remembered
+mod deploy; // what they are to run
 mod token; // who may ask over the network
 mod heroku_cli; // what the heroku CLI needs
 mod env; // that, for a shell
@@ -99,6 +100,7 @@ enum Command {
     #[command(name = "token:revoke")]
     TokenRevoke(token::Revoke),
     Env(env::Env),
+    Deploy(deploy::Deploy),
     Heroku(heroku::Heroku),
     Releases(releases::Releases),
     #[command(name = "rollback", visible_alias = "releases:rollback")]
@@ -200,6 +202,7 @@ impl Command {
             Self::TokenCreate(create) => create.run(),
             Self::TokenRevoke(revoke) => revoke.run(),
             Self::Env(env) => env.run(),
+            Self::Deploy(deploy) => deploy.run(),
             Self::Heroku(heroku) => heroku.run(),
             Self::Releases(releases) => releases.run(),
             Self::Rollback(rollback) => rollback.run(),

@@ -100,8 +100,10 @@ impl Rollback {
 /// `v7`
 pub(in crate::cli) fn current_version(daemon: &Daemon, app: &str) -> anyhow::Result<String> {
     let releases: Vec<Release> = daemon.ask(Method::GET, &path(app))?;
-    let current = releases.iter().find(|it| it.current).context("the app has no release")?;
-    Ok(format!("v{}", current.version))
+    // What was asked for last may be on its way still.
+    let pending = releases.first().filter(|it| it.status == "pending");
+    let current = pending.or_else(|| releases.iter().find(|it| it.current));
+    Ok(format!("v{}", current.context("the app has no release")?.version))
 }
 
 fn path(app: &str) -> String {

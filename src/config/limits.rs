@@ -477,6 +477,31 @@ pub const CLOCK_SET_BACK: Duration = Duration::from_secs(3600);
 /// Missed runs of a job that are counted; whoever reads of more does not need the number.
 pub const MISSED_RUNS_COUNTED: usize = 1000;
 
+// ---- slugs ---------------------------------------------------------------------------------------------
+
+/// Bytes of an archive that is deployed (Heroku: Limits, 500 MB of a compressed slug).
+pub const SLUG_ARCHIVE_MAX: u64 = 500 << 20;
+/// Bytes of all files of a slug: what an archive of the largest size usually is, unpacked; one that was made to fill the
+/// disk is a thousand times as large.
+pub const SLUG_BYTES_MAX: u64 = 4 << 30;
+/// Files, directories and links of a slug. Large trees of Node packages have a tenth of that.
+pub const SLUG_ENTRIES_MAX: usize = 1_000_000;
+/// How long an upload may say nothing.
+pub const SLUG_UPLOAD_IDLE: Duration = Duration::from_secs(60);
+/// Uploads and unpackings at one time: each is work for the disk.
+pub const SLUG_UPLOADS: usize = 4;
+/// Slugs that are to be uploaded, or were and are not released yet. Who makes more of them never releases any.
+pub const SLUGS_WAITING: usize = 64;
+/// How long they are known.
+pub const SLUG_WAIT: Duration = Duration::from_secs(60 * 60);
+/// Of how many releases of each app the slugs are kept: one can go back for as many. A slug is some hundred megabytes,
+/// and of those that differ little no part is shared.
+pub const RELEASES_KEPT: usize = 10;
+/// Release commands whose output can be asked for. It is read off the log, which has no more than its newest lines anyway.
+pub const RELEASE_COMMANDS_KNOWN: usize = 256;
+/// How long a release command may run (Heroku: Release Phase).
+pub const RELEASE_COMMAND: Duration = Duration::from_secs(60 * 60);
+
 // ---- what is remembered --------------------------------------------------------------------------------
 
 /// How often what dynos used is booked. A daemon that is killed forgets what its own dynos used since.

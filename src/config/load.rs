@@ -68,10 +68,15 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     Source::read(path)?.resolve(&Stated::default())
 }
 
-/// Where the slug of this name is.
+/// Where what is in the slug of this name is.
 pub fn slug_dir(state_dir: &Path, slug: &str) -> PathBuf {
-    state_dir.join("slugs").join(slug)
+    state_dir.join(SLUGS_DIR).join(slug).join(SLUG_TREE)
 }
+
+/// Where slugs are, in the state directory.
+pub const SLUGS_DIR: &str = "slugs";
+/// What is in a slug, beside the list of it.
+pub const SLUG_TREE: &str = "app";
 
 #[cfg(test)]
 mod tests {

@@ -279,8 +279,8 @@ impl AppResolver<'_> {
             }
             return AppSource::External(self.dynos(findings, dynos.span().start, dynos.get_ref()));
         }
+        // What the file says of dynos holds once there are some.
         let Some((at, dir)) = self.dir(findings) else {
-            self.refuse_what_needs_dir(findings);
             if self.at == COMMAND {
                 return AppSource::Blank;
             }

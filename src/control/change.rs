@@ -3,17 +3,10 @@
 use tokio::sync::oneshot;
 
 use crate::config::Config;
+use crate::control::Running;
 use crate::control::problem::Problem;
-use crate::control::{ReloadRequest, Running};
 use crate::model::{AppName, Stated, StatedApp};
-
-/// What the loop is asked for that puts configurations in force.
-pub enum Request {
-    /// To read the file again.
-    Reload(ReloadRequest),
-    /// To follow a command.
-    Change(ChangeRequest),
-}
+use crate::store::WentBack;
 
 /// A command that changes something, and who waits for it.
 pub struct ChangeRequest {
@@ -21,8 +14,24 @@ pub struct ChangeRequest {
     pub change: Change,
     /// Who gave it.
     pub caller: Caller,
+    /// Whether it takes up a release that is there already.
+    pub step: Step,
     /// Told once it is in force, or that nothing was changed.
     pub done: oneshot::Sender<Result<(), Problem>>,
+}
+
+/// Where a change stands in the life of a release.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// At its beginning.
+    New,
+    /// Its release command has been run.
+    Prepared {
+        /// Its version.
+        version: u64,
+    },
+    /// It has failed, and another one is gone back to.
+    Back(WentBack),
 }
 
 /// Who gave a command, and by which request.
@@ -55,10 +64,20 @@ impl Running {
         caller: Caller,
         change: impl FnOnce(&Config, &Stated) -> Result<Changed, Problem> + Send + 'static,
     ) -> Result<(), Problem> {
+        self.step(caller, Step::New, change).await
+    }
+
+    /// The same, of a release that is there already.
+    pub async fn step(
+        &self,
+        caller: Caller,
+        step: Step,
+        change: impl FnOnce(&Config, &Stated) -> Result<Changed, Problem> + Send + 'static,
+    ) -> Result<(), Problem> {
         let (done, outcome) = oneshot::channel();
-        let request = ChangeRequest { change: Box::new(change), caller, done };
+        let request = ChangeRequest { change: Box::new(change), caller, step, done };
         let stopping = || Problem::unavailable("dynomesh is stopping");
-        self.requests.send(Request::Change(request)).await.map_err(|_| stopping())?;
+        self.changes.send(request).await.map_err(|_| stopping())?;
         outcome.await.map_err(|_| stopping())?
     }
 }

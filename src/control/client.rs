@@ -1,13 +1,17 @@
 //! How commands ask the daemon: one request over its socket.
 
-use std::io;
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Read};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -86,6 +90,67 @@ pub async fn send(
     .await
 }
 
+/// Sends a file of this length as the body of a PUT, and reads the answer whole. `sent` is told how much is on its way.
+pub async fn upload(
+    addr: &ListenAddr,
+    path: &str,
+    file: File,
+    length: u64,
+    sent: impl FnMut(u64) + Send + Unpin + 'static,
+    within: Duration,
+) -> Result<Reply, ClientError> {
+    let request = compose(Method::PUT, path, Bytes::new());
+    let request = request.map(|_| FileBody { file, length, read: 0, sent });
+    bounded(addr, within, async {
+        let (mut sender, connection) = connect(addr).await?;
+        let ask = async move { read(sender.send_request(request).await?).await };
+        let (reply, _) = tokio::join!(ask, connection);
+        reply.map_err(|source| ClientError::Broken { addr: addr.clone(), source })
+    })
+    .await
+}
+
+/// A file as a body. Blocks on the disk, as a command may.
+struct FileBody<F> {
+    file: File,
+    length: u64,
+    read: u64,
+    sent: F,
+}
+
+/// Bytes of one read of it.
+const PIECE: usize = 64 * 1024;
+
+impl<F: FnMut(u64) + Unpin> Body for FileBody<F> {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = self.get_mut();
+        let mut piece = vec![0; PIECE.min((this.length - this.read) as usize)];
+        if piece.is_empty() {
+            return Poll::Ready(None);
+        }
+        let read = this.file.read(&mut piece).and_then(|count| match count {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            count => Ok(count),
+        });
+        Poll::Ready(Some(read.map(|count| {
+            piece.truncate(count);
+            this.read += count as u64;
+            (this.sent)(this.read);
+            Frame::data(piece.into())
+        })))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.length - self.read)
+    }
+}
+
 /// Asks for a connection to become something else than HTTP. Where the daemon does not do so, its answer.
 pub async fn upgrade(
     addr: &ListenAddr,
@@ -118,7 +183,7 @@ pub struct Streamed {
     addr: ListenAddr,
     body: Incoming,
     /// Ends with the sender, which has to live as long.
-    connection: Option<Connection>,
+    connection: Option<Connection<Full<Bytes>>>,
     _sender: http1::SendRequest<Full<Bytes>>,
 }
 
@@ -205,11 +270,15 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl Stream for TcpStream {}
 impl Stream for UnixStream {}
 
-type Connection = http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>;
+type Connection<B> = http1::Connection<TokioIo<Box<dyn Stream>>, B>;
 
-async fn connect(
+async fn connect<B>(
     addr: &ListenAddr,
-) -> Result<(http1::SendRequest<Full<Bytes>>, Connection), ClientError> {
+) -> Result<(http1::SendRequest<B>, Connection<B>), ClientError>
+where
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     let absent = |source| ClientError::Absent { addr: addr.clone(), source };
     let stream: Box<dyn Stream> = match addr {
         ListenAddr::Tcp(to) => Box::new(TcpStream::connect(to).await.map_err(absent)?),

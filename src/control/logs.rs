@@ -304,7 +304,7 @@ fn retry(wait: Duration) -> Bytes {
 }
 
 /// What a session sends, as the body of an answer.
-struct Events(mpsc::Receiver<Bytes>);
+pub(in crate::control) struct Events(pub(in crate::control) mpsc::Receiver<Bytes>);
 
 impl hyper::body::Body for Events {
     type Data = Bytes;

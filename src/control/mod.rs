@@ -20,6 +20,8 @@ mod metrics; // the page that Prometheus reads
 mod exposition; // Prometheus' text format
 mod reload; // what came of a reload
 mod change; // how commands change what holds
+mod deploys; // what is uploaded and released
+mod output; // what release commands print
 mod api; // what they may change
 mod edge; // what comes to the API's port
 mod connection; // one connection, served
@@ -28,8 +30,9 @@ mod client; // the other end: how commands ask
 #[cfg(test)]
 mod scene; // for tests: a configuration and its table
 
-pub use change::{Caller, Change, ChangeRequest, Changed, Request};
-pub use client::{ClientError, Reply, Streamed, Upgraded, request, send, stream, upgrade};
+pub use change::{Caller, Change, ChangeRequest, Changed, Step};
+pub use client::{ClientError, Reply, Streamed, Upgraded, request, send, stream, upgrade, upload};
+pub use deploys::Deploys;
 pub use dynos::{AppObject, DynoObject, ReleaseObject};
 pub use frames::{Frame, Frames, Garbled, PAYLOAD_MAX};
 pub use listen::{ControlError, Doors};

@@ -33,6 +33,11 @@ impl Problem {
         Self { status, id: "invalid_params", message: message.into() }
     }
 
+    /// Something else is under way that this would come in the way of.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::CONFLICT, id: "conflict", message: message.into() }
+    }
+
     /// Not now.
     pub fn unavailable(message: impl Into<String>) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;

@@ -19,8 +19,7 @@ use tokio::time::timeout;
 use crate::config::Summary;
 use crate::control::api::Rates;
 use crate::control::{
-    ReloadOutcome, Request, Running, api, dynos, exposition, logs, metrics, one_offs, readiness,
-    usage,
+    ReloadOutcome, Running, api, dynos, exposition, logs, metrics, one_offs, readiness, usage,
 };
 
 /// Where the Platform API is to be found, for those who may open the control socket.
@@ -53,6 +52,7 @@ pub(in crate::control) fn api(
         .layer(middleware::from_fn_with_state(gate, api::require_token))
         // Who has its ticket needs no token.
         .route("/log-sessions/{ticket}", get(logs::stream))
+        .merge(api::upload_routes())
         .fallback(api::unknown)
         .with_state(running)
 }
@@ -69,6 +69,7 @@ pub(in crate::control) fn control(running: Arc<Running>, listening: Listening) -
         .merge(api::token_routes())
         .route("/apps/{app}/dynos/{dyno}/attach", get(one_offs::attach))
         .route("/log-sessions/{ticket}", get(logs::stream))
+        .merge(api::upload_routes())
         .fallback(api::unknown)
         .with_state(running)
 }
@@ -143,7 +144,7 @@ async fn config(State(running): State<Arc<Running>>) -> Response {
 
 async fn reload(State(running): State<Arc<Running>>) -> Response {
     let (answer, outcome) = oneshot::channel();
-    let asked = running.requests.try_send(Request::Reload(answer)).is_ok();
+    let asked = running.reloads.try_send(answer).is_ok();
     match outcome.await {
         Ok(outcome @ ReloadOutcome::Ok { .. }) if asked => Json(outcome).into_response(),
         Ok(outcome) => (StatusCode::UNPROCESSABLE_ENTITY, Json(outcome)).into_response(),

@@ -8,11 +8,12 @@ use tokio::sync::{mpsc, watch};
 
 use crate::certs::Acme;
 use crate::config::Config;
-use crate::control::{LogSessions, Rendezvous, Repeats, Request};
+use crate::control::{ChangeRequest, Deploys, LogSessions, ReloadRequest, Rendezvous, Repeats};
 use crate::drains::Drains;
 use crate::model::Stated;
 use crate::router::Router;
 use crate::shutdown::Shutdown;
+use crate::slugs::Shelf;
 use crate::store::Store;
 use crate::supervisor::Supervisor;
 use crate::table::Publisher;
@@ -47,8 +48,14 @@ pub struct Running {
     pub config: ArcSwap<Config>,
     /// What commands said. Changed together with the configuration, by whoever puts that in force.
     pub stated: ArcSwap<Stated>,
-    /// Where reloads and changes are asked for.
-    pub requests: mpsc::Sender<Request>,
+    /// What was deployed.
+    pub shelf: Shelf,
+    /// What is being deployed.
+    pub deploys: Deploys,
+    /// Where it is asked for that the file is read again.
+    pub reloads: mpsc::Sender<ReloadRequest>,
+    /// Where commands ask for changes.
+    pub changes: mpsc::Sender<ChangeRequest>,
     /// Carried by what goes on beside the requests of commands.
     pub shutdown: Shutdown,
     /// Empty at first, in [`Phase::Starting`].

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::{AppConfig, AppSource, Config};
-use crate::control::{Problem, Running};
+use crate::config::{AppConfig, AppSource, Config, ManagedApp};
+use crate::control::{Problem, Running, Step};
 use crate::model::{AppName, Runs, Stated, StatedApp};
 use crate::store::{AskError, Commit, Committed, Maker, Store};
 use crate::wall_clock;
@@ -12,41 +12,69 @@ use crate::wall_clock;
 /// Who makes the releases that nobody asked for by name.
 const DAEMON: &str = "dynomesh";
 
-/// Gives each app of the first configuration the number of its release, and returns what commands said.
+/// Gives each app of the first configuration, which was made with what commands `stated`, the number of its release, and
+/// returns what is remembered then.
 pub(in crate::daemon) async fn number_first(
     store: &Store,
     config: &mut Config,
+    stated: &Stated,
 ) -> Result<Stated, AskError> {
-    let stated = store.stated().await?;
-    write(store, config, &stated, None, maker("Start of dynomesh".into(), DAEMON), None).await
+    let told = Told::by_nobody("Start of dynomesh".into());
+    write(store, config, stated, None, told).await.map(|(stated, _)| stated)
 }
 
-/// The same for a configuration that was read again. Where that cannot be remembered it is said, and the numbers go on from
-/// those in force.
-pub(in crate::daemon) async fn number(running: &Running, config: &mut Config, description: String) {
+/// The same for a configuration that was read again; returns the releases that are on their way then. Where that cannot be
+/// remembered it is said, and the numbers go on from those in force.
+pub(in crate::daemon) async fn number(
+    running: &Running,
+    config: &mut Config,
+    description: String,
+) -> Begun {
     let stated = running.stated.load_full();
-    match write(&running.store, config, &stated, None, maker(description, DAEMON), None).await {
-        Ok(stated) => running.stated.store(Arc::new(stated)),
-        Err(error) => tracing::error!("releases are not remembered: {error}"),
+    match write(&running.store, config, &stated, None, Told::by_nobody(description)).await {
+        Ok((stated, begun)) => {
+            running.stated.store(Arc::new(stated));
+            begun
+        }
+        Err(error) => {
+            tracing::error!("releases are not remembered: {error}");
+            Begun::new()
+        }
     }
 }
 
-/// The same for what a command changed, which is remembered with it.
+/// The same for what a command changed, which is remembered with it: from now on commands say what is `wanted`.
 pub(in crate::daemon) async fn commit(
     running: &Running,
     config: &mut Config,
-    changed: (AppName, Option<StatedApp>),
-    maker: Maker,
-    request: Option<String>,
-) -> Result<(), Problem> {
-    let mut stated = Stated::clone(&running.stated.load());
-    if let (name, Some(app)) = &changed {
-        stated.apps.insert(name.clone(), app.clone());
-    }
-    let written = write(&running.store, config, &stated, Some(changed), maker, request).await;
-    let stated = written.map_err(unremembered)?;
+    wanted: &Stated,
+    changed: AppName,
+    told: Told,
+) -> Result<Begun, Problem> {
+    let now = wanted.apps.get(&changed).cloned();
+    let changed = Some((changed, now));
+    let written = write(&running.store, config, wanted, changed, told).await;
+    let (stated, begun) = written.map_err(unremembered)?;
     running.stated.store(Arc::new(stated));
-    Ok(())
+    Ok(begun)
+}
+
+/// Releases that are on their way, by their apps and versions.
+pub(in crate::daemon) type Begun = Vec<(AppName, u64)>;
+
+/// What is remembered of a change beside itself.
+pub(in crate::daemon) struct Told {
+    pub(in crate::daemon) maker: Maker,
+    /// By which the request is known that wants it.
+    pub(in crate::daemon) request: Option<String>,
+    /// Where it stands in the life of a release.
+    pub(in crate::daemon) step: Step,
+}
+
+impl Told {
+    fn by_nobody(description: String) -> Self {
+        Self { maker: maker(description, DAEMON), request: None, step: Step::New }
+    }
 }
 
 /// What a command is told where the database does not follow.
@@ -64,41 +92,56 @@ async fn write(
     config: &mut Config,
     stated: &Stated,
     changed: Option<(AppName, Option<StatedApp>)>,
-    maker: Maker,
-    request: Option<String>,
-) -> Result<Stated, AskError> {
-    let commit = Commit { changed, runs: runs(config, stated), maker, request };
-    let Committed { stated, versions } = store.commit(commit).await?;
+    told: Told,
+) -> Result<(Stated, Begun), AskError> {
+    let Told { maker, request, step } = told;
+    let (begun, back) = match step {
+        Step::New => (None, None),
+        Step::Prepared { version } => (Some(version), None),
+        Step::Back(back) => (None, Some(back)),
+    };
+    let commit = Commit { changed, runs: runs(config, stated), maker, begun, back, request };
+    let Committed { stated, versions, begun } = store.commit(commit).await?;
+    let begun = begun.into_iter().filter_map(|name| Some((name.clone(), *versions.get(&name)?)));
+    let begun = begun.collect();
     for (name, version) in versions {
         if let Some(AppConfig { source: AppSource::Managed(app), .. }) = config.apps.get_mut(&name)
         {
             app.release = Some(version);
         }
     }
-    Ok(stated)
+    Ok((stated, begun))
 }
 
 /// What each app runs whose dynos dynomesh runs, or will run once something is deployed.
 fn runs(config: &Config, stated: &Stated) -> BTreeMap<AppName, Runs> {
-    let of_app = |(name, app): (&AppName, &AppConfig)| {
-        let stated = stated.apps.get(name);
-        let runs = match &app.source {
-            AppSource::Managed(managed) => {
-                let slug = stated
-                    .and_then(|it| it.slug.clone())
-                    .filter(|_| app.said.line("dir").is_none());
-                let dir = slug.is_none().then(|| managed.dir.display().to_string());
-                let (commands, config_vars) =
-                    (managed.commands.clone(), managed.config_vars.clone());
-                Runs { slug, dir, commands, config_vars }
-            }
-            AppSource::Blank => {
-                let config_vars = stated.filter(|it| it.made)?.config_vars.clone();
-                Runs { config_vars, ..Runs::default() }
-            }
-            AppSource::External(_) => return None,
-        };
-        Some((name.clone(), runs))
-    };
-    config.apps.iter().filter_map(of_app).collect()
+    let of_app = |name: &AppName| Some((name.clone(), runs_of(config, stated, name)?));
+    config.apps.keys().filter_map(of_app).collect()
+}
+
+/// What an app runs, if it is one whose dynos dynomesh runs, or will run once something is deployed.
+pub(in crate::daemon) fn runs_of(config: &Config, stated: &Stated, name: &AppName) -> Option<Runs> {
+    let (app, stated) = (config.apps.get(name)?, stated.apps.get(name));
+    match &app.source {
+        AppSource::Managed(managed) => {
+            let slug = stated.and_then(|it| it.slug.clone());
+            let slug = slug.filter(|_| app.said.line("dir").is_none());
+            let dir = slug.is_none().then(|| managed.dir.display().to_string());
+            let (commands, config_vars) = (managed.commands.clone(), managed.config_vars.clone());
+            Some(Runs { slug, dir, commands, config_vars })
+        }
+        AppSource::Blank => {
+            let config_vars = stated.filter(|it| it.made)?.config_vars.clone();
+            Some(Runs { config_vars, ..Runs::default() })
+        }
+        AppSource::External(_) => None,
+    }
+}
+
+/// An app whose dynos dynomesh runs.
+pub(in crate::daemon) fn managed<'a>(config: &'a Config, app: &AppName) -> Option<&'a ManagedApp> {
+    match config.apps.get(app) {
+        Some(AppConfig { source: AppSource::Managed(managed), .. }) => Some(managed),
+        _ => None,
+    }
 }

@@ -12,12 +12,15 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::certs::{self, Loaded};
 use crate::config::{self, Config, ConfigError, Source, Summary, limits};
 use crate::control::{
-    Caller, Change, ChangeRequest, Changed, Phase, Problem, ReloadOutcome, Request, Running,
+    Caller, Change, ChangeRequest, Changed, Phase, Problem, ReloadOutcome, ReloadRequest, Running,
+    Step,
 };
 use crate::daemon::notify::Notifier;
+use crate::daemon::prepare::{Preparation, prepare, release_type};
+use crate::daemon::releases::{Told, managed};
 use crate::daemon::url::Url;
-use crate::daemon::{access_log, releases};
-use crate::model::Stated;
+use crate::daemon::{access_log, releases, rollouts};
+use crate::model::{Stated, StatedApp};
 use crate::router::Prepared;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Lines, Target};
@@ -33,6 +36,13 @@ pub(in crate::daemon) struct Reloader {
     running: Arc<Running>,
     access_log: Lines,
     notifier: Notifier,
+}
+
+/// Where a reloader hears what it is to do.
+pub(in crate::daemon) struct Wanted {
+    pub(in crate::daemon) hangups: Signal,
+    pub(in crate::daemon) reloads: mpsc::Receiver<ReloadRequest>,
+    pub(in crate::daemon) changes: mpsc::Receiver<ChangeRequest>,
 }
 
 /// Reads a configuration, together with what commands said, and the certificates that it names.
@@ -71,14 +81,9 @@ impl Reloader {
         Self { path, source, running, access_log, notifier }
     }
 
-    /// Runs until the shutdown begins. Whoever asks while a reload is under way gets another one after it:
-    /// the file may have changed since it was read.
-    pub(in crate::daemon) async fn run(
-        mut self,
-        mut hangups: Signal,
-        mut requests: mpsc::Receiver<Request>,
-        shutdown: Shutdown,
-    ) {
+    /// Runs until the shutdown begins. Whoever asks while a reload is under way gets another one after it, all of them
+    /// one: the file may have changed since it was read.
+    pub(in crate::daemon) async fn run(mut self, mut wanted: Wanted, shutdown: Shutdown) {
         let mut looks = interval(limits::CERTIFICATES_LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -88,19 +93,21 @@ impl Reloader {
                     self.refresh_certificates().await;
                     continue;
                 }
-                _ = hangups.recv() => {}
-                Some(request) = requests.recv() => match request {
-                    Request::Reload(asker) => waiting.push(asker),
-                    Request::Change(request) => {
-                        self.change(request).await;
-                        continue;
-                    }
-                },
+                _ = wanted.hangups.recv() => {}
+                Some(asker) = wanted.reloads.recv() => waiting.push(asker),
+                Some(request) = wanted.changes.recv() => {
+                    self.change(request).await;
+                    continue;
+                }
                 () = shutdown.begun() => return,
+            }
+            while let Ok(asker) = wanted.reloads.try_recv() {
+                waiting.push(asker);
             }
             let outcome = tokio::select! {
                 outcome = self.reload() => outcome,
-                // Of a reload that is broken off nothing is done yet: its last step does not await.
+                // Of a reload that is broken off nothing is in force yet: what puts it there does not await. All that can
+                // be there is the numbers of its releases, which the next start finds as it would have made them.
                 () = shutdown.forced() => return,
             };
             for asker in waiting {
@@ -136,7 +143,14 @@ impl Reloader {
     async fn reload(&mut self) -> ReloadOutcome {
         self.notifier.reloading();
         let outcome = match self.check().await {
-            Ok(checked) => self.apply(checked).await,
+            Ok(mut checked) => {
+                let name = checked.source.file_name();
+                let description = format!("Reload of {name}");
+                let begun = releases::number(&self.running, &mut checked.config, description).await;
+                let outcome = self.apply(checked);
+                rollouts::see_all_through(&self.running, begun);
+                outcome
+            }
             Err(reasons) => ReloadOutcome::Refused { reasons },
         };
         self.notifier.ready();
@@ -170,12 +184,10 @@ impl Reloader {
         Ok(Checked { source, config, certs, listeners, access_log })
     }
 
-    /// Puts a checked configuration in force. But for the books, nothing here awaits, so nobody sees it half done.
-    async fn apply(&mut self, checked: Checked) -> ReloadOutcome {
-        let Checked { source, mut config, certs, listeners, access_log } = checked;
-        let name = source.file_name();
+    /// Puts a checked configuration in force, whose releases have their numbers. Nobody sees it half done.
+    fn apply(&mut self, checked: Checked) -> ReloadOutcome {
+        let Checked { source, config, certs, listeners, access_log } = checked;
         self.source = source;
-        releases::number(&self.running, &mut config, format!("Reload of {name}")).await;
         // Before the routes: a new name has its certificate when it leads somewhere.
         self.running.router.certs().swap(certs);
         let listening = self.running.router.listening();
@@ -214,12 +226,12 @@ impl Reloader {
 
     /// Does what a command wants, or says why not.
     async fn change(&self, request: ChangeRequest) {
-        let ChangeRequest { change, caller, done } = request;
+        let ChangeRequest { change, caller, step, done } = request;
         // Who asked may have left.
-        let _ = done.send(self.follow(change, caller).await);
+        let _ = done.send(self.follow(change, caller, step).await);
     }
 
-    async fn follow(&self, change: Change, caller: Caller) -> Result<(), Problem> {
+    async fn follow(&self, change: Change, caller: Caller, step: Step) -> Result<(), Problem> {
         let Caller { user, request } = caller;
         let running = &self.running;
         if running.phase() == Phase::Stopping {
@@ -235,20 +247,42 @@ impl Reloader {
         if stated.apps.get(&app) == now.as_ref() {
             return Ok(());
         }
+        let released = |it: &StatedApp| (it.slug.clone(), it.config_vars.clone());
+        let is_release = now.as_ref().map(released) != stated.apps.get(&app).map(released);
+        if is_release && matches!(step, Step::New) && running.deploys.runs_command(&app) {
+            return Err(Problem::conflict(format!(
+                "The release command of {app} is running. Wait for its end, and try again."
+            )));
+        }
         let mut wanted = Stated::clone(&stated);
-        match now.clone() {
+        match now {
             Some(now) => drop(wanted.apps.insert(app.clone(), now)),
             None => drop(wanted.apps.remove(&app)),
         }
-        let source = self.source.clone();
-        let resolved = spawn_blocking(move || source.resolve(&wanted)).await;
+        let wanted = Arc::new(wanted);
+        let (source, said) = (self.source.clone(), wanted.clone());
+        let resolved = spawn_blocking(move || source.resolve(&said)).await;
         let resolved = resolved.map_err(|panic| Problem::internal(panic.to_string()))?;
         let mut config = resolved.map_err(|error| Problem::invalid(reasons(&error).join("\n")))?;
         let maker = releases::maker(description, &user);
-        releases::commit(running, &mut config, (app, now), maker, request).await?;
+        let before = releases::runs_of(&running.config.load(), &stated, &app);
+        if let Some(runs) = releases::runs_of(&config, &wanted, &app)
+            && before.as_ref() != Some(&runs)
+            && matches!(step, Step::New)
+        {
+            let managed = managed(&config, &app);
+            if let Some(managed) = managed.filter(|it| it.commands.contains_key(&release_type())) {
+                let Some(now) = wanted.apps.get(&app).cloned() else { return Ok(()) };
+                let prepared = Preparation { app, now, runs, managed: managed.clone(), maker };
+                return prepare(running, prepared, request).await;
+            }
+        }
+        let told = Told { maker, request, step };
+        let begun = releases::commit(running, &mut config, &wanted, app, told).await?;
         for change in self.put_in_force(config) {
             tracing::info!("{user}: {change}");
         }
+        rollouts::see_all_through(running, begun);
         Ok(())
     }
 }

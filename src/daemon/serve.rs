@@ -16,26 +16,27 @@ use tokio::time::{sleep, timeout};
 use crate::certs::{Acme, Certs, CertsError, Loaded};
 use crate::config::{Config, ConfigError, Source};
 use crate::control::{
-    self, ControlError, Doors, LogSessions, Notes, Phase, Rendezvous, Repeats, Running,
+    self, ControlError, Deploys, Doors, LogSessions, Notes, Phase, Rendezvous, Repeats, Running,
 };
 use crate::daemon::access_log::AccessLogError;
 use crate::daemon::books::{eco_hours, keep_books};
 use crate::daemon::jobs::keep_jobs;
 use crate::daemon::notify::Notifier;
-use crate::daemon::reload::{Reloader, load};
+use crate::daemon::reload::{Reloader, Wanted, load};
 use crate::daemon::signals::{self, Ends};
 use crate::daemon::url::Url;
 use crate::daemon::watch::watch;
-use crate::daemon::{access_log, descriptors, inherited, keys, releases};
+use crate::daemon::{access_log, descriptors, inherited, keys, releases, rollouts};
 use crate::drains::Drains;
-use crate::model::EcoHours;
+use crate::model::{EcoHours, Stated};
 use crate::router::{self, BindError, Router};
 use crate::shutdown::Shutdown;
+use crate::slugs::Shelf;
 use crate::store::{AskError, OpenError, Store};
 use crate::supervisor::{PrepareError, SWIFT_METRICS, Supervisor};
 use crate::telemetry::{self, AppLog, Lines, LogBook, Target};
 
-/// Commands that may wait for a reload or a change at one time.
+/// Commands that may wait for a reload at one time, and as many for a change.
 const REQUESTS_WAITING: usize = 16;
 /// Turns of tasks before the control runtime looks for timers and for what has become readable. A start of a dyno
 /// takes a turn of milliseconds: by tokio's own number, 61, sixty of them would come before a signal or a probe.
@@ -114,6 +115,7 @@ pub fn serve(path: &Path) -> Result<(), ServeError> {
         path,
         source,
         inherited,
+        stated,
         config,
         loaded,
         log: to_log,
@@ -132,6 +134,7 @@ struct Start<'a> {
     path: &'a Path,
     source: Source,
     inherited: Vec<OwnedFd>,
+    stated: Stated,
     config: Config,
     loaded: Loaded,
     log: AppLog,
@@ -172,7 +175,8 @@ async fn build(
     hangups: Signal,
     notifier: &Notifier,
 ) -> Result<Arc<Running>, ServeError> {
-    let Start { path, source, inherited, mut config, loaded, log, access_log, book } = start;
+    let Start { path, source, inherited, stated, mut config, loaded, log, access_log, book } =
+        start;
     let app_log = log.clone();
     let connections_max = descriptors::raise();
     tracing::info!(
@@ -185,7 +189,8 @@ async fn build(
     // The control socket comes first: where another dynomesh runs, no dyno is started.
     let doors = Doors::bind(&config.admin)?;
     let store = Store::open(&config.state_dir)?;
-    let stated = releases::number_first(&store, &mut config).await?;
+    let stated = releases::number_first(&store, &mut config, &stated).await?;
+    let (pending, state_dir) = (store.take_up_releases().await?, config.state_dir.clone());
     let config = Arc::new(config);
     let certs = Certs::open(&config.state_dir, loaded)?;
     let api_tls = certs.server_config_for(config.admin.names_of_api())?;
@@ -229,7 +234,8 @@ async fn build(
     if let Some(addr) = doors.api_addr() {
         tracing::info!("Heroku's Platform API on http://{addr}");
     }
-    let (requests, asked) = mpsc::channel(REQUESTS_WAITING);
+    let (reloads, wanted_reloads) = mpsc::channel(REQUESTS_WAITING);
+    let (changes, wanted_changes) = mpsc::channel(REQUESTS_WAITING);
     let running = Arc::new(Running {
         router,
         supervisor,
@@ -240,11 +246,14 @@ async fn build(
         book,
         log_sessions,
         drains,
+        shelf: Shelf::new(&state_dir),
+        deploys: Deploys::default(),
         rendezvous: Rendezvous::default(),
         repeats: Repeats::default(),
         config: ArcSwap::new(config),
         stated: ArcSwap::from_pointee(stated),
-        requests,
+        reloads,
+        changes,
         shutdown: control.clone(),
         notes: Notes::default(),
     });
@@ -253,9 +262,11 @@ async fn build(
     control.spawn(watch(running.clone(), control.clone()));
     control.spawn(keep_books(running.clone(), control.clone()));
     control.spawn(keep_jobs(running.clone(), app_log));
+    rollouts::take_up(&running, pending);
     let path = path.to_owned();
     let reloader = Reloader::new(path, source, running.clone(), access_log, notifier.clone());
-    control.spawn(reloader.run(hangups, asked, control.clone()));
+    let wanted = Wanted { hangups, reloads: wanted_reloads, changes: wanted_changes };
+    control.spawn(reloader.run(wanted, control.clone()));
     Ok(running)
 }
 

@@ -37,7 +37,7 @@ pub use policy::{
     Affinity, AppPolicy, AppTimeouts, Balance, Expect, ListenerPolicy, TrafficLimits,
 };
 pub use process_type::{Formation, ProcessType};
-pub use release::{Release, ReleaseStatus, Runs};
+pub use release::{Release, ReleaseFailure, ReleaseStatus, Runs};
 pub use schedule::{Period, Schedule};
 pub use size::{CpuShare, Size, SizeLimits, SizeName, Sizes};
 pub use stated::{

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{Id, ProcessType};
 
 /// What an app runs: a release has another one than the release before it. Its `Debug` shows no values of config vars.
@@ -47,8 +49,21 @@ pub struct Release {
     pub current: bool,
     /// What it runs.
     pub runs: Runs,
+    /// Why it failed, where that is known.
+    pub failure: Option<ReleaseFailure>,
     /// Unix seconds.
     pub created_at: u64,
+}
+
+/// Why a release failed, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseFailure {
+    /// Which dyno did not do what it should.
+    pub dyno: String,
+    /// What it did, as the rest of a sentence about it.
+    pub reason: String,
+    /// The last that it printed.
+    pub last_lines: Vec<String>,
 }
 
 /// What came of a release.
@@ -58,8 +73,10 @@ pub enum ReleaseStatus {
     Pending,
     /// The app runs it, or did.
     Succeeded,
-    /// The app never ran it as a whole.
+    /// The app never ran it as a whole, for it does not work.
     Failed,
+    /// The same, for another release came before it was there.
+    Expired,
 }
 
 impl ReleaseStatus {
@@ -69,11 +86,13 @@ impl ReleaseStatus {
             Self::Pending => "pending",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
+            Self::Expired => "expired",
         }
     }
 
     /// What [`as_str`](Self::as_str) wrote.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Pending, Self::Succeeded, Self::Failed].into_iter().find(|it| it.as_str() == text)
+        let all = [Self::Pending, Self::Succeeded, Self::Failed, Self::Expired];
+        all.into_iter().find(|it| it.as_str() == text)
     }
 }

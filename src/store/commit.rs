@@ -6,10 +6,11 @@ use rusqlite::{Connection, Transaction};
 use tokio::time::timeout;
 
 use crate::config::limits;
-use crate::model::{AppName, Id, Runs, Stated, StatedApp};
+use crate::model::{AppName, Id, ReleaseFailure, Runs, Stated, StatedApp};
 use crate::random;
 use crate::store::handle::AskError;
-use crate::store::releases::{Maker, number};
+use crate::store::releases::{Maker, go_back, number};
+use crate::store::requests::remember;
 use crate::store::sealed::SealKey;
 use crate::store::{Store, apps};
 
@@ -22,8 +23,23 @@ pub struct Commit {
     pub runs: BTreeMap<AppName, Runs>,
     /// Of the releases that come of it.
     pub maker: Maker,
+    /// The release that was begun for the changed app before, by [`begin_release`](Store::begin_release).
+    pub begun: Option<u64>,
+    /// The release of the changed app that failed, and with which this goes back to another.
+    pub back: Option<WentBack>,
     /// By which the request is known that wants it, if its client may repeat it.
     pub request: Option<String>,
+}
+
+/// An app goes back to what it ran before.
+#[derive(Clone, Debug)]
+pub struct WentBack {
+    /// From this release.
+    pub failed: u64,
+    /// Why.
+    pub failure: ReleaseFailure,
+    /// To this one.
+    pub to: u64,
 }
 
 /// What is remembered then.
@@ -33,6 +49,8 @@ pub struct Committed {
     pub stated: Stated,
     /// The version of what each app runs.
     pub versions: BTreeMap<AppName, u64>,
+    /// Those apps whose version is a new one, which is on its way.
+    pub begun: Vec<AppName>,
 }
 
 impl Store {
@@ -41,16 +59,6 @@ impl Store {
         let key = self.key();
         let asked = self.ask(move |connection| write(connection, &key, &commit));
         timeout(limits::STORE_WAIT, asked).await.unwrap_or(Err(AskError::Silent))
-    }
-
-    /// Whether what this request wants was done before.
-    pub async fn was_done(&self, request: &str) -> Result<bool, AskError> {
-        let key = request.to_owned();
-        self.ask(move |connection| {
-            let found = "SELECT count(*) > 0 FROM requests WHERE key = ?1";
-            connection.query_row(found, [key], |row| row.get(0))
-        })
-        .await
     }
 
     /// Everything that commands said.
@@ -75,21 +83,28 @@ fn write(
         }
         None => {}
     }
-    if let Some(key) = &commit.request {
-        let now = commit.maker.at;
-        let forgotten = now.saturating_sub(limits::REQUESTS_REMEMBERED.as_secs());
-        transaction.execute("DELETE FROM requests WHERE at < ?1", [forgotten])?;
-        transaction.execute("INSERT OR REPLACE INTO requests VALUES (?1, ?2)", (key, now))?;
+    if let Some(request) = &commit.request {
+        remember(&transaction, request, commit.maker.at)?;
     }
-    let mut versions = BTreeMap::new();
+    let changed = commit.changed.as_ref().map(|(name, _)| name);
+    if let (Some(back), Some(name)) = (&commit.back, changed)
+        && let Some(id) = apps::id_of(&transaction, name)?
+    {
+        go_back(&transaction, id, back)?;
+    }
+    let (mut versions, mut begun) = (BTreeMap::new(), Vec::new());
     for (name, runs) in &commit.runs {
         let app = known(&transaction, key, name, commit.maker.at)?;
-        let version = number(&transaction, key, app, runs, &commit.maker, new_id())?;
-        versions.insert(name.clone(), version);
+        let row = commit.begun.filter(|_| changed == Some(name));
+        let numbered = number(&transaction, key, app, runs, &commit.maker, row)?;
+        versions.insert(name.clone(), numbered.version);
+        if numbered.is_begun {
+            begun.push(name.clone());
+        }
     }
     let stated = apps::read(&transaction, key)?;
     transaction.commit()?;
-    Ok(Committed { stated, versions })
+    Ok(Committed { stated, versions, begun })
 }
 
 /// The id of an app; one of the file is remembered when it first runs something.
@@ -119,7 +134,8 @@ mod tests {
     fn commit(changed: Option<(AppName, Option<StatedApp>)>, running: &[&AppName]) -> Commit {
         let maker = Maker { description: "a test".into(), user: "me".into(), at: 7 };
         let runs = running.iter().map(|name| ((*name).clone(), Runs::default()));
-        Commit { changed, runs: runs.collect(), maker, request: None }
+        let (begun, back) = (None, None);
+        Commit { changed, runs: runs.collect(), maker, begun, back, request: None }
     }
 
     #[tokio::test]

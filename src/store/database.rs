@@ -13,7 +13,7 @@ use crate::private_file;
 
 /// Each takes the schema one step further; its place, from 1, is the schema's version. What was once shipped
 /// is never changed.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     "
     CREATE TABLE usage (
         month INTEGER NOT NULL,       -- its first Unix second, UTC
@@ -166,6 +166,28 @@ const STEPS: [&str; 3] = [
         stage TEXT NOT NULL,
         created_at INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
+",
+    "
+    ALTER TABLE releases RENAME TO releases_before;
+    CREATE TABLE releases (
+        id TEXT PRIMARY KEY,
+        app TEXT NOT NULL REFERENCES apps ON DELETE CASCADE,
+        version INTEGER NOT NULL,
+        description TEXT NOT NULL,
+        user TEXT NOT NULL,
+        status TEXT NOT NULL CHECK (status IN ('pending', 'succeeded', 'failed', 'expired')),
+        slug TEXT,
+        dir TEXT,
+        commands TEXT NOT NULL,       -- JSON: command by process type
+        config_vars BLOB NOT NULL,    -- JSON, sealed
+        fingerprint TEXT NOT NULL,    -- of what it runs
+        created_at INTEGER NOT NULL,
+        failure TEXT,                 -- JSON: why it failed
+        UNIQUE (app, version)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO releases SELECT id, app, version, description, user, status, slug, dir, commands, config_vars,
+        fingerprint, created_at, NULL FROM releases_before;
+    DROP TABLE releases_before;
 ",
 ];
 

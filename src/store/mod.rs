@@ -12,6 +12,7 @@ mod drains; // where they said that logs go
 mod features; // what they turned on or off
 mod certificates; // what is shown to clients
 mod addons; // what is outside, and who is told of it
+mod requests; // what was done already
 mod releases; // what apps ran
 mod commit; // a change of both, in one transaction
 mod pipelines; // apps of one code base
@@ -21,7 +22,7 @@ mod backup; // a copy of all of it
 mod jobs; // when each job ran last
 
 pub use backup::BackupError;
-pub use commit::{Commit, Committed, new_id};
+pub use commit::{Commit, Committed, WentBack, new_id};
 pub use database::StoreError;
 pub use handle::{AskError, OpenError, Store};
 pub use releases::Maker;

@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Apply(Arc<Config>),
     /// Begin a one-off dyno.
     Run(RunOrder, oneshot::Sender<Result<Begun, RunError>>),
+    /// Begin one of what the app is to run, which it does not yet.
+    RunAhead(RunOrder, Box<ManagedApp>, oneshot::Sender<Result<Begun, RunError>>),
     /// A client has come for an attached one-off dyno; it is not heard of again where none waits for one.
     Attach(AppName, String, Visitor),
     /// The eco dynos' hours of this month are used up, or there are some again.
@@ -215,7 +217,11 @@ impl<S: Spawn> Manager<S> {
     fn obey(&mut self, command: Command) -> bool {
         match command {
             Command::Apply(config) => self.apply(&config),
-            Command::Run(order, begun) => drop(begun.send(self.run_one_off(order))),
+            Command::Run(order, begun) => drop(begun.send(self.run_one_off(order, None))),
+            Command::RunAhead(order, app, begun) => {
+                let formed = Formed::new(*app);
+                drop(begun.send(self.run_one_off(order, Some(&formed))));
+            }
             Command::Attach(app, dyno, visitor) => self.attach(&app, &dyno, visitor),
             Command::EcoHours { used_up } => self.follow_eco_hours(used_up),
             Command::Follow(app, follower) => {

@@ -52,7 +52,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, limits};
+use crate::config::{Config, ManagedApp, limits};
 use crate::model::{AppName, Usage};
 use crate::shutdown::Shutdown;
 use crate::table::Publisher;
@@ -229,6 +229,13 @@ impl Supervisor {
     pub async fn run(&self, order: RunOrder) -> Result<Begun, RunError> {
         let (begun, answer) = oneshot::channel();
         self.command(Command::Run(order, begun));
+        answer.await.unwrap_or(Err(RunError::Stopping))
+    }
+
+    /// Begins a one-off dyno of what an app is to run, which it does not yet: its release command.
+    pub async fn run_ahead(&self, order: RunOrder, app: ManagedApp) -> Result<Begun, RunError> {
+        let (begun, answer) = oneshot::channel();
+        self.command(Command::RunAhead(order, Box::new(app), begun));
         answer.await.unwrap_or(Err(RunError::Stopping))
     }
 

@@ -219,6 +219,15 @@ impl Releases {
         });
     }
 
+    /// All dynos are up with it.
+    pub(crate) fn prove(&mut self) {
+        self.phase = Phase::Proven;
+        self.told.send_modify(|rollout| {
+            rollout.outcome.get_or_insert(Outcome::Done);
+            rollout.stands = true;
+        });
+    }
+
     /// Whether successors that are ready wait for each other now.
     pub(crate) fn waits_to_switch(&self) -> bool {
         let is_under_way = self.phase == Phase::Going && self.earlier.is_some();
@@ -245,5 +254,11 @@ impl Releases {
 }
 
 fn rollout(release: u64) -> watch::Sender<Rollout> {
-    watch::Sender::new(Rollout { release, types: BTreeMap::new(), up: Vec::new(), outcome: None })
+    watch::Sender::new(Rollout {
+        release,
+        types: BTreeMap::new(),
+        up: Vec::new(),
+        outcome: None,
+        stands: false,
+    })
 }

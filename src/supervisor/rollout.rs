@@ -16,6 +16,9 @@ pub struct Rollout {
     pub up: Vec<DynoName>,
     /// How it ended. Absent: it has not.
     pub outcome: Option<Outcome>,
+    /// Whether all dynos are up with it. After a failure too: where there is nothing to go back to, they are started
+    /// until they come up.
+    pub stands: bool,
 }
 
 /// How many dynos of a process type run a release.

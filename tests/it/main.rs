@@ -33,6 +33,7 @@ mod certs; // certificates by name
 mod acme; // automatic certificates
 mod dynos; // dynos that dynomesh runs, and their faults
 mod rollouts; // one release for another
+mod deploys; // what is in a directory becomes what an app runs
 mod health; // dynos that are asked how they are
 mod sleep; // apps that sleep, dynos that are frozen
 mod autoscale; // numbers of dynos that follow the requests

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use crate::support::{
@@ -425,4 +427,30 @@ async fn what_lingers_on_a_dyno_that_goes_ends_with_its_drain() {
     let start = Instant::now();
     mesh.late(&line).await.has(&["late=drain", "status=", "dyno=web.1"]);
     assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
+}
+
+/// Whoever waits for a reload while one is under way is answered by the next one, all of them by one.
+#[tokio::test]
+async fn reloads_that_are_asked_for_at_once_become_few() {
+    let apps: String =
+        (0..200).map(|number| format!("[apps.a{number}]\ndynos = [\"127.0.0.1:1\"]\n")).collect();
+    let setup = Setup::new();
+    let text = setup.text() + &apps;
+    let mesh = setup.start_with(&text).await;
+    let socket = mesh.path("state/dynomesh.sock");
+    let mut askers = Vec::new();
+    for _ in 0..12 {
+        askers.push(UnixStream::connect(&socket).await.unwrap());
+    }
+    for asker in &mut askers {
+        let request = b"POST /reload HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        asker.write_all(request).await.unwrap();
+    }
+    for mut asker in askers {
+        let mut answer = String::new();
+        within("an answer", asker.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    let reloads = mesh.metrics().await.get("dynomesh_reloads_total", &[("result", "ok")]);
+    assert!(reloads < 12.0, "{reloads} reloads");
 }

@@ -31,9 +31,18 @@ pub(in crate::control) async fn update(
     Path(app): Path<String>,
     Given(update): Given<Update>,
 ) -> Result<Response, Problem> {
+    let updated = update.clone();
     let name =
         change_app(&running, caller, &app, move |scene, now| set(scene, now, &update)).await?;
-    Ok(Json(show_app(&running, name.as_str(), vars)?).into_response())
+    let mut shown = show_app(&running, name.as_str(), vars)?;
+    // While its release command runs they are not there yet.
+    for (var, value) in updated {
+        match value {
+            Some(value) => drop(shown.insert(var, value)),
+            None => drop(shown.remove(&var)),
+        }
+    }
+    Ok(Json(shown).into_response())
 }
 
 /// Those that the app's dynos have; before there are any, those that commands said.

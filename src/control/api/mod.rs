@@ -23,12 +23,13 @@ mod releases; // listed, rolled back to
 mod drains; // where logs go
 mod features; // switched on and off
 mod sizes; // which there are
+mod slugs; // what is deployed: uploaded, released
 
 use std::sync::Arc;
 
-use axum::routing::{delete, get, patch, post};
+use axum::routing::{delete, get, patch, post, put};
 
-use crate::control::Running;
+use crate::control::{Running, output};
 
 pub(in crate::control) use absent::unknown;
 pub(in crate::control) use auth::{Gate, is_known, require_token};
@@ -75,6 +76,13 @@ fn pipeline_routes() -> axum::Router<Arc<Running>> {
         .route("/filters/apps", post(apps::filter))
 }
 
+/// What is uploaded to, and what release commands print. Who knows the address was told it, and needs no token.
+pub(in crate::control) fn upload_routes() -> axum::Router<Arc<Running>> {
+    axum::Router::new()
+        .route("/slug-uploads/{secret}", put(slugs::upload))
+        .route("/release-output/{secret}", get(output::stream))
+}
+
 /// The routes of all of them.
 pub(in crate::control) fn routes() -> axum::Router<Arc<Running>> {
     addon_routes()
@@ -89,6 +97,8 @@ pub(in crate::control) fn routes() -> axum::Router<Arc<Running>> {
         .route("/users/~/apps", get(apps::list))
         .route("/apps", get(apps::list).post(apps::create))
         .route("/apps/{app}", get(apps::show).patch(apps::update).delete(apps::destroy))
+        .route("/apps/{app}/slugs", post(slugs::create))
+        .route("/apps/{app}/slugs/{slug}", get(slugs::show))
         .route("/apps/{app}/config-vars", get(config_vars::show).patch(config_vars::update))
         .route("/apps/{app}/formation", get(formation::list).patch(formation::update))
         .route("/apps/{app}/domains", get(domains::list).post(domains::add))
@@ -107,7 +117,7 @@ pub(in crate::control) fn routes() -> axum::Router<Arc<Running>> {
         .route("/apps/{app}/features/{feature}", get(features::show).patch(features::update))
         .route("/dyno-sizes", get(sizes::list))
         .route("/dyno-sizes/{size}", get(sizes::show))
-        .route("/apps/{app}/releases", get(releases::list).post(releases::roll_back))
+        .route("/apps/{app}/releases", get(releases::list).post(releases::make))
         .route("/apps/{app}/releases/{release}", get(releases::show))
         .route("/apps/{app}/releases/{release}/config-vars", get(releases::config_vars))
 }

@@ -17,10 +17,15 @@ use crate::supervisor::spawn::Spawn;
 use crate::supervisor::survivors::Survivor;
 
 impl<S: Spawn> Manager<S> {
-    /// Begins one that somebody wants.
-    pub(super) fn run_one_off(&mut self, order: RunOrder) -> Result<Begun, RunError> {
+    /// Begins one that somebody wants; `of` what its app runs, or is to run.
+    pub(super) fn run_one_off(
+        &mut self,
+        order: RunOrder,
+        of: Option<&Formed>,
+    ) -> Result<Begun, RunError> {
         let RunOrder { app, process_type, command, env, size, streams } = order;
-        let formed = self.apps.get(&app).ok_or_else(|| RunError::NotManaged(app.clone()))?;
+        let formed = of.or_else(|| self.apps.get(&app));
+        let formed = formed.ok_or_else(|| RunError::NotManaged(app.clone()))?;
         let command = written_out(&command, &formed.app.commands).ok_or(RunError::NoCommand)?;
         let size = size.unwrap_or_else(|| formed.app.size.clone());
         if self.eco_used_up && size.name.is_eco() {

@@ -165,8 +165,7 @@ impl<S: Spawn> Manager<S> {
         if releases.phase == Phase::Proven {
             return;
         }
-        releases.phase = Phase::Proven;
-        releases.end(Outcome::Done);
+        releases.prove();
         formed.await_nobody();
         let releases = &mut formed.releases;
         if let Some(earlier) = releases.earlier.take() {

@@ -1,0 +1,192 @@
+//! What is being deployed: slugs that are to be uploaded or were, and apps whose deploy is under way.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use crate::config::limits;
+use crate::control::Problem;
+use crate::hexadecimal;
+use crate::model::{AppName, Id};
+use crate::random;
+use crate::slugs::Slug;
+use crate::store::new_id;
+
+/// All of it. Nothing here outlives the daemon: who was at it begins anew.
+pub struct Deploys {
+    known: Mutex<Known>,
+    /// How many may be uploaded at one time.
+    pub(in crate::control) slots: Arc<Semaphore>,
+    ends: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Known {
+    slugs: BTreeMap<Id, Waiting>,
+    under_way: BTreeSet<AppName>,
+    /// Release commands, the newest last.
+    commands: VecDeque<Command>,
+}
+
+/// A release command that is to run, runs or ran.
+#[derive(Clone, Debug)]
+pub(in crate::control) struct Command {
+    pub(in crate::control) app: AppName,
+    /// Of the release.
+    version: u64,
+    /// By which its output is found.
+    secret: String,
+    /// What it runs in, once it does.
+    pub(in crate::control) dyno: Option<String>,
+    pub(in crate::control) has_ended: bool,
+}
+
+/// A slug that is to be uploaded, or was and is to be released.
+#[derive(Clone, Debug)]
+pub(in crate::control) struct Waiting {
+    pub(in crate::control) id: Id,
+    pub(in crate::control) app: AppName,
+    /// By which its place for the upload is found.
+    pub(in crate::control) secret: String,
+    /// What its Procfile says, if not its own.
+    pub(in crate::control) commands: BTreeMap<String, String>,
+    /// `SHA256:` and the digits of the archive's.
+    pub(in crate::control) checksum: Option<String>,
+    /// Absent: it has not come yet.
+    pub(in crate::control) slug: Option<Slug>,
+    until: Instant,
+}
+
+impl Default for Deploys {
+    fn default() -> Self {
+        Self {
+            known: Mutex::default(),
+            slots: Arc::new(Semaphore::new(limits::SLUG_UPLOADS)),
+            ends: watch::Sender::default(),
+        }
+    }
+}
+
+impl Deploys {
+    /// Expects the upload of a slug.
+    pub(in crate::control) fn expect(
+        &self,
+        app: AppName,
+        commands: BTreeMap<String, String>,
+        checksum: Option<String>,
+    ) -> Result<Waiting, Problem> {
+        let mut known = self.known();
+        let now = Instant::now();
+        known.slugs.retain(|_, waiting| waiting.until > now);
+        if known.slugs.len() >= limits::SLUGS_WAITING {
+            let max = limits::SLUGS_WAITING;
+            return Err(Problem::unavailable(format!("{max} slugs wait to be released already.")));
+        }
+        let (id, secret) = (new_id(), hexadecimal::of(&random::secret::<32>()));
+        let until = now + limits::SLUG_WAIT;
+        let waiting = Waiting { id, app, secret, commands, checksum, slug: None, until };
+        known.slugs.insert(id, waiting.clone());
+        Ok(waiting)
+    }
+
+    /// The slug whose upload this secret is for.
+    pub(in crate::control) fn for_upload(&self, secret: &str) -> Option<Waiting> {
+        let now = Instant::now();
+        let known = self.known();
+        known.slugs.values().find(|it| it.secret == secret && it.until > now).cloned()
+    }
+
+    /// The slug has come.
+    pub(in crate::control) fn uploaded(&self, id: Id, slug: Slug) {
+        if let Some(waiting) = self.known().slugs.get_mut(&id) {
+            waiting.slug = Some(slug);
+        }
+    }
+
+    /// The slug that was expected under this id.
+    pub(in crate::control) fn find(&self, app: &AppName, id: Id) -> Option<Waiting> {
+        self.known().slugs.get(&id).filter(|it| it.app == *app).cloned()
+    }
+
+    /// The names of slugs that may be released yet.
+    pub fn waiting(&self) -> BTreeSet<String> {
+        let now = Instant::now();
+        let known = self.known();
+        let waiting = known.slugs.values().filter(|it| it.until > now);
+        waiting.filter_map(|it| Some(it.slug.as_ref()?.name.clone())).collect()
+    }
+
+    /// Begins the deploy of an app, until [`end`](Self::end). `false`: there is one under way.
+    pub(in crate::control) fn begin(&self, app: &AppName) -> bool {
+        self.known().under_way.insert(app.clone())
+    }
+
+    /// The deploy of an app is over.
+    pub(in crate::control) fn end(&self, app: &AppName) {
+        self.known().under_way.remove(app);
+    }
+
+    /// The command of an app's release begins, until [`command_ended`](Self::command_ended).
+    pub fn begin_command(&self, app: AppName, version: u64) {
+        let secret = hexadecimal::of(&random::secret::<32>());
+        let commands = &mut self.known().commands;
+        if commands.len() >= limits::RELEASE_COMMANDS_KNOWN {
+            commands.pop_front();
+        }
+        commands.push_back(Command { app, version, secret, dyno: None, has_ended: false });
+    }
+
+    /// It runs in this dyno.
+    pub fn command_runs(&self, app: &AppName, dyno: &str) {
+        self.with_command(app, |command| command.dyno = Some(dyno.to_owned()));
+    }
+
+    /// Whether an app's release command is under way.
+    pub fn runs_command(&self, app: &AppName) -> bool {
+        self.known().commands.iter().any(|it| it.app == *app && !it.has_ended)
+    }
+
+    /// An app's release command is over, and what it was for is decided.
+    pub fn command_ended(&self, app: &AppName) {
+        self.with_command(app, |command| command.has_ended = true);
+    }
+
+    fn with_command(&self, app: &AppName, change: impl FnOnce(&mut Command)) {
+        let mut known = self.known();
+        if let Some(command) = known.commands.iter_mut().find(|it| it.app == *app && !it.has_ended)
+        {
+            change(command);
+        }
+        drop(known);
+        self.note_end();
+    }
+
+    /// Where the output of a release's command is read; absent where there is none, or it is forgotten.
+    pub(in crate::control) fn output_of(&self, app: &AppName, version: u64) -> Option<String> {
+        let known = self.known();
+        let command = known.commands.iter().find(|it| it.app == *app && it.version == version)?;
+        Some(format!("/release-output/{}", command.secret))
+    }
+
+    /// The command whose output is found by this.
+    pub(in crate::control) fn command(&self, secret: &str) -> Option<Command> {
+        self.known().commands.iter().find(|it| it.secret == secret).cloned()
+    }
+
+    /// Something is known now of a release: what came of it, or how far its command is.
+    pub fn note_end(&self) {
+        self.ends.send_modify(|count| *count += 1);
+    }
+
+    /// Hears of each [`note_end`](Self::note_end).
+    pub(in crate::control) fn ends(&self) -> watch::Receiver<u64> {
+        self.ends.subscribe()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Nothing panics while this lock is held, so poison says nothing.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,191 @@
+//! What comes of releases: heard from the supervisor, and remembered. An app whose release fails goes back to what it ran
+//! before, where a command released it; what the file says stays what the file says.
+
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+
+use crate::config::{AppSource, Config, limits};
+use crate::control::{Caller, Changed, Problem, Running, Step};
+use crate::daemon::releases::{Begun, managed};
+use crate::model::{AppName, Release, ReleaseFailure, ReleaseStatus, Stated};
+use crate::store::WentBack;
+use crate::supervisor::{Failure, Outcome};
+
+/// In whose name is gone back.
+pub(in crate::daemon) const DAEMON: &str = "dynomesh";
+
+/// For the start: goes on with what an earlier daemon had on its way, and clears away what it had begun.
+pub(in crate::daemon) fn take_up(running: &Arc<Running>, pending: Begun) {
+    see_all_through(running, pending);
+    let here = running.clone();
+    running.shutdown.spawn(async move {
+        // Nobody waits for the end of such a release any more.
+        for dyno in here.supervisor.status() {
+            if dyno.dyno.starts_with("release.")
+                && let Ok(app) = AppName::parse(&dyno.app)
+            {
+                here.supervisor.stop_dyno(&app, &dyno.dyno).await;
+            }
+        }
+        let shelf = here.shelf.clone();
+        if let Ok(Err(error)) = spawn_blocking(move || shelf.sweep()).await {
+            tracing::warn!("uploads of an earlier daemon are left: {error}");
+        }
+    });
+}
+
+/// Notes what comes of these releases.
+pub(in crate::daemon) fn see_all_through(running: &Arc<Running>, begun: Begun) {
+    for (app, version) in begun {
+        let here = running.clone();
+        running.shutdown.spawn(async move {
+            tokio::select! {
+                () = see_through(&here, &app, version) => {}
+                // The next daemon goes on with it.
+                () = here.shutdown.begun() => {}
+            }
+        });
+    }
+}
+
+async fn see_through(running: &Arc<Running>, app: &AppName, version: u64) {
+    while let Some(mut rollout) = running.supervisor.follow_rollout(app).await {
+        if rollout.borrow().release != version {
+            break;
+        }
+        let ended = rollout.wait_for(|it| it.outcome.is_some()).await;
+        let outcome = ended.ok().and_then(|it| it.outcome.clone());
+        match outcome {
+            Some(Outcome::Done) => {
+                end(running, app, version, ReleaseStatus::Succeeded, None).await;
+                return collect(running).await;
+            }
+            Some(Outcome::Superseded { .. }) => break,
+            Some(Outcome::Failed(failure)) => {
+                if fail(running, app, version, failure).await {
+                    return;
+                }
+                // Its dynos may come up after all, or somebody has it tried again.
+                if rollout.wait_for(|it| it.stands).await.is_ok() {
+                    return end(running, app, version, ReleaseStatus::Succeeded, None).await;
+                }
+            }
+            // It is tried again.
+            None => {}
+        }
+    }
+    let releases = running.store.releases(app).await.unwrap_or_default();
+    let is_pending = |it: &Release| it.version == version && it.status == ReleaseStatus::Pending;
+    if releases.iter().any(is_pending) {
+        end(running, app, version, ReleaseStatus::Expired, None).await;
+    }
+    running.deploys.note_end();
+}
+
+/// Remembers what came of a release.
+pub(in crate::daemon) async fn end(
+    running: &Running,
+    app: &AppName,
+    version: u64,
+    status: ReleaseStatus,
+    failure: Option<ReleaseFailure>,
+) {
+    if let Err(error) = running.store.end_release(app, version, status, failure).await {
+        tracing::error!("what came of release v{version} of {app} is not remembered: {error}");
+    }
+    running.deploys.note_end();
+}
+
+/// A release has failed. `true`: the app is at another one again.
+async fn fail(running: &Arc<Running>, app: &AppName, version: u64, failure: Failure) -> bool {
+    let Failure { dyno, reason, last_lines } = failure;
+    let failure = ReleaseFailure { dyno: dyno.to_string(), reason: reason.to_string(), last_lines };
+    let releases = running.store.releases(app).await.unwrap_or_default();
+    let is_good = |it: &&Release| it.version < version && it.status == ReleaseStatus::Succeeded;
+    let went_back = match releases.iter().find(is_good) {
+        Some(to) => go_back(running, app, version, to.clone(), failure.clone()).await,
+        None => false,
+    };
+    match went_back {
+        true => running.deploys.note_end(),
+        false => end(running, app, version, ReleaseStatus::Failed, Some(failure)).await,
+    }
+    went_back
+}
+
+async fn go_back(
+    running: &Arc<Running>,
+    app: &AppName,
+    failed: u64,
+    to: Release,
+    failure: ReleaseFailure,
+) -> bool {
+    let step = Step::Back(WentBack { failed, failure, to: to.version });
+    let caller = Caller { user: DAEMON.into(), request: None };
+    let of = app.clone();
+    let change = move |config: &Config, stated: &Stated| back(config, stated, of, failed, &to);
+    match running.step(caller, step, change).await {
+        Ok(()) => true,
+        Err(Problem { id: STAYS, .. }) => false,
+        Err(problem) => {
+            tracing::error!("{app} does not go back from v{failed}: {}", problem.message);
+            false
+        }
+    }
+}
+
+/// There is nothing to go back to, or no reason any more.
+const STAYS: &str = "stays";
+
+fn back(
+    config: &Config,
+    stated: &Stated,
+    app: AppName,
+    failed: u64,
+    to: &Release,
+) -> Result<Changed, Problem> {
+    let stays = || Problem { id: STAYS, ..Problem::invalid("It stays as it is.") };
+    let known = config.apps.get(&app).ok_or_else(stays)?;
+    let is_at = managed(config, &app).is_some_and(|it| it.release == Some(failed));
+    let mut now = stated.apps.get(&app).filter(|_| is_at).cloned().ok_or_else(stays)?;
+    let said = known.said.line("dir").is_some();
+    if !said {
+        now.slug.clone_from(&to.runs.slug);
+    }
+    let by_command = |name: &str| known.said.line(&format!("config.{name}")).is_none();
+    let vars = to.runs.config_vars.iter().filter(|(name, _)| by_command(name));
+    now.config_vars = vars.map(|(name, value)| (name.clone(), value.clone())).collect();
+    match stated.apps.get(&app) == Some(&now) {
+        true => Err(stays()),
+        false => {
+            Ok(Changed { app, now: Some(now), description: format!("Back to v{}", to.version) })
+        }
+    }
+}
+
+/// Removes slugs that nobody can go back to.
+async fn collect(running: &Running) {
+    let used = running.store.slugs_in_use(limits::RELEASES_KEPT).await;
+    let Ok(mut used) = used else { return };
+    used.append(&mut running.deploys.waiting());
+    // Those that dynos of earlier releases still run.
+    for app in running
+        .config
+        .load()
+        .apps
+        .iter()
+        .filter_map(|(name, app)| matches!(app.source, AppSource::Managed(_)).then_some(name))
+    {
+        let releases = running.store.releases(app).await.unwrap_or_default();
+        let dynos = running.supervisor.status();
+        let runs = dynos.iter().filter(|dyno| dyno.app == app.as_str());
+        let versions: Vec<u64> = runs.filter_map(|dyno| dyno.release).collect();
+        let running_now = releases.into_iter().filter(|it| versions.contains(&it.version));
+        used.extend(running_now.filter_map(|it| it.runs.slug));
+    }
+    let shelf = running.shelf.clone();
+    if let Ok(Err(error)) = spawn_blocking(move || shelf.keep_only(&used)).await {
+        tracing::warn!("slugs that nobody needs are left: {error}");
+    }
+}

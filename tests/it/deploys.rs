@@ -1,0 +1,375 @@
+//! Deploys: what is in a directory becomes what an app runs, or nothing changes.
+
+use std::fs;
+use std::path::PathBuf;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::support::{Answer, Load, Mesh, Ran, Setup, becomes_true, request, testapp, within};
+
+const QUICK: &str =
+    "timeouts = { boot = \"5s\", exit = \"5s\", cool_off = \"200ms\", cool_off_max = \"400ms\" }";
+
+/// A daemon with the app `shop`, of which the file says nothing but how patient it is.
+async fn shop() -> Mesh {
+    Setup::new().app("shop", QUICK).start().await
+}
+
+/// A directory to deploy, with this Procfile.
+fn source(mesh: &Mesh, procfile: &str) -> PathBuf {
+    let dir = mesh.path("source");
+    fs::create_dir_all(&dir).unwrap();
+    let procfile = procfile.replace("TESTAPP", testapp().to_str().unwrap());
+    fs::write(dir.join("Procfile"), procfile).unwrap();
+    dir
+}
+
+async fn deploy(mesh: &Mesh, procfile: &str) -> Ran {
+    let dir = source(mesh, procfile);
+    mesh.command(&["deploy", dir.to_str().unwrap(), "-a", "shop"]).await
+}
+
+/// Deploys what has to become this release.
+async fn deploys(mesh: &Mesh, procfile: &str, version: u64) -> String {
+    let ran = deploy(mesh, procfile).await;
+    assert_eq!((ran.code, &*ran.out), (Some(0), &*format!("Released v{version}\n")), "{ran:?}");
+    ran.err
+}
+
+/// Deploys what has to fail, and returns what was said of it.
+async fn fails(mesh: &Mesh, procfile: &str) -> String {
+    let ran = deploy(mesh, procfile).await;
+    assert_eq!((ran.code, &*ran.out), (Some(1), ""), "{ran:?}");
+    ran.err
+}
+
+async fn does(mesh: &Mesh, args: &[&str]) -> String {
+    let ran = mesh.command(args).await;
+    assert_eq!(ran.code, Some(0), "{args:?}: {ran:?}");
+    ran.out + &ran.err
+}
+
+/// The releases, the newest first: version, status, whether it is the current one.
+async fn releases(mesh: &Mesh) -> Vec<(u64, String, bool)> {
+    let out = does(mesh, &["releases", "--json", "-a", "shop"]).await;
+    let releases: Vec<Value> = serde_json::from_str(&out).unwrap();
+    let release = |it: &Value| {
+        let status = it["status"].as_str().unwrap().to_owned();
+        (it["version"].as_u64().unwrap(), status, it["current"].as_bool().unwrap())
+    };
+    releases.iter().map(release).collect()
+}
+
+fn row(version: u64, status: &str, current: bool) -> (u64, String, bool) {
+    (version, status.to_owned(), current)
+}
+
+/// What the dynos have of a variable.
+async fn seen(mesh: &Mesh, name: &str) -> String {
+    let answer: Answer = mesh.get(&format!("/env?name={name}")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.text().to_string()
+}
+
+#[tokio::test]
+async fn what_is_deployed_runs_and_its_formation_stays() {
+    let mesh = shop().await;
+    assert_eq!(mesh.get("/").await.code(), Some("H81"));
+    let said = deploys(&mesh, "web: V=1 TESTAPP\nworker: sleep 1000\n", 1).await;
+    assert!(said.contains("web.1 is up (1 of 1)"), "{said}");
+    assert_eq!(seen(&mesh, "V").await, "1");
+    assert_eq!(does(&mesh, &["ps:scale"]).await, "web=1:Basic worker=0:Basic\n");
+    does(&mesh, &["ps:scale", "web=2", "worker=1"]).await;
+    let said = deploys(&mesh, "web: V=2 TESTAPP\nworker: sleep 1001\n", 2).await;
+    assert!(said.contains("worker.1 is up") && said.contains("of 3)"), "{said}");
+    assert_eq!(seen(&mesh, "V").await, "2");
+    assert_eq!(does(&mesh, &["ps:scale"]).await, "web=2:Basic worker=1:Basic\n");
+    assert_eq!(releases(&mesh).await, [row(2, "succeeded", true), row(1, "succeeded", false)]);
+    // The same again is the same release.
+    deploys(&mesh, "web: V=2 TESTAPP\nworker: sleep 1001\n", 2).await;
+    does(&mesh, &["rollback", "v1"]).await;
+    becomes_true("v1 to be back", async || seen(&mesh, "V").await == "1").await;
+    let slugs = fs::read_dir(mesh.path("state/slugs")).unwrap().count();
+    assert_eq!(slugs, 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_deployed_is_said() {
+    let mesh = Setup::new().app("shop", "").procfile("fixed", "web: TESTAPP\n", "").start().await;
+    let dir = source(&mesh, "web: TESTAPP\n");
+    let refused = async |app: &str, source: &str| {
+        let ran = mesh.command(&["deploy", source, "-a", app]).await;
+        assert_eq!((ran.code, &*ran.out), (Some(1), ""), "{ran:?}");
+        ran.err
+    };
+    let fixed = refused("fixed", dir.to_str().unwrap()).await;
+    assert!(fixed.contains("What fixed runs is fixed by /"), "{fixed}");
+    assert!(fixed.contains("dynomesh.toml:"), "{fixed}");
+    let unknown = refused("none", dir.to_str().unwrap()).await;
+    assert_eq!(unknown, "dynomesh: Couldn't find the app none.\n");
+    fs::write(dir.join("Procfile"), "web serve\n").unwrap();
+    let wrong = refused("shop", dir.to_str().unwrap()).await;
+    assert!(wrong.contains("Procfile:1:4: expected `:` after `web`"), "{wrong}");
+    fs::remove_file(dir.join("Procfile")).unwrap();
+    let without = refused("shop", dir.to_str().unwrap()).await;
+    assert!(without.contains("Procfile: no such file: say in it what runs"), "{without}");
+    fs::write(dir.join("archive.tgz"), "certainly none".repeat(99)).unwrap();
+    let garbled = refused("shop", dir.join("archive.tgz").to_str().unwrap()).await;
+    assert!(garbled.contains("The slug is refused: this is no tar archive"), "{garbled}");
+    assert_eq!(releases(&mesh).await, []);
+}
+
+/// One that crashes at boot, one that never binds, one whose release command fails.
+const FAULTY: [(&str, &str); 3] = [
+    ("web: echo no such table: users; exit 3\n", "web.1 exited with status 3 before it was up"),
+    ("web: NEVER_BIND=1 TESTAPP\n", "was not up within 5 seconds (R10, boot timeout)"),
+    ("web: V=4 TESTAPP\nrelease: echo no such migration; exit 7\n", "exited with status 7"),
+];
+
+#[tokio::test]
+async fn what_does_not_work_leaves_what_was() {
+    let mut mesh = shop().await;
+    deploys(&mesh, "web: V=1 TESTAPP\n", 1).await;
+    does(&mesh, &["config:set", "A=1"]).await;
+    becomes_true("it to be there", async || seen(&mesh, "A").await == "1").await;
+    for (procfile, expected) in FAULTY {
+        let said = fails(&mesh, procfile).await;
+        assert!(said.contains(expected) && said.contains("What ran before goes on"), "{said}");
+        let printed = ["no such table: users", "no such migration"];
+        let prints = printed.iter().any(|it| procfile.contains(it));
+        assert_eq!(prints, printed.iter().any(|it| said.contains(it)), "{said}");
+        assert_eq!((&*seen(&mesh, "V").await, &*seen(&mesh, "A").await), ("1", "1"));
+    }
+    let expected = [
+        row(5, "failed", false),
+        row(4, "failed", false),
+        row(3, "failed", false),
+        row(2, "succeeded", true),
+        row(1, "succeeded", false),
+    ];
+    assert_eq!(releases(&mesh).await, expected);
+    // What is current is what runs, for the next daemon as well.
+    mesh = mesh.killed().await.start().await;
+    becomes_true("it to answer", async || mesh.get("/").await.status == 200).await;
+    assert_eq!((&*seen(&mesh, "V").await, &*seen(&mesh, "A").await), ("1", "1"));
+    assert_eq!(releases(&mesh).await, expected);
+    // Also where no dyno is left that could go on.
+    mesh.signal(Signal::TERM);
+    mesh.ended().await;
+    mesh = mesh.start_again().await;
+    becomes_true("it to answer", async || mesh.get("/").await.status == 200).await;
+    assert_eq!((&*seen(&mesh, "V").await, &*seen(&mesh, "A").await), ("1", "1"));
+    assert_eq!(releases(&mesh).await, expected);
+    assert_eq!(seen(&mesh, "HEROKU_RELEASE_VERSION").await, "v2");
+    deploys(&mesh, "web: V=6 TESTAPP\n", 6).await;
+    assert_eq!((&*seen(&mesh, "V").await, &*seen(&mesh, "A").await), ("6", "1"));
+}
+
+#[tokio::test]
+async fn a_release_command_runs_before_and_as_the_release() {
+    let mesh = shop().await;
+    let ran = mesh.path("ran");
+    let release = |version: u64| {
+        let ran = ran.display();
+        format!(
+            "web: V={version} TESTAPP\nrelease: echo migrating; echo $A {version} $DYNO >> {ran}\n"
+        )
+    };
+    let said = deploys(&mesh, &release(1), 1).await;
+    assert!(said.contains("Running the release command...\nmigrating\n"), "{said}");
+    let first = fs::read_to_string(&ran).unwrap();
+    assert!(first.starts_with("1 release."), "{first:?}");
+    mesh.line("its output", |line| {
+        (line.source.starts_with("app[release.") && line.message == "migrating").then_some(())
+    })
+    .await;
+    does(&mesh, &["config:set", "A=new"]).await;
+    becomes_true("v2", async || releases(&mesh).await[0] == row(2, "succeeded", true)).await;
+    assert!(fs::read_to_string(&ran).unwrap().contains("\nnew 1 release."));
+    assert_eq!(does(&mesh, &["config:get", "A"]).await, "new\n");
+}
+
+#[tokio::test]
+async fn one_deploy_of_an_app_goes_on_at_a_time() {
+    let mesh = shop().await;
+    let go = mesh.path("go");
+    let slow =
+        format!("web: TESTAPP\nrelease: until [ -e {} ]; do sleep 0.05; done\n", go.display());
+    let dir = source(&mesh, &slow);
+    let args = ["deploy", dir.to_str().unwrap(), "-a", "shop"];
+    let (first, second) = tokio::join!(mesh.command(&args), async {
+        becomes_true("the first to be on its way", async || {
+            releases(&mesh).await.first() == Some(&row(1, "pending", false))
+        })
+        .await;
+        let second = deploy(&mesh, "web: V=2 TESTAPP\n").await;
+        let set = mesh.command(&["config:set", "-a", "shop", "A=1"]).await;
+        fs::write(&go, "").unwrap();
+        (second, set)
+    });
+    assert_eq!(first.code, Some(0), "{first:?}");
+    let (second, set) = second;
+    assert!(second.err.contains("A deploy of shop is under way"), "{second:?}");
+    assert!(set.err.contains("The release command of shop is running"), "{set:?}");
+    deploys(&mesh, "web: V=2 TESTAPP\n", 2).await;
+}
+
+#[tokio::test]
+async fn deploys_under_load_lose_nothing() {
+    let mesh = shop().await;
+    deploys(&mesh, "web: V=1 TESTAPP\n", 1).await;
+    does(&mesh, &["ps:scale", "web=2"]).await;
+    let get = Load::start(mesh.http(), 2, &request("GET", "/", "", ""));
+    let post = Load::start(mesh.http(), 2, &request("POST", "/echo", "", "hello"));
+    for (round, (faulty, _)) in FAULTY.iter().enumerate() {
+        let version = 2 * round as u64 + 2;
+        deploys(&mesh, &format!("web: V=2{round} TESTAPP\n"), version).await;
+        fails(&mesh, faulty).await;
+        get.carries(50).await;
+        post.carries(50).await;
+    }
+    for load in [get, post] {
+        let tally = load.stop().await;
+        assert_eq!((tally.refused, tally.broken), (0, 0), "{tally:?}");
+    }
+    assert_eq!(seen(&mesh, "V").await, "22");
+}
+
+/// The daemon is killed at some moment of a deploy: the app serves the one or the other as a whole, and the releases say
+/// which. What is random is the moment, by numbers that are the same each time.
+#[tokio::test]
+async fn a_daemon_that_is_killed_in_a_deploy_leaves_the_old_or_the_new() {
+    let mut mesh = shop().await;
+    deploys(&mesh, "web: V=0 TESTAPP\nrelease: sleep 0.1\n", 1).await;
+    let mut seed: u64 = 0x9e37_79b9_7f4a_7c15;
+    for round in 1..=8 {
+        // George Marsaglia, Xorshift RNGs: the triple 13, 7, 17.
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        let before = seen(&mesh, "V").await;
+        let dir = source(&mesh, &format!("web: V={round} TESTAPP\nrelease: sleep 0.1\n"));
+        let args = ["deploy", dir.to_str().unwrap(), "-a", "shop"];
+        {
+            let mut deploying = std::pin::pin!(mesh.command(&args));
+            let moment = tokio::time::sleep(std::time::Duration::from_millis(seed % 900));
+            tokio::select! {
+                _ = &mut deploying => {}
+                () = moment => {}
+            }
+            // The command goes with it.
+        }
+        mesh = mesh.killed().await.start().await;
+        becomes_true("the releases to be decided", async || {
+            releases(&mesh).await.iter().all(|(_, status, _)| status != "pending")
+        })
+        .await;
+        becomes_true("it to answer", async || mesh.get("/").await.status == 200).await;
+        let known = releases(&mesh).await;
+        let current: Vec<_> = known.iter().filter(|(.., current)| *current).collect();
+        assert_eq!(current.len(), 1, "{known:?}");
+        let (version, status, _) = current[0];
+        assert_eq!(status, "succeeded", "{known:?}");
+        let runs =
+            || async { (seen(&mesh, "V").await, seen(&mesh, "HEROKU_RELEASE_VERSION").await) };
+        for _ in 0..5 {
+            let (v, of) = runs().await;
+            assert!([&before, &round.to_string()].contains(&&v), "{v} after {before}: {known:?}");
+            assert_eq!(of, format!("v{version}"), "{known:?}");
+        }
+        // The next one is not in the way of what was broken off.
+        let under_way = fs::read_dir(mesh.path("state/slugs")).unwrap();
+        let under_way = under_way
+            .filter(|it| it.as_ref().unwrap().file_name().to_str().unwrap().starts_with("new-"));
+        assert_eq!(under_way.count(), 0);
+    }
+    let version = releases(&mesh).await[0].0 + 1;
+    deploys(&mesh, "web: V=last TESTAPP\n", version).await;
+    assert_eq!(seen(&mesh, "V").await, "last");
+}
+
+/// Whatever a dyno writes to its directory is its own, where dynos are isolated; where they are not, an upload of the same
+/// finds what is there, and going back to it finds that it is not what it was.
+#[tokio::test]
+async fn a_slug_that_was_written_to_is_not_released() {
+    let mesh = shop().await;
+    deploys(&mesh, "web: V=1 TESTAPP\n", 1).await;
+    deploys(&mesh, "web: V=2 TESTAPP\n", 2).await;
+    let slugs = fs::read_dir(mesh.path("state/slugs")).unwrap();
+    let procfile = |slug: &PathBuf| slug.join("app/Procfile");
+    let is_first = |slug: &PathBuf| fs::read_to_string(procfile(slug)).unwrap().contains("V=1");
+    let first = slugs.map(|slug| slug.unwrap().path()).find(is_first).unwrap();
+    fs::write(procfile(&first), "web: evil\n").unwrap();
+    let ran = mesh.command(&["rollback", "v1"]).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.err.contains("Error R17 (Checksum error) -> Procfile of slug"), "{ran:?}");
+    assert_eq!(seen(&mesh, "V").await, "2");
+}
+
+#[tokio::test]
+async fn isolated_dynos_write_to_nobodys_slug() {
+    let mesh = Setup::new().isolated(&[&testapp()]).app("shop", QUICK).start().await;
+    let writes = "web: echo evil > Procfile; V=1 TESTAPP\nrelease: echo evil > Procfile\n";
+    deploys(&mesh, writes, 1).await;
+    deploys(&mesh, "web: V=2 TESTAPP\n", 2).await;
+    if mesh.lines().iter().any(|line| line.message.contains("dynos are not isolated")) {
+        return;
+    }
+    does(&mesh, &["rollback", "v1"]).await;
+    becomes_true("v1 to be back", async || seen(&mesh, "V").await == "1").await;
+}
+
+/// As clients of Heroku's Platform API do it.
+#[tokio::test]
+async fn an_archive_has_to_be_what_was_announced() {
+    let mesh = shop().await;
+    let socket = mesh.path("state/dynomesh.sock");
+    let ask = async |method: &str, path: &str, body: &str| -> (u16, Value) {
+        let mut stream = UnixStream::connect(&socket).await.unwrap();
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        within("an answer", stream.read_to_string(&mut answer)).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str(body).unwrap_or_default())
+    };
+    let checksum = format!("SHA256:{}", "0".repeat(64));
+    let create = format!(r#"{{"process_types":{{"web":"true"}},"checksum":"{checksum}"}}"#);
+    let (status, slug) = ask("POST", "/apps/shop/slugs", &create).await;
+    assert_eq!((status, slug["blob"]["method"].as_str()), (201, Some("put")), "{slug}");
+    let url = slug["blob"]["url"].as_str().unwrap();
+    let (status, refused) = ask("PUT", url, "anything").await;
+    let said = refused["message"].as_str().unwrap();
+    assert!(status == 422 && said.contains("R17 (Checksum error)") && said.contains(&checksum));
+    let id = slug["id"].as_str().unwrap();
+    let (status, early) =
+        ask("POST", "/apps/shop/releases", &format!(r#"{{"slug":"{id}"}}"#)).await;
+    assert_eq!(status, 422);
+    assert!(early["message"].as_str().unwrap().contains("has not been uploaded yet"), "{early}");
+    assert_eq!(ask("PUT", "/slug-uploads/0123", "anything").await.0, 404);
+    // An empty archive has nothing but what was said of its process types, and is one.
+    let (_, slug) =
+        ask("POST", "/apps/shop/slugs", r#"{"process_types":{"task":"sleep 1000"}}"#).await;
+    let (status, uploaded) = ask("PUT", slug["blob"]["url"].as_str().unwrap(), "").await;
+    assert_eq!(status, 200, "{uploaded}");
+    let id = slug["id"].as_str().unwrap();
+    let body = format!(r#"{{"slug":"{id}","description":"Deploy by hand"}}"#);
+    let (status, release) = ask("POST", "/apps/shop/releases", &body).await;
+    assert_eq!((status, &release["version"]), (201, &Value::from(1)), "{release}");
+    becomes_true("it to be there", async || releases(&mesh).await == [row(1, "succeeded", true)])
+        .await;
+    let slug = release["slug"]["id"].as_str().unwrap();
+    let (status, slug) = ask("GET", &format!("/apps/shop/slugs/{slug}"), "").await;
+    assert_eq!(
+        (status, &slug["process_types"]["task"]),
+        (200, &Value::from("sleep 1000")),
+        "{slug}"
+    );
+}
