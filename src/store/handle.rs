@@ -142,7 +142,14 @@ mod tests {
     async fn say(store: &Store, app: StatedApp) {
         let maker = Maker { description: String::new(), user: String::new(), at: 7 };
         let changed = Some((AppName::parse("shop").unwrap(), Some(app)));
-        let commit = Commit { changed, runs: BTreeMap::new(), maker, request: None };
+        let commit = Commit {
+            changed,
+            runs: BTreeMap::new(),
+            maker,
+            request: None,
+            begun: None,
+            back: None,
+        };
         store.commit(commit).await.unwrap();
     }
 

@@ -154,7 +154,10 @@ mod tests {
         assert_eq!(couple(&one).await, None, "nothing is known of the app");
         let maker = Maker { description: String::new(), user: String::new(), at: 7 };
         let runs = BTreeMap::from([(shop.clone(), Runs::default())]);
-        store.commit(Commit { changed: None, runs, maker, request: None }).await.unwrap();
+        store
+            .commit(Commit { changed: None, runs, maker, request: None, begun: None, back: None })
+            .await
+            .unwrap();
         let coupling = couple(&one).await.unwrap();
         assert_eq!(couple(&two).await, None, "it is in another");
         let staged = store.stage(coupling.id, Stage::Production).await.unwrap().unwrap();
