@@ -8,18 +8,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::cli::app::{App, Daemon, name};
+use crate::cli::listing::Listing;
 use crate::cli::releases::current_version;
 
 /// Print the add-ons of an app, and what is attached to it
 #[derive(clap::Args)]
 pub(in crate::cli) struct Addons {
     #[command(flatten)]
-    app: App,
-    /// As JSON, in the form of Heroku's Platform API
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    daemon: Daemon,
+    of: Listing,
 }
 
 /// Name a resource outside, a database for instance, and have its URL as a config var
@@ -122,22 +118,15 @@ struct Attachment {
 
 impl Addons {
     pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
-        let app = self.app.name(&self.daemon)?;
-        let path = format!("/apps/{app}/addon-attachments");
-        if self.json {
-            let attachments: Value = self.daemon.ask(Method::GET, &path)?;
-            println!("{}", serde_json::to_string_pretty(&attachments)?);
-            return Ok(ExitCode::SUCCESS);
-        }
-        let attachments: Vec<Attachment> = self.daemon.ask(Method::GET, &path)?;
-        if attachments.is_empty() {
-            println!("No add-ons for ⬢ {app}.");
-        }
-        let width = attachments.iter().map(|it| it.addon.name.len()).max().unwrap_or(0);
-        for Attachment { name, addon, .. } in attachments {
-            println!("{:width$}  as {name}", addon.name);
-        }
-        Ok(ExitCode::SUCCESS)
+        self.of.print("addon-attachments", |app, attachments: Vec<Attachment>| {
+            if attachments.is_empty() {
+                println!("No add-ons for ⬢ {app}.");
+            }
+            let width = attachments.iter().map(|it| it.addon.name.len()).max().unwrap_or(0);
+            for Attachment { name, addon, .. } in attachments {
+                println!("{:width$}  as {name}", addon.name);
+            }
+        })
     }
 }
 

@@ -9,17 +9,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::cli::app::{App, Daemon, name};
+use crate::cli::listing::Listing;
 
 /// Print the certificates that commands gave to an app
 #[derive(clap::Args)]
 pub(in crate::cli) struct Certs {
     #[command(flatten)]
-    app: App,
-    /// As JSON, in the form of Heroku's Platform API
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    daemon: Daemon,
+    of: Listing,
 }
 
 /// Give an app a certificate, for those of its domains that it is for
@@ -104,24 +100,18 @@ struct Certificate {
 
 impl Certs {
     pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
-        let app = self.app.name(&self.daemon)?;
-        if self.json {
-            let certificates: Value = self.daemon.ask(Method::GET, &path(&app))?;
-            println!("{}", serde_json::to_string_pretty(&certificates)?);
-            return Ok(ExitCode::SUCCESS);
-        }
-        let endpoints: Vec<Endpoint> = self.daemon.ask(Method::GET, &path(&app))?;
-        if endpoints.is_empty() {
-            println!(
-                "⬢ {app} has no SSL certificates.\nUse dynomesh certs:add CRT KEY to add one."
-            );
-        }
-        for Endpoint { name, ssl_cert, domains } in endpoints {
-            let trusted = if ssl_cert.is_trusted { "trusted" } else { "not trusted" };
-            let (names, until) = (ssl_cert.cert_domains.join(", "), ssl_cert.expires_at);
-            println!("{name}  {names}  until {until}  {trusted}  domains: {}", domains.len());
-        }
-        Ok(ExitCode::SUCCESS)
+        self.of.print("sni-endpoints", |app, endpoints: Vec<Endpoint>| {
+            if endpoints.is_empty() {
+                println!(
+                    "⬢ {app} has no SSL certificates.\nUse dynomesh certs:add CRT KEY to add one."
+                );
+            }
+            for Endpoint { name, ssl_cert, domains } in endpoints {
+                let trusted = if ssl_cert.is_trusted { "trusted" } else { "not trusted" };
+                let (names, until) = (ssl_cert.cert_domains.join(", "), ssl_cert.expires_at);
+                println!("{name}  {names}  until {until}  {trusted}  domains: {}", domains.len());
+            }
+        })
     }
 }
 

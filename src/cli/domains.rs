@@ -6,41 +6,32 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::cli::app::{App, Daemon};
+use crate::cli::listing::Listing;
 use crate::model::Domain;
 
 /// Print the domains at which an app answers
 #[derive(clap::Args)]
 pub(in crate::cli) struct Domains {
     #[command(flatten)]
-    app: App,
-    /// As JSON, in the form of Heroku's Platform API
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    daemon: Daemon,
+    of: Listing,
 }
 
 impl Domains {
     pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
-        let app = self.app.name(&self.daemon)?;
-        let domains: Vec<Value> = self.daemon.ask(Method::GET, &path(&app))?;
-        if self.json {
-            println!("{}", serde_json::to_string_pretty(&domains)?);
-            return Ok(ExitCode::SUCCESS);
-        }
-        let of_kind = |kind: &str| {
-            let of_kind = domains.iter().filter(|it| it["kind"] == *kind);
-            of_kind
-                .filter_map(|it| it["hostname"].as_str())
-                .map(|it| format!("{it}\n"))
-                .collect::<String>()
-        };
-        println!("=== {app} Heroku Domain\n\n{}", of_kind("heroku"));
-        let custom = of_kind("custom");
-        if !custom.is_empty() {
-            print!("=== {app} Custom Domains\n\n{custom}");
-        }
-        Ok(ExitCode::SUCCESS)
+        self.of.print("domains", |app, domains: Vec<Value>| {
+            let of_kind = |kind: &str| {
+                let of_kind = domains.iter().filter(|it| it["kind"] == *kind);
+                of_kind
+                    .filter_map(|it| it["hostname"].as_str())
+                    .map(|it| format!("{it}\n"))
+                    .collect::<String>()
+            };
+            println!("=== {app} Heroku Domain\n\n{}", of_kind("heroku"));
+            let custom = of_kind("custom");
+            if !custom.is_empty() {
+                print!("=== {app} Custom Domains\n\n{custom}");
+            }
+        })
     }
 }
 

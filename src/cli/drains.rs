@@ -5,20 +5,16 @@ use std::process::ExitCode;
 use anyhow::bail;
 use http::Method;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cli::app::{App, Daemon};
+use crate::cli::listing::Listing;
 
 /// Print where the log of an app is sent to
 #[derive(clap::Args)]
 pub(in crate::cli) struct Drains {
     #[command(flatten)]
-    app: App,
-    /// As JSON, in the form of Heroku's Platform API
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    daemon: Daemon,
+    of: Listing,
 }
 
 /// What is read of a drain.
@@ -31,20 +27,14 @@ struct Drain {
 
 impl Drains {
     pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
-        let app = self.app.name(&self.daemon)?;
-        if self.json {
-            let drains: Value = self.daemon.ask(Method::GET, &path(&app))?;
-            println!("{}", serde_json::to_string_pretty(&drains)?);
-            return Ok(ExitCode::SUCCESS);
-        }
-        let drains: Vec<Drain> = self.daemon.ask(Method::GET, &path(&app))?;
-        if !drains.is_empty() {
-            println!("=== Drains\n");
-        }
-        for Drain { url, token, .. } in drains {
-            println!("{url} ({token})");
-        }
-        Ok(ExitCode::SUCCESS)
+        self.of.print("log-drains", |_, drains: Vec<Drain>| {
+            if !drains.is_empty() {
+                println!("=== Drains\n");
+            }
+            for Drain { url, token, .. } in drains {
+                println!("{url} ({token})");
+            }
+        })
     }
 }
 

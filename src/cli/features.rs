@@ -8,17 +8,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::cli::app::{App, Daemon, name};
+use crate::cli::listing::Listing;
 
 /// Print which features of an app are on
 #[derive(clap::Args)]
 pub(in crate::cli) struct Features {
     #[command(flatten)]
-    app: App,
-    /// As JSON, in the form of Heroku's Platform API
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    daemon: Daemon,
+    of: Listing,
 }
 
 /// What is read of a feature.
@@ -31,21 +27,14 @@ struct Feature {
 
 impl Features {
     pub(in crate::cli) fn run(&self) -> anyhow::Result<ExitCode> {
-        let app = self.app.name(&self.daemon)?;
-        let path = format!("/apps/{app}/features");
-        if self.json {
-            let features: Value = self.daemon.ask(Method::GET, &path)?;
-            println!("{}", serde_json::to_string_pretty(&features)?);
-            return Ok(ExitCode::SUCCESS);
-        }
-        let features: Vec<Feature> = self.daemon.ask(Method::GET, &path)?;
-        println!("=== App Features ⬢ {app}\n");
-        let width = features.iter().map(|it| it.name.len()).max().unwrap_or(0);
-        for Feature { name, description, enabled } in features {
-            let mark = if enabled { "[+]" } else { "[ ]" };
-            println!("{mark} {name:width$}  {description}");
-        }
-        Ok(ExitCode::SUCCESS)
+        self.of.print("features", |app, features: Vec<Feature>| {
+            println!("=== App Features ⬢ {app}\n");
+            let width = features.iter().map(|it| it.name.len()).max().unwrap_or(0);
+            for Feature { name, description, enabled } in features {
+                let mark = if enabled { "[+]" } else { "[ ]" };
+                println!("{mark} {name:width$}  {description}");
+            }
+        })
     }
 }
 

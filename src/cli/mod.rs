@@ -12,6 +12,7 @@ mod attached; // the person's end of one
 mod logs; // what an app said
 mod usage; // how long they ran
 mod apps; // apps that commands make
+mod listing; // what each of them has, in a list
 mod config_vars; // what they are configured by
 mod scale; // how many dynos of which size
 mod maintenance; // whether requests are told to come later

@@ -29,7 +29,7 @@ pub(in crate::init) fn run(parent: i32) -> ExitCode {
 
 fn prepare(parent: i32) -> Result<Order, Failure> {
     descriptors::close_on_exec().during("part with the daemon's descriptors")?;
-    // To its end, which comes when the init has put us into the dyno's control groups.
+    // To its end, which comes when the init has left the dyno's control groups to us.
     let mut bytes = Vec::new();
     io::stdin().read_to_end(&mut bytes).during("read the order")?;
     let order = Order::parse(&bytes).map_err(io::Error::other).during("read the order")?;

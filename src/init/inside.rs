@@ -130,10 +130,9 @@ impl Init {
         dup2_stdout(&null).during("let go of the socket")?;
 
         let groups = Groups::open(&order.cgroups)?;
+        groups.enter()?;
         if order.namespaces {
-            groups.enter()?;
             leave(UnshareFlags::NEWCGROUP).during("leave the host's control groups")?;
-            groups.go_home();
         }
         if let Some(sandbox) = &order.sandbox {
             sandbox::enter(sandbox)?;
@@ -354,7 +353,7 @@ impl Init {
 }
 
 impl Leader {
-    /// Starts the third step, puts it into the dyno's control groups, and only then lets it go on.
+    /// Starts the third step, which is born in the dyno's control groups, leaves those, and only then lets it go on.
     fn start(
         order: &Order,
         bytes: &[u8],
@@ -371,7 +370,7 @@ impl Leader {
         let mut child = command.stdin(Stdio::piped()).spawn().during("start the command")?;
         let pid = Pid::from_child(&child);
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).during("watch the command")?;
-        groups.admit(pid)?;
+        groups.go_home();
         if let Some(mut stdin) = child.stdin.take() {
             // Where it died before it has read all, that is heard as its exit.
             let _ = stdin.write_all(bytes);
@@ -412,6 +411,10 @@ fn open_terminal(size: Terminal) -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// The dyno's control groups, opened while they can be seen.
+///
+/// Whoever puts a process into a group waits for the forks of the whole machine, which takes the kernel up to 20 ms,
+/// unless it is a thread that goes by itself (`tasks`, which version 1 has; Linux 5.5 and later). So the init, which
+/// has one thread, goes there, has its child, and goes home again.
 struct Groups(Vec<Group>);
 
 struct Group {
@@ -423,7 +426,8 @@ struct Group {
 impl Groups {
     fn open(groups: &[ControlGroup]) -> Result<Self, Failure> {
         let open = |dir: &Path| {
-            let file = OpenOptions::new().write(true).open(dir.join("cgroup.procs"));
+            let write = |file| OpenOptions::new().write(true).open(dir.join(file));
+            let file = write("tasks").or_else(|_| write("cgroup.procs"));
             file.during(format!("open the control group {}", dir.display()))
         };
         let open = groups.iter().map(|group| {
@@ -435,7 +439,12 @@ impl Groups {
 
     /// Puts this process into them.
     fn enter(&self) -> Result<(), Failure> {
-        self.write("0")
+        for Group { dir, processes, .. } in &self.0 {
+            let mut processes = processes;
+            let written = processes.write_all(b"0");
+            written.during(format!("join the control group {dir}"))?;
+        }
+        Ok(())
     }
 
     /// Takes this process out again. Where the kernel does not let it, it stays: then it is frozen and counted
@@ -444,20 +453,6 @@ impl Groups {
         for mut group in self.0.iter().map(|group| &group.home) {
             let _ = group.write_all(b"0");
         }
-    }
-
-    /// Puts a child into them.
-    fn admit(&self, pid: Pid) -> Result<(), Failure> {
-        self.write(&pid.as_raw_nonzero().to_string())
-    }
-
-    fn write(&self, pid: &str) -> Result<(), Failure> {
-        for Group { dir, processes, .. } in &self.0 {
-            let mut processes = processes;
-            let written = processes.write_all(pid.as_bytes());
-            written.during(format!("join the control group {dir}"))?;
-        }
-        Ok(())
     }
 }
 

@@ -359,7 +359,7 @@ mod tests {
         open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         let error = open(&path).unwrap_err().to_string();
         assert!(
-            error.ends_with("was written by a newer dynomesh (schema 99, this one knows 3)"),
+            error.ends_with("was written by a newer dynomesh (schema 99, this one knows 4)"),
             "{error}"
         );
     }

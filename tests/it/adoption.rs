@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
 use crate::support::{
-    Client, Known, Load, Mesh, Setup, becomes_true, file_appears, request, testapp,
+    Client, Known, Load, Mesh, Setup, becomes_true, directories, file_appears, init_of, is_gone,
+    request, testapp,
 };
 
 /// Cool-offs short enough to be waited for.
@@ -36,28 +36,6 @@ fn same(mut now: Vec<Known>, before: &[Known]) -> Vec<Known> {
         }
     }
     now
-}
-
-/// The directories of dynos.
-fn directories(dir: &Path) -> BTreeSet<PathBuf> {
-    let entries = fs::read_dir(dir.join("state/dynos")).unwrap();
-    entries.map(|entry| entry.unwrap().path()).collect()
-}
-
-/// The process that has this dyno's order open.
-fn init_of(directory: &Path) -> Pid {
-    let order = directory.join("order.json");
-    let pids = fs::read_dir("/proc").unwrap().flatten();
-    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let pid =
-        pids.find(|pid| fs::read_link(format!("/proc/{pid}/fd/0")).is_ok_and(|it| it == order));
-    Pid::from_raw(pid.expect("an init that has the order open")).unwrap()
-}
-
-fn is_gone(pid: i32) -> bool {
-    // A zombie is nobody's process any more; whoever is to reap it may be busy.
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_none_or(|(_, fields)| fields.starts_with('Z'))
 }
 
 /// Asks a dyno itself, while no daemon is there.

@@ -8,7 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Client, Known, Line, Load, Mesh, Setup, becomes_true, request, testapp};
+use crate::support::{
+    Client, Known, Line, Load, Mesh, Setup, becomes_true, directories, init_of, is_gone, request,
+    testapp,
+};
 
 /// What is known once every dyno is up.
 async fn all_up(mesh: &Mesh, count: usize) -> Vec<Known> {
@@ -20,28 +23,6 @@ async fn all_up(mesh: &Mesh, count: usize) -> Vec<Known> {
 
 fn pids(known: &[Known]) -> BTreeSet<Option<i32>> {
     known.iter().map(|dyno| dyno.pid).collect()
-}
-
-/// The directories of dynos.
-fn directories(dir: &Path) -> BTreeSet<PathBuf> {
-    let entries = fs::read_dir(dir.join("state/dynos")).unwrap();
-    entries.map(|entry| entry.unwrap().path()).collect()
-}
-
-/// The process that has this dyno's order open.
-fn init_of(directory: &Path) -> Pid {
-    let order = directory.join("order.json");
-    let pids = fs::read_dir("/proc").unwrap().flatten();
-    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let is_init =
-        |pid: &i32| fs::read_link(format!("/proc/{pid}/fd/0")).is_ok_and(|it| it == order);
-    Pid::from_raw(pids.find(is_init).expect("an init that has the order open")).unwrap()
-}
-
-/// Whether a process is gone, or nobody's any more.
-fn is_gone(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_none_or(|(_, fields)| fields.starts_with('Z'))
 }
 
 // ---- a new binary ------------------------------------------------------------------------------------------
