@@ -18,6 +18,7 @@ mod formation; // scaled
 mod domains; // added and removed
 mod certificates; // added, exchanged and removed
 mod pipelines; // apps of one code base
+mod promotions; // from one of them to the next
 mod addons; // what is outside: named, attached, detached
 mod releases; // listed, rolled back to
 mod drains; // where logs go
@@ -73,6 +74,9 @@ fn pipeline_routes() -> axum::Router<Arc<Running>> {
             "/pipeline-couplings/{coupling}",
             patch(pipelines::restage).delete(pipelines::uncouple),
         )
+        .route("/pipeline-promotions", post(promotions::make))
+        .route("/pipeline-promotions/{promotion}", get(promotions::show))
+        .route("/pipeline-promotions/{promotion}/promotion-targets", get(promotions::targets))
         .route("/filters/apps", post(apps::filter))
 }
 
