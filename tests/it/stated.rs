@@ -142,6 +142,10 @@ async fn an_app_that_a_command_made_is_one() {
     );
     let (_, err) = does(&mesh, &["config:set", "-a", "blog", "A=1"]).await;
     assert_eq!(err, "Setting A and restarting ⬢ blog... done, v2\n");
+    // What is attached to it is a release of it as well, though nothing runs.
+    does(&mesh, &["addons:create", "redis", "-a", "blog", "--url", "redis://localhost"]).await;
+    let (out, _) = does(&mesh, &["releases", "-a", "blog"]).await;
+    assert!(out.starts_with("=== blog Releases - Current: v3\n"), "{out}");
     // A name that is another app's already.
     does(&mesh, &["domains:add", "-a", "shop", "www.example.com"]).await;
     let taken = is_refused(&mesh, &["domains:add", "-a", "blog", "www.example.com"]).await;
