@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use axum::routing::{delete, get, patch, post, put};
 
-use crate::control::{Running, output};
+use crate::control::Running;
 
 pub(in crate::control) use absent::unknown;
 pub(in crate::control) use auth::{Gate, is_known, require_token};
@@ -80,11 +80,9 @@ fn pipeline_routes() -> axum::Router<Arc<Running>> {
         .route("/filters/apps", post(apps::filter))
 }
 
-/// What is uploaded to, and what release commands print. Who knows the address was told it, and needs no token.
+/// What is uploaded to.
 pub(in crate::control) fn upload_routes() -> axum::Router<Arc<Running>> {
-    axum::Router::new()
-        .route("/slug-uploads/{secret}", put(slugs::upload))
-        .route("/release-output/{secret}", get(output::stream))
+    axum::Router::new().route("/slug-uploads/{secret}", put(slugs::upload))
 }
 
 /// The routes of all of them.
