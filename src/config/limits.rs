@@ -499,6 +499,8 @@ pub const SLUG_WAIT: Duration = Duration::from_secs(60 * 60);
 pub const RELEASES_KEPT: usize = 10;
 /// Release commands whose output can be asked for. It is read off the log, which has no more than its newest lines anyway.
 pub const RELEASE_COMMANDS_KNOWN: usize = 256;
+/// Promotions that can be asked for: the heroku CLI does so each second, until all of one has ended.
+pub const PROMOTIONS_KNOWN: usize = 256;
 /// How long a release command may run (Heroku: Release Phase).
 pub const RELEASE_COMMAND: Duration = Duration::from_secs(60 * 60);
 

@@ -28,6 +28,8 @@ struct Known {
     under_way: BTreeSet<AppName>,
     /// Release commands, the newest last.
     commands: VecDeque<Command>,
+    /// The newest last.
+    promotions: VecDeque<Promotion>,
 }
 
 /// A release command that is to run, runs or ran.
@@ -41,6 +43,26 @@ pub(in crate::control) struct Command {
     /// What it runs in, once it does.
     pub(in crate::control) dyno: Option<String>,
     pub(in crate::control) has_ended: bool,
+}
+
+/// What one app of a pipeline ran, released to others.
+#[derive(Clone, Debug)]
+pub(in crate::control) struct Promotion {
+    pub(in crate::control) id: Id,
+    pub(in crate::control) pipeline: Id,
+    /// The app and its release.
+    pub(in crate::control) source: (Id, Id),
+    pub(in crate::control) targets: Vec<Promoted>,
+}
+
+/// An app that was promoted to.
+#[derive(Clone, Debug)]
+pub(in crate::control) struct Promoted {
+    pub(in crate::control) id: Id,
+    pub(in crate::control) app: Id,
+    pub(in crate::control) name: AppName,
+    /// The release that began; absent: the app was gone by then. Or why none did.
+    pub(in crate::control) begun: Result<Option<Id>, String>,
 }
 
 /// A slug that is to be uploaded, or was and is to be released.
@@ -173,6 +195,20 @@ impl Deploys {
     /// The command whose output is found by this.
     pub(in crate::control) fn command(&self, secret: &str) -> Option<Command> {
         self.known().commands.iter().find(|it| it.secret == secret).cloned()
+    }
+
+    /// A promotion has begun. The oldest is forgotten for it.
+    pub(in crate::control) fn promoted(&self, promotion: Promotion) {
+        let promotions = &mut self.known().promotions;
+        if promotions.len() >= limits::PROMOTIONS_KNOWN {
+            promotions.pop_front();
+        }
+        promotions.push_back(promotion);
+    }
+
+    /// The promotion of this id.
+    pub(in crate::control) fn promotion(&self, id: Id) -> Option<Promotion> {
+        self.known().promotions.iter().find(|it| it.id == id).cloned()
     }
 
     /// Something is known now of a release: what came of it, or how far its command is.

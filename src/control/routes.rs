@@ -19,7 +19,8 @@ use tokio::time::timeout;
 use crate::config::Summary;
 use crate::control::api::Rates;
 use crate::control::{
-    ReloadOutcome, Running, api, dynos, exposition, logs, metrics, one_offs, readiness, usage,
+    ReloadOutcome, Running, api, dynos, exposition, logs, metrics, one_offs, output, readiness,
+    usage,
 };
 
 /// Where the Platform API is to be found, for those who may open the control socket.
@@ -50,9 +51,7 @@ pub(in crate::control) fn api(
     let gate = api::Gate { running: running.clone(), rates, scheme };
     apps()
         .layer(middleware::from_fn_with_state(gate, api::require_token))
-        // Who has its ticket needs no token.
-        .route("/log-sessions/{ticket}", get(logs::stream))
-        .merge(api::upload_routes())
+        .merge(told())
         .fallback(api::unknown)
         .with_state(running)
 }
@@ -68,10 +67,16 @@ pub(in crate::control) fn control(running: Arc<Running>, listening: Listening) -
         .merge(apps())
         .merge(api::token_routes())
         .route("/apps/{app}/dynos/{dyno}/attach", get(one_offs::attach))
-        .route("/log-sessions/{ticket}", get(logs::stream))
-        .merge(api::upload_routes())
+        .merge(told())
         .fallback(api::unknown)
         .with_state(running)
+}
+
+/// What is uploaded to, and what streams. Who knows the address was told it, and needs no token.
+fn told() -> axum::Router<Arc<Running>> {
+    api::upload_routes()
+        .route("/log-sessions/{ticket}", get(logs::stream))
+        .route("/release-output/{secret}", get(output::stream))
 }
 
 /// Apps, and what may be done with them.

@@ -121,17 +121,18 @@ fn runs(config: &Config, stated: &Stated) -> BTreeMap<AppName, Runs> {
 
 /// What an app runs, if it is one whose dynos dynomesh runs, or will run once something is deployed.
 pub(in crate::daemon) fn runs_of(config: &Config, stated: &Stated, name: &AppName) -> Option<Runs> {
-    let (app, stated) = (config.apps.get(name)?, stated.apps.get(name));
+    let (app, known) = (config.apps.get(name)?, stated.apps.get(name));
     match &app.source {
         AppSource::Managed(managed) => {
-            let slug = stated.and_then(|it| it.slug.clone());
+            let slug = known.and_then(|it| it.slug.clone());
             let slug = slug.filter(|_| app.said.line("dir").is_none());
             let dir = slug.is_none().then(|| managed.dir.display().to_string());
             let (commands, config_vars) = (managed.commands.clone(), managed.config_vars.clone());
             Some(Runs { slug, dir, commands, config_vars })
         }
         AppSource::Blank => {
-            let config_vars = stated.filter(|it| it.made)?.config_vars.clone();
+            let mut config_vars = known.filter(|it| it.made)?.config_vars.clone();
+            config_vars.append(&mut stated.attached(name));
             Some(Runs { config_vars, ..Runs::default() })
         }
         AppSource::External(_) => None,

@@ -258,6 +258,9 @@ impl<S: Spawn> Manager<S> {
     fn form(&mut self, name: &AppName, app: &ManagedApp, policy: &AppPolicy) {
         let mut formed = self.apps.remove(name).unwrap_or_else(|| Formed::new(app.clone()));
         formed.follow(app, policy);
+        for dyno in formed.follow_sizes() {
+            self.meter_size(&formed, &dyno);
+        }
         self.follow_sleep(name, &mut formed);
         formed.follow_eco_hours(self.eco_used_up);
         self.means.routes.set_out_of_hours(name, formed.is_out_of_hours(&ProcessType::web()));
@@ -320,7 +323,7 @@ impl<S: Spawn> Manager<S> {
         (place, living)
     }
 
-    /// A release may bring another size: what is used from now on is used of that.
+    /// A dyno was told of another size: what is used from now on is used of that.
     fn meter_size(&self, formed: &Formed, dyno: &DynoName) {
         if let Some(living) = formed.dynos.get(dyno) {
             self.means.meter.resize(living.id, &living.orders.borrow().program.size.name);
@@ -500,6 +503,30 @@ impl Formed {
         }
     }
 
+    /// Has those restart whose size is another one now, whatever release they run, and returns their names. Another price
+    /// is no reason.
+    fn follow_sizes(&mut self) -> Vec<DynoName> {
+        let mut resized = Vec::new();
+        for (name, living) in &mut self.dynos {
+            let Some(size) = self.app.sizes.get(&name.process_type) else { continue };
+            let is_other = living.orders.send_if_modified(|orders| {
+                let is_other = !orders.program.size.runs_as(size);
+                if is_other {
+                    let program = Program { size: size.clone(), ..Program::clone(&orders.program) };
+                    orders.program = Arc::new(program);
+                    orders.restart += 1;
+                }
+                is_other
+            });
+            if is_other {
+                // Its successor, if it has one, is of the wrong size.
+                living.is_ready = false;
+                resized.push(name.clone());
+            }
+        }
+        resized
+    }
+
     /// Those of one process type.
     fn turns(&mut self, process_type: &ProcessType) -> Arc<Turns> {
         self.turns.entry(process_type.clone()).or_default().clone()
@@ -556,7 +583,8 @@ impl Formed {
         replace: Replace,
     ) -> Option<Orders> {
         let (slow_start, asleep) = (self.slow_start, self.is_asleep(process_type));
-        let program = release.program(process_type)?;
+        let size = self.app.sizes.get(process_type)?.clone();
+        let program = release.program(process_type, size)?;
         Some(Orders { slow_start, asleep, replace, ..self.orders_to_run(program) })
     }
 

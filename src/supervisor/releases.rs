@@ -17,12 +17,11 @@ use crate::supervisor::plan::{self, Stand};
 use crate::supervisor::program::Program;
 use crate::supervisor::rollout::{Outcome, Progress, Rollout};
 
-/// What an app runs.
+/// What an app runs. Of what size its dynos are is no part of it, as on Heroku: another one restarts them, and that is all.
 pub(crate) struct Release {
     pub(crate) number: u64,
     dir: PathBuf,
     commands: BTreeMap<ProcessType, String>,
-    sizes: BTreeMap<ProcessType, Arc<Size>>,
     pub(crate) config_vars: Arc<BTreeMap<String, String>>,
 }
 
@@ -58,37 +57,32 @@ impl Release {
             number,
             dir: app.dir.clone(),
             commands: app.commands.clone(),
-            sizes: app.sizes.clone(),
             config_vars: Arc::new(app.config_vars.clone()),
         })
     }
 
-    /// What a dyno of this type runs; `None`: there is no such type.
-    pub(crate) fn program(&self, process_type: &ProcessType) -> Option<Program> {
+    /// What a dyno of this type runs in this size; `None`: there is no such type.
+    pub(crate) fn program(&self, process_type: &ProcessType, size: Arc<Size>) -> Option<Program> {
         Some(Program {
             release: self.number,
             command: self.commands.get(process_type)?.clone(),
             dir: self.dir.clone(),
-            size: self.sizes.get(process_type)?.clone(),
+            size,
             config_vars: self.config_vars.clone(),
         })
     }
 
     /// The same under another number.
     pub(crate) fn numbered(&self, number: u64) -> Arc<Self> {
-        let Self { number: _, dir, commands, sizes, config_vars } = self;
-        let (dir, commands, sizes) = (dir.clone(), commands.clone(), sizes.clone());
-        Arc::new(Self { number, dir, commands, sizes, config_vars: config_vars.clone() })
+        let Self { number: _, dir, commands, config_vars } = self;
+        let (dir, commands) = (dir.clone(), commands.clone());
+        Arc::new(Self { number, dir, commands, config_vars: config_vars.clone() })
     }
 
-    /// Whether a dyno must be started anew to be one of this app.
+    /// Whether this is not what the app is to run.
     fn differs(&self, app: &ManagedApp) -> bool {
-        let size_differs = |(process_type, size): (&ProcessType, &Arc<Size>)| {
-            app.sizes.get(process_type).is_none_or(|new| !size.runs_as(new))
-        };
         (&self.dir, &self.commands, &*self.config_vars)
             != (&app.dir, &app.commands, &app.config_vars)
-            || self.sizes.iter().any(size_differs)
     }
 }
 
@@ -106,13 +100,11 @@ impl Releases {
     }
 
     /// Goes on from what an earlier daemon has left: its `newest` release, which is what the file says now or is
-    /// not (`unchanged`). `up`: the releases with which dynos are up.
+    /// not (`unchanged`): then it is the next one, where nobody else numbers them. `up`: the releases with which dynos
+    /// are up.
     pub(crate) fn go_on(&mut self, app: &ManagedApp, newest: u64, unchanged: bool, up: &[u64]) {
         let counted = if unchanged { newest } else { newest + 1 };
-        let number = match app.release {
-            Some(number) if number != newest || unchanged => number,
-            _ => counted,
-        };
+        let number = app.release.unwrap_or(counted);
         self.wanted = self.wanted.numbered(number);
         self.last = newest.max(number);
         self.told = rollout(number);
@@ -127,10 +119,6 @@ impl Releases {
         self.deploy = app.deploy;
         let differs = self.wanted.differs(app);
         if !differs && app.release.is_none_or(|number| number == self.wanted.number) {
-            if self.wanted.sizes != app.sizes {
-                // Whoever starts next does so at another price.
-                self.wanted = Release::new(self.wanted.number, app);
-            }
             return;
         }
         let is_proven = self.phase == Phase::Proven;

@@ -23,7 +23,7 @@ use crate::supervisor::Supervisor;
 use crate::supervisor::manager::Command;
 use crate::supervisor::meter::Meter;
 use crate::supervisor::place::{Orders, Replace, WatchOrders};
-use crate::supervisor::program::Program;
+use crate::supervisor::program::{Program, Start};
 use crate::supervisor::routes::Routes;
 use crate::supervisor::scripted::{Script, Scripted, Scripts};
 use crate::supervisor::survivors::{Left, Survivor};
@@ -322,8 +322,9 @@ async fn a_changed_size_restarts_but_not_for_its_price() {
     formation.apply(&apps(|size| size.limits.processes = 10)).await;
     passes(1).await;
     let starts = formation.scripts.starts.lock().unwrap().clone();
-    let sizes = starts.iter().map(|it| it.program.size.limits.processes).collect::<Vec<_>>();
-    assert_eq!(sizes, [256, 10]);
+    let program = |it: &Start| (it.program.size.limits.processes, it.program.release);
+    let programs = starts.iter().map(program).collect::<Vec<_>>();
+    assert_eq!(programs, [(256, 1), (10, 1)], "another size is no other release");
     formation.supervisor.stop().await;
 }
 

@@ -319,6 +319,28 @@ FIXED = "by the file"
         self.assertNotIn("front", self.heroku("pipelines")[0])
         self.heroku("apps:destroy", "-a", "shop-staging", "--confirm", "shop-staging")
 
+    def test_a_promotion(self):
+        for app, stage in [("tried", "staging"), ("used", "production")]:
+            self.heroku("apps:create", app)
+            verb = "create" if stage == "staging" else "add"
+            self.heroku(f"pipelines:{verb}", "line", "-s", stage, "-a", app)
+        source = self.dir / "promoted"
+        source.mkdir()
+        (source / "Procfile").write_text(f"web: {BINARY} hello\nrelease: echo migrated\n")
+        self.dynomesh("deploy", source, "-a", "tried")
+        self.assertEqual(self.get("used.localhost"), 502, "it has nothing to run yet")
+        out, err = self.heroku("pipelines:promote", "-a", "tried")
+        self.assertIn("migrated", out)
+        self.assertIn("Promotion successful", out + err)
+        self.assertRegex(out + err, r"used: +succeeded")
+        self.assertEqual(self.get("used.localhost"), 200)
+        self.assertRegex(self.heroku("releases", "-a", "used")[0], r"v2 +Promote tried v2 [0-9a-f]{8} ")
+        err = self.heroku("pipelines:promote", "-a", "used", status=1)[1]
+        self.assertIn("Cannot promote used from 'production' stage", err)
+        self.heroku("pipelines:destroy", "line")
+        for app in ["tried", "used"]:
+            self.heroku("apps:destroy", "-a", app, "--confirm", app)
+
     def test_logs_are_followed(self):
         tail = subprocess.Popen(
             [HEROKU, "logs", "--tail", "-a", "shop"],

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -322,24 +322,121 @@ async fn isolated_dynos_write_to_nobodys_slug() {
     becomes_true("v1 to be back", async || seen(&mesh, "V").await == "1").await;
 }
 
+/// Asks the API, as programs do.
+async fn ask(mesh: &Mesh, method: &str, path: &str, body: &str) -> (u16, Value) {
+    let mut stream = UnixStream::connect(mesh.path("state/dynomesh.sock")).await.unwrap();
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    within("an answer", stream.read_to_string(&mut answer)).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap_or_default())
+}
+
+/// Promotes, and returns what came of it for the only target.
+async fn promote(mesh: &Mesh, source: &str, target: &str) -> Value {
+    let (status, promotion) = begin_promotion(mesh, source, &[target]).await;
+    assert_eq!(status, 201, "{promotion}");
+    let path = format!("/pipeline-promotions/{}", promotion["id"].as_str().unwrap());
+    let targets = format!("{path}/promotion-targets");
+    let is_over = async || ask(mesh, "GET", &targets, "").await.1[0]["status"] != "pending";
+    becomes_true("the promotion to be over", is_over).await;
+    assert_eq!(ask(mesh, "GET", &path, "").await.1["status"], "completed");
+    ask(mesh, "GET", &targets, "").await.1[0].clone()
+}
+
+async fn begin_promotion(mesh: &Mesh, source: &str, targets: &[&str]) -> (u16, Value) {
+    let of_app = |app: &&str| json!({ "app": { "id": app } });
+    let body = json!({
+        "pipeline": { "id": "store" },
+        "source": of_app(&source),
+        "targets": targets.iter().map(of_app).collect::<Vec<_>>(),
+    });
+    ask(mesh, "POST", "/pipeline-promotions", &body.to_string()).await
+}
+
+/// What dynos of the app `prod` have of the variable `V`.
+async fn seen_in_production(mesh: &Mesh) -> String {
+    let mut client = mesh.client().await;
+    client.send("GET /env?name=V HTTP/1.1\r\nHost: prod.localhost\r\n\r\n".to_owned()).await;
+    client.answer().await.text().to_string()
+}
+
+/// An app `shop` that is staging, `early` before it, and `prod` and `fixed` after it.
+async fn pipeline() -> Mesh {
+    let setup = Setup::new().app("shop", QUICK).procfile("fixed", "web: TESTAPP\n", "");
+    let mesh = setup.start().await;
+    deploys(&mesh, "web: V=1 TESTAPP\n", 1).await;
+    for app in ["early", "prod"] {
+        does(&mesh, &["apps:create", app]).await;
+    }
+    assert_eq!(ask(&mesh, "POST", "/pipelines", r#"{"name":"store"}"#).await.0, 201);
+    let stages = [
+        ("early", "development"),
+        ("shop", "staging"),
+        ("prod", "production"),
+        ("fixed", "production"),
+    ];
+    for (app, stage) in stages {
+        let body = json!({ "app": app, "pipeline": "store", "stage": stage }).to_string();
+        let (status, said) = ask(&mesh, "POST", "/pipeline-couplings", &body).await;
+        assert_eq!(status, 201, "{said}");
+    }
+    mesh
+}
+
+#[tokio::test]
+async fn what_is_promoted_is_what_was_tried_and_runs_with_the_vars_of_its_app() {
+    let mesh = pipeline().await;
+    does(&mesh, &["config:set", "V=ours", "-a", "prod"]).await;
+    let promoted = promote(&mesh, "shop", "prod").await;
+    assert_eq!(promoted["status"], "succeeded", "{promoted}");
+    assert_eq!(seen_in_production(&mesh).await, "1");
+    assert_eq!(fs::read_dir(mesh.path("state/slugs")).unwrap().count(), 1, "nothing was built");
+    let release = promoted["release"]["id"].as_str().unwrap();
+    let (_, release) = ask(&mesh, "GET", &format!("/apps/prod/releases/{release}"), "").await;
+    let said = release["description"].as_str().unwrap();
+    assert!(said.starts_with("Promote shop v1 ") && said.len() == 24, "{said}");
+    assert_eq!((&release["version"], &release["current"]), (&3.into(), &true.into()));
+
+    // It works where it was tried alone.
+    does(&mesh, &["config:set", "BROKEN=1", "-a", "prod"]).await;
+    let procfile = "web: if [ -n \"$BROKEN\" ]; then exit 3; fi; V=2 TESTAPP\n";
+    deploys(&mesh, procfile, 2).await;
+    let promoted = promote(&mesh, "shop", "prod").await;
+    assert_eq!(promoted["status"], "failed", "{promoted}");
+    assert_eq!(promoted["error_message"], "web.1 exited with status 3 before it was up");
+    assert_eq!(seen_in_production(&mesh).await, "1");
+}
+
+#[tokio::test]
+async fn what_cannot_be_promoted_is_said() {
+    let mesh = pipeline().await;
+    for (source, targets, expected) in [
+        ("early", &["prod"][..], "early has no slug to promote: deploy to it first."),
+        ("shop", &[], "No app downstream of shop is said."),
+        ("prod", &["shop"], "shop (staging) is not downstream of prod (production)."),
+        ("shop", &["prod", "shop"], "shop (staging) is not downstream of shop (staging)."),
+        ("shop", &["prod", "fixed"], "What fixed runs is fixed by /"),
+    ] {
+        let (status, said) = begin_promotion(&mesh, source, targets).await;
+        let message = said["message"].as_str().unwrap();
+        assert!(status == 422 && message.starts_with(expected), "{source}: {said}");
+    }
+    let (_, releases) = ask(&mesh, "GET", "/apps/prod/releases", "").await;
+    assert_eq!(releases.as_array().unwrap().len(), 1, "of none of it, for nobody");
+    assert_eq!(ask(&mesh, "GET", "/pipeline-promotions/none/promotion-targets", "").await.0, 404);
+}
+
 /// As clients of Heroku's Platform API do it.
 #[tokio::test]
 async fn an_archive_has_to_be_what_was_announced() {
     let mesh = shop().await;
-    let socket = mesh.path("state/dynomesh.sock");
-    let ask = async |method: &str, path: &str, body: &str| -> (u16, Value) {
-        let mut stream = UnixStream::connect(&socket).await.unwrap();
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        within("an answer", stream.read_to_string(&mut answer)).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, serde_json::from_str(body).unwrap_or_default())
-    };
+    let ask = async |method: &str, path: &str, body: &str| ask(&mesh, method, path, body).await;
     let checksum = format!("SHA256:{}", "0".repeat(64));
     let create = format!(r#"{{"process_types":{{"web":"true"}},"checksum":"{checksum}"}}"#);
     let (status, slug) = ask("POST", "/apps/shop/slugs", &create).await;

@@ -142,6 +142,10 @@ async fn an_app_that_a_command_made_is_one() {
     );
     let (_, err) = does(&mesh, &["config:set", "-a", "blog", "A=1"]).await;
     assert_eq!(err, "Setting A and restarting ⬢ blog... done, v2\n");
+    // What is attached to it is a release of it as well, though nothing runs.
+    does(&mesh, &["addons:create", "redis", "-a", "blog", "--url", "redis://localhost"]).await;
+    let (out, _) = does(&mesh, &["releases", "-a", "blog"]).await;
+    assert!(out.starts_with("=== blog Releases - Current: v3\n"), "{out}");
     // A name that is another app's already.
     does(&mesh, &["domains:add", "-a", "shop", "www.example.com"]).await;
     let taken = is_refused(&mesh, &["domains:add", "-a", "blog", "www.example.com"]).await;
@@ -231,6 +235,12 @@ async fn sizes_are_changed_and_waited_for() {
     let dynos: Value = serde_json::from_str(&dynos).unwrap();
     assert_eq!((&dynos[0]["state"], &dynos[0]["release"]["version"]), (&"up".into(), &2.into()));
 
+    let pid = async || {
+        let dynos = mesh.ask_admin("/debug/dynos").await;
+        let dynos: Value = serde_json::from_str(dynos.text()).unwrap();
+        dynos[0]["pid"].as_u64().filter(|_| dynos[0]["state"] == "up")
+    };
+    let before = pid().await.unwrap();
     let (out, err) = does(&mesh, &["ps:type", "web=standard-1x"]).await;
     assert_eq!(err, "Scaling dynos on ⬢ shop... done\n");
     let expected = "=== Process Types\n\n\
@@ -241,6 +251,21 @@ async fn sizes_are_changed_and_waited_for() {
     let refused = is_refused(&mesh, &["ps:type", "basic"]).await;
     assert!(refused.contains("The size of worker dynos of shop is fixed by /"), "{refused}");
     assert_eq!(does(&mesh, &["ps:type"]).await.0, expected, "and web is as it was");
+
+    // The dynos are of another size then, and of the same release; the next one counts on from there for both.
+    let of_dyno = async || {
+        let dynos = does(&mesh, &["ps", "--json"]).await.0;
+        let dynos: Value = serde_json::from_str(&dynos).unwrap();
+        dynos[0]["release"]["version"].as_u64()
+    };
+    let is_other = async || pid().await.is_some_and(|it| it != before);
+    becomes_true("a dyno of the other size", is_other).await;
+    let current = async || does(&mesh, &["releases"]).await.0.lines().next().unwrap().to_owned();
+    assert_eq!((of_dyno().await, &*current().await), (Some(2), "=== shop Releases - Current: v2"));
+    let (_, err) = does(&mesh, &["config:set", "A=2"]).await;
+    assert_eq!(err, "Setting A and restarting ⬢ shop... done, v3\n");
+    does(&mesh, &["ps:wait"]).await;
+    assert_eq!((of_dyno().await, &*current().await), (Some(3), "=== shop Releases - Current: v3"));
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod formation; // scaled
 mod domains; // added and removed
 mod certificates; // added, exchanged and removed
 mod pipelines; // apps of one code base
+mod promotions; // from one of them to the next
 mod addons; // what is outside: named, attached, detached
 mod releases; // listed, rolled back to
 mod drains; // where logs go
@@ -29,7 +30,7 @@ use std::sync::Arc;
 
 use axum::routing::{delete, get, patch, post, put};
 
-use crate::control::{Running, output};
+use crate::control::Running;
 
 pub(in crate::control) use absent::unknown;
 pub(in crate::control) use auth::{Gate, is_known, require_token};
@@ -73,14 +74,15 @@ fn pipeline_routes() -> axum::Router<Arc<Running>> {
             "/pipeline-couplings/{coupling}",
             patch(pipelines::restage).delete(pipelines::uncouple),
         )
+        .route("/pipeline-promotions", post(promotions::make))
+        .route("/pipeline-promotions/{promotion}", get(promotions::show))
+        .route("/pipeline-promotions/{promotion}/promotion-targets", get(promotions::targets))
         .route("/filters/apps", post(apps::filter))
 }
 
-/// What is uploaded to, and what release commands print. Who knows the address was told it, and needs no token.
+/// What is uploaded to.
 pub(in crate::control) fn upload_routes() -> axum::Router<Arc<Running>> {
-    axum::Router::new()
-        .route("/slug-uploads/{secret}", put(slugs::upload))
-        .route("/release-output/{secret}", get(output::stream))
+    axum::Router::new().route("/slug-uploads/{secret}", put(slugs::upload))
 }
 
 /// The routes of all of them.

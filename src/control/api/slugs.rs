@@ -229,7 +229,7 @@ async fn decided(running: &Running, app: &AppName) {
 }
 
 /// Refuses where commands may not say what the app runs.
-fn deployable(scene: &AppScene<'_>) -> Result<(), Problem> {
+pub(in crate::control) fn deployable(scene: &AppScene<'_>) -> Result<(), Problem> {
     scene.refuse_external()?;
     scene.refuse_said("dir", &format!("What {} runs", scene.name))
 }

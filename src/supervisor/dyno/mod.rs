@@ -144,7 +144,8 @@ impl<S: Spawn> Dyno<S> {
         let Adopted { running, release, is_up } = adopted;
         // The daemon before this one may have frozen it.
         running.process.thaw();
-        self.ran = Ran { release, restart: self.place.orders.borrow().restart };
+        // What it has followed so far is no order of this daemon.
+        self.ran = Ran { release, restart: 0 };
         self.tried = self.ran;
         if is_up {
             self.tell_started(&running);

@@ -97,6 +97,10 @@ impl<S: Spawn> Manager<S> {
         turns: Arc<Turns>,
     ) -> Living {
         let told = release.numbered(survivor.order.identity.release);
+        // Of the release that is wanted, but not as that is run now: of another size, say.
+        let is_outdated = told.number == release.number
+            && digest_of(&orders.program) != survivor.order.identity.program;
+        orders.restart = u64::from(is_outdated);
         let release = told.number;
         // What it is told is what it does. If that is an earlier release, it is told otherwise right afterwards.
         orders.program = Arc::new(Program { release, ..(*orders.program).clone() });

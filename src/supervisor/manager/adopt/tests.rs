@@ -5,7 +5,7 @@ use super::*;
 use crate::config::AppSource;
 use crate::init::Identity;
 use crate::model::{Autoscale, DynoName, Exit, ProcessType, Target};
-use crate::supervisor::program::Streams;
+use crate::supervisor::program::{Start, Streams};
 use crate::supervisor::scripted::{Script, Scripted, Scripts};
 use crate::supervisor::tests::{Formation, app_name, basic, managed, passes};
 use crate::table::Standing;
@@ -143,6 +143,26 @@ async fn another_program_is_the_next_release_and_replaced_without_a_gap() {
     assert_eq!(formation.lineup("shop").dynos.len(), 1);
     assert_ne!(formation.lineup("shop").dynos[0].id(), before);
     assert_eq!(formation.scripts.starts.lock().unwrap()[0].program.release, 8);
+    formation.supervisor.stop().await;
+}
+
+/// What numbers releases knows that it is none.
+#[tokio::test(start_paused = true)]
+async fn another_size_is_the_same_release_and_replaced_without_a_gap() {
+    let [(name, AppSource::Managed(mut app))] = shop(1) else { unreachable!() };
+    app.release = Some(7);
+    let mut size = Size::clone(&basic());
+    size.limits.processes = 10;
+    app.sizes.insert(ProcessType::web(), Arc::new(size));
+    let formation = adopt(&[web(1)], &[(name, AppSource::Managed(app))]);
+    begins().await;
+    let before = formation.lineup("shop").dynos[0].id();
+    passes(2).await;
+    assert_eq!(formation.lineup("shop").dynos.len(), 1);
+    assert_ne!(formation.lineup("shop").dynos[0].id(), before);
+    let starts = formation.scripts.starts.lock().unwrap().clone();
+    let program = |it: &Start| (it.program.size.limits.processes, it.program.release);
+    assert_eq!(starts.iter().map(program).collect::<Vec<_>>(), [(10, 7)]);
     formation.supervisor.stop().await;
 }
 
