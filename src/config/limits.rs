@@ -463,6 +463,9 @@ pub const TRIAL: Duration = Duration::from_secs(10);
 pub const ONE_OFFS_MAX: usize = 100;
 /// How long an attached one-off dyno waits for its client (R13). Commands come within milliseconds.
 pub const ATTACH_WAIT: Duration = Duration::from_secs(60);
+/// How long the heroku CLI is given to say the end of its input once its process has ended. It does so within
+/// milliseconds, where there is one.
+pub const ATTACH_END: Duration = Duration::from_secs(1);
 /// How often a process is told SIGHUP once its client has left, before it is R16 and stopped.
 pub const HANGUPS: u32 = 3;
 /// The time between two of them.

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::config::limits;
 use crate::control::Running;
@@ -120,11 +120,14 @@ struct Client<S> {
     input: Vec<u8>,
     /// Whether the process has taken what it was given.
     taken: bool,
+    /// Whether the CLI has said that its input is at its end.
+    has_ended: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite> Client<S> {
     fn new(from: ReadHalf<S>, to: WriteHalf<S>, is_terminal: bool, marks_exit: bool) -> Self {
-        Self { from, to, is_terminal, marks_exit, input: Vec::new(), taken: true }
+        let (input, taken, has_ended) = (Vec::new(), true, false);
+        Self { from, to, is_terminal, marks_exit, input, taken, has_ended }
     }
 
     /// What was received, as the process gets it. A terminal reads keys by itself. To a pipe, the CLI sends the end of
@@ -139,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite> Client<S> {
                 }
                 [END_OF_TRANSMISSION] => {
                     self.input.clear();
-                    self.taken = false;
+                    (self.taken, self.has_ended) = (false, true);
                     return Frame::Input(Vec::new());
                 }
                 _ => {}
@@ -149,6 +152,18 @@ impl<S: AsyncRead + AsyncWrite> Client<S> {
         let length = (self.input.len() - usize::from(ends)).min(PAYLOAD_MAX);
         self.taken = false;
         Frame::Input(self.input.drain(..length).collect())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Reads what nobody takes any more, until the end of the input is said or the client has left.
+    async fn end_of_input(&mut self) {
+        while !self.has_ended && self.input.last() != Some(&END_OF_TRANSMISSION) {
+            self.input.clear();
+            if !matches!(self.from.read_buf(&mut self.input).await, Ok(1..)) {
+                return;
+            }
+        }
     }
 }
 
@@ -187,7 +202,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Speaks for Client<S> {
         self.to.flush().await
     }
 
+    /// The CLI dies of what it writes to a stream that has ended, and the process may be faster than it is with the end
+    /// of its own input.
     async fn end(&mut self) -> io::Result<()> {
+        if !self.is_terminal {
+            // Whose input is open still is not waited for any longer.
+            let _ = timeout(limits::ATTACH_END, self.end_of_input()).await;
+        }
         self.to.shutdown().await
     }
 }
@@ -269,7 +290,42 @@ mod tests {
         assert!(client.receive().await.is_err());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
+    async fn the_stream_ends_after_the_end_of_the_input_or_without_it_in_time() {
+        // The process has ended, and the client says so much of its input then, or before.
+        let check = async |before: &[u8], then: &[u8], expected: Duration| {
+            let (mut theirs, mut client) = client(false);
+            let begun = Instant::now();
+            for input in before.chunks(1) {
+                theirs.write_all(input).await.unwrap();
+                client.receive().await.unwrap();
+                client.send(Frame::Taken).await.unwrap();
+            }
+            let said = async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                theirs.write_all(then).await.unwrap();
+                theirs.read_to_end(&mut Vec::new()).await.unwrap();
+            };
+            let (ended, ()) = tokio::join!(client_ends(client), said);
+            assert_eq!(ended - begun, expected, "{before:?} {then:?}");
+        };
+        check(b"a", b"late\x04", Duration::from_millis(20)).await;
+        check(b"a\x04", b"", Duration::ZERO).await;
+        check(b"a", b"open", limits::ATTACH_END).await;
+        // Who has left is not waited for.
+        let (theirs, client) = client(false);
+        drop(theirs);
+        let begun = Instant::now();
+        assert_eq!(client_ends(client).await, begun);
+    }
+
+    /// When a client's stream has ended.
+    async fn client_ends(mut client: Client<DuplexStream>) -> Instant {
+        let _ = client.end().await;
+        Instant::now()
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_exit_is_marked_in_one_piece() {
         let (mut theirs, mut client) = client(false);
         client.send(Frame::Output(b"out".to_vec())).await.unwrap();
