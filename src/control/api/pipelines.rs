@@ -171,10 +171,7 @@ async fn shown(
 }
 
 /// By name or by id.
-pub(in crate::control) async fn find(
-    running: &Running,
-    which: &str,
-) -> Result<Pipeline, Problem> {
+pub(in crate::control) async fn find(running: &Running, which: &str) -> Result<Pipeline, Problem> {
     let pipelines = running.store.pipelines().await.map_err(unread)?;
     let is_meant = |it: &Pipeline| it.name == which || it.id.to_string() == which;
     let found = pipelines.into_iter().find(is_meant);
