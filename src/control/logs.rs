@@ -26,8 +26,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::limits;
 use crate::control::Running;
-use crate::control::api::Given;
 use crate::control::dynos::find_app;
+use crate::control::given::Given;
 use crate::control::problem::Problem;
 use crate::model::{AppName, Civil};
 use crate::shutdown::Shutdown;

@@ -12,9 +12,9 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::control::api::Given;
 use crate::control::attach::{Framed, relay};
 use crate::control::dynos::{find_app, titled};
+use crate::control::given::Given;
 use crate::control::logs::Origin;
 use crate::control::problem::Problem;
 use crate::control::rendezvous::without_exit_mark;

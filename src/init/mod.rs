@@ -10,6 +10,7 @@
 mod order; // what the daemon orders
 mod message; // what they say to each other
 mod socket; // over which
+mod namespaces; // how the host's are left
 mod command_line; // which step is asked for
 mod outside; // the first step
 mod inside; // PID 1 of the dyno

@@ -1,27 +1,20 @@
 //! The first step: outside, as the daemon started it. Leaves the host's namespaces, which only a child can have
 //! done from its first moment on, starts that child, says who it is, and is done.
 
-use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::stdio::stdout;
-use rustix::thread::UnshareFlags;
 
 use crate::init::command_line::Step;
 use crate::init::failure::{During, Failure};
 use crate::init::message::Report;
+use crate::init::namespaces::{NAMESPACES, leave};
 use crate::init::network;
 use crate::init::order::Order;
 use crate::init::socket;
-
-/// What a dyno has of its own, but for its network. Its control groups come later, when PID 1 is in them.
-pub(in crate::init) const NAMESPACES: UnshareFlags = UnshareFlags::NEWPID
-    .union(UnshareFlags::NEWNS)
-    .union(UnshareFlags::NEWIPC)
-    .union(UnshareFlags::NEWUTS);
 
 /// Starts the init of the dyno whose order is the standard input. `false`: the dyno has no namespaces, and this
 /// process is to be its init.
@@ -42,15 +35,6 @@ pub(in crate::init) fn start() -> Result<bool, Failure> {
         let _ = socket::send(stdout(), &Report::Begun.print(), &[begun.as_fd()]);
     }
     Ok(order.namespaces)
-}
-
-/// Leaves namespaces for new ones.
-#[expect(
-    deprecated,
-    reason = "its successor is unsafe, for descriptors that are not shared; none are left here"
-)]
-pub(in crate::init) fn leave(namespaces: UnshareFlags) -> io::Result<()> {
-    Ok(rustix::thread::unshare(namespaces)?)
 }
 
 /// This binary once more, even where another one has its name by now, with nothing in its environment.

@@ -11,9 +11,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::config::check_config_var;
-use crate::control::api::given::Given;
 use crate::control::api::scene::{AppScene, change_app};
 use crate::control::dynos::{find_app, name_of};
+use crate::control::given::Given;
 use crate::control::{Caller, Problem, Running};
 use crate::model::{AppName, Civil, Id, Stated, StatedAddon, StatedApp, StatedAttachment};
 use crate::store::new_id;

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use crate::certs::{Details, Judged, details, judge};
-use crate::control::api::given::Given;
 use crate::control::api::scene::{AppScene, change_app, show_app};
+use crate::control::given::Given;
 use crate::control::{Caller, Problem, Running};
 use crate::model::{Civil, Id, StatedApp, StatedCertificate, certificate_of};
 use crate::store::new_id;

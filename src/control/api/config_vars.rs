@@ -8,8 +8,8 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 
 use crate::config::{AppSource, check_config_var};
-use crate::control::api::given::Given;
 use crate::control::api::scene::{AppScene, change_app, show_app};
+use crate::control::given::Given;
 use crate::control::{Caller, Problem, Running};
 use crate::model::StatedApp;
 

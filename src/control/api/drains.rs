@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::config::drain_key;
-use crate::control::api::given::Given;
 use crate::control::api::scene::{AppScene, change_app, show_app};
+use crate::control::given::Given;
 use crate::control::{Caller, Problem, Running};
 use crate::drains::token;
 use crate::model::{Civil, DrainUrl, StatedApp, StatedDrain};

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::config::{AppSource, ManagedApp, limits};
-use crate::control::api::given::Given;
 use crate::control::api::scene::{AppScene, change_app, show_app};
 use crate::control::dynos::titled;
+use crate::control::given::Given;
 use crate::control::{Caller, Problem, Running};
 use crate::model::{ProcessType, StatedApp};
 

@@ -3,7 +3,6 @@
 //! Each file has one noun: what is shown of it, and how it is changed. What is changed is computed by a function of what
 //! holds; `Running::change` has it put in force.
 
-mod given; // bodies of requests
 mod range; // parts of lists
 mod account; // whose all of it is
 mod caller; // who asks
@@ -34,7 +33,6 @@ use crate::control::Running;
 
 pub(in crate::control) use absent::unknown;
 pub(in crate::control) use auth::{Gate, is_known, require_token};
-pub(in crate::control) use given::Given;
 pub(in crate::control) use rate::Rates;
 
 /// What makes tokens.

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::control::api::account;
-use crate::control::api::given::Given;
 use crate::control::api::scene::show_app;
+use crate::control::given::Given;
 use crate::control::{Problem, Running};
 use crate::model::{Civil, Coupling, Id, Pipeline, Stage};
 use crate::store::AskError;

@@ -9,13 +9,13 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::control::api::given::Given;
 use crate::control::api::pipelines::find;
 use crate::control::api::releases::made;
 use crate::control::api::scene::show_app;
 use crate::control::api::slugs;
 use crate::control::deploys::{Promoted, Promotion};
 use crate::control::dynos::find_app;
+use crate::control::given::Given;
 use crate::control::{Caller, Problem, Running};
 use crate::model::{AppName, Coupling, Id, Release, ReleaseStatus};
 use crate::slugs::id_of;

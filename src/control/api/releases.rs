@@ -10,11 +10,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::control::api::account;
-use crate::control::api::given::Given;
 use crate::control::api::range::Part;
 use crate::control::api::scene::{AppScene, change_app, show_app};
 use crate::control::api::slugs;
 use crate::control::dynos::find_app;
+use crate::control::given::Given;
 use crate::control::logs::Origin;
 use crate::control::{Caller, Problem, Running};
 use crate::model::{AppName, Civil, Release, ReleaseStatus, StatedApp};

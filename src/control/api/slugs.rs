@@ -20,9 +20,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::config::limits;
-use crate::control::api::given::Given;
 use crate::control::api::scene::{AppScene, change_app, show_app};
 use crate::control::dynos::find_app;
+use crate::control::given::Given;
 use crate::control::logs::Origin;
 use crate::control::{Caller, Problem, Running};
 use crate::hexadecimal;

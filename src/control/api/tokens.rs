@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::control::api::given::Given;
+use crate::control::given::Given;
 use crate::control::{Problem, Running};
 use crate::model::{Civil, Id, Scope, Token};
 use crate::store::AskError;

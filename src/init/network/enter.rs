@@ -9,9 +9,9 @@ use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 
 use crate::init::failure::{During, Failure};
+use crate::init::namespaces::leave;
 use crate::init::network::netlink::{Netlink, Request};
 use crate::init::network::plan::Network;
-use crate::init::outside::leave;
 
 /// The dyno's end, as programs expect it.
 const INTERFACE: &str = "eth0";

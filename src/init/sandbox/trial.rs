@@ -17,8 +17,8 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::config::limits;
+use crate::init::namespaces::{NAMESPACES, leave};
 use crate::init::network;
-use crate::init::outside::{NAMESPACES, leave};
 use crate::init::sandbox::plan::{Confinement, Part, Sandbox, SandboxError, Upper};
 use crate::init::sandbox::{confine, enter};
 
