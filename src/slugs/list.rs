@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use serde::{Deserialize, Serialize};
 
+use crate::config::limits;
 use crate::hexadecimal;
 
 /// Bytes of one read of a file.
@@ -59,6 +60,15 @@ pub enum Damage {
         /// Of what is there.
         actual: String,
     },
+    /// It is not there.
+    #[error(
+        "slug {slug} is no longer kept: what none of the last {} releases ran is removed. Deploy it again",
+        limits::RELEASES_KEPT
+    )]
+    Gone {
+        /// The slug's name.
+        slug: String,
+    },
     /// It cannot be read.
     #[error("slug {slug}: {}: {source}", path.display())]
     Unreadable {
@@ -98,7 +108,10 @@ impl List {
     pub(in crate::slugs) fn read(slug: &str, file: &Path) -> Result<Self, Damage> {
         let unreadable =
             |source| Damage::Unreadable { slug: slug.into(), path: file.to_owned(), source };
-        let text = fs::read(file).map_err(unreadable)?;
+        let text = fs::read(file).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Damage::Gone { slug: slug.into() },
+            _ => unreadable(source),
+        })?;
         let actual = hexadecimal::of(digest(&SHA256, &text).as_ref());
         if actual != slug {
             return Err(Damage::List { slug: slug.into(), actual });

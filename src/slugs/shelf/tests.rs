@@ -206,6 +206,8 @@ fn what_nobody_names_is_removed() {
     fs::create_dir(scene.state.path().join("slugs/new-0123")).unwrap();
     scene.shelf.keep_only(&BTreeSet::from([other.name.clone()])).unwrap();
     assert_eq!(scene.shelf.find(slug.id()), None);
+    let gone = scene.shelf.verify(&slug.name).unwrap_err().to_string();
+    assert!(gone.ends_with("is removed. Deploy it again"), "{gone}");
     assert_eq!(scene.shelf.find(other.id()), Some(other));
     assert_eq!(scene.names(), 2, "an upload that is under way is none of these");
     scene.shelf.sweep().unwrap();
