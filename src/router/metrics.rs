@@ -12,8 +12,12 @@ use std::time::Duration;
 use crate::router::reply::Refusal;
 use crate::router::traffic::Limit;
 
-/// Upper bounds of the histogram's buckets: up to the 30 s of H12 and beyond.
-const BUCKETS: [Duration; 14] = {
+/// How many buckets of the histogram have an upper bound. In a number of its own: evaluated for a type, a function of
+/// this crate that makes the bounds would be compiled while it is found out whether that type can be sent.
+const BOUNDED: usize = 14;
+
+/// Those bounds: up to the 30 s of H12 and beyond.
+const BUCKETS: [Duration; BOUNDED] = {
     const fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
     }
@@ -74,7 +78,7 @@ pub(crate) struct AppCounters {
     /// By class and then by the rest: 100 numbers for a class once it was seen.
     statuses: [OnceLock<Box<[AtomicU64; 100]>>; 5],
     errors: [AtomicU64; Refusal::CODES.len()],
-    buckets: [AtomicU64; BUCKETS.len() + 1],
+    buckets: [AtomicU64; BOUNDED + 1],
     micros: AtomicU64,
     retries: AtomicU64,
     late: AtomicU64,
@@ -178,7 +182,7 @@ impl Registry {
             app: app.into(),
             statuses: [const { OnceLock::new() }; 5],
             errors: [const { AtomicU64::new(0) }; Refusal::CODES.len()],
-            buckets: [const { AtomicU64::new(0) }; BUCKETS.len() + 1],
+            buckets: [const { AtomicU64::new(0) }; BOUNDED + 1],
             micros: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             late: AtomicU64::new(0),
@@ -249,7 +253,7 @@ impl Registry {
 struct Total {
     statuses: BTreeMap<usize, u64>,
     errors: [u64; Refusal::CODES.len()],
-    buckets: [u64; BUCKETS.len() + 1],
+    buckets: [u64; BOUNDED + 1],
     micros: u64,
     retries: u64,
     late: u64,
