@@ -50,6 +50,11 @@ class Whole:
     answer: str
 
 
+def moments_of(writes):
+    """Before which of so many it is killed."""
+    return range(1, writes + 1, max(1, writes // KILLS) if KILLS else 1)
+
+
 def content(whole):
     """Without the numbers of releases: one that failed takes a number, too."""
     return (whole.config, whole.formation, whole.domains, whole.answer.rsplit(" ", 1)[0])
@@ -97,13 +102,48 @@ class KilledAtEveryWrite(unittest.TestCase):
     def test_domains_add(self):
         self.check("domains:add", "new.example.test")
 
+    def test_start_that_takes_up_a_deploy(self):
+        deploy = ("deploy", self.mesh.dir / "third")
+        old, new, writes, left = self.undisturbed(deploy)
+        interrupted = self.mesh.dir / "interrupted"
+        self.begin()
+        self.settled()
+        # The release is written, and its command has not ended or not been heard of.
+        with Watch(self.mesh, self.state, writes // 2):
+            self.run_until_killed(deploy)
+        self.clear_away()
+        self.state.rename(interrupted)
+
+        def start_killed_at(moment):
+            self.put_back(interrupted)
+            self.mesh.spawn(before=["sh", "-c", 'kill -STOP $$; exec "$0" "$@"'])
+            watch = Watch(self.mesh, self.state, moment)
+            self.mesh.process.send_signal(signal.SIGCONT)
+            return watch
+
+        with start_killed_at(0) as watch:
+            wait_until("the daemon is ready", self.mesh.is_ready)
+            self.settled()
+            time.sleep(0.5)
+        moments = moments_of(watch.writes)
+        for moment in moments:
+            with self.subTest(moment=moment):
+                with start_killed_at(moment):
+                    self.wait_a_moment_for(lambda: self.mesh.process.poll() is not None)
+                self.restart()
+                self.assertIn(content(self.settled()), [content(old), content(new)])
+                self.run_command(*deploy)
+                self.assertEqual(content(self.settled()), content(new))
+                wait_until("nothing is left over", lambda: self.files() == left)
+                self.end()
+        print(f"  a start: {watch.writes} writes, killed before {len(moments)}")
+
     # ---- one command, killed over and over ---------------------------------------------------------------
 
     def check(self, *command):
         old, new, writes, left = self.undisturbed(command)
         self.assertNotEqual(content(old), content(new))
-        step = max(1, writes // KILLS) if KILLS else 1
-        moments = range(1, writes + 1, step)
+        moments = moments_of(writes)
         ends = {"old": 0, "new": 0}
         for moment in moments:
             with self.subTest(command=command[0], moment=moment):
@@ -129,9 +169,7 @@ class KilledAtEveryWrite(unittest.TestCase):
         self.settled()
         with Watch(self.mesh, self.state, moment):
             code = self.run_until_killed(command)
-        self.mesh.process.kill()
-        self.mesh.process.wait()
-        self.mesh.start()
+        self.restart()
         found = self.settled()
         self.assertIn(content(found), [content(old), content(new)])
         came_to = "new" if content(found) == content(new) else "old"
@@ -173,13 +211,26 @@ class KilledAtEveryWrite(unittest.TestCase):
 
     def begin(self):
         """Starts on the prepared state, whatever became of what was before."""
-        if self.mesh.process.poll() is None:
-            self.mesh.process.kill()
-            self.mesh.process.wait()
+        self.put_back(self.prepared)
+        self.mesh.start()
+
+    def put_back(self, state):
+        self.clear_away()
+        shutil.rmtree(self.state, ignore_errors=True)
+        # With the sockets of those who were killed.
+        subprocess.run(["cp", "--archive", state, self.state], check=True)
+
+    def clear_away(self):
+        """Kills the daemon, where it still runs, and its dynos."""
+        self.mesh.process.kill()
+        self.mesh.process.wait()
         for pid in processes_in(self.mesh.dir):
             os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.state, ignore_errors=True)
-        shutil.copytree(self.prepared, self.state, symlinks=True)
+
+    def restart(self):
+        """Starts the next daemon, also where nobody has killed this one."""
+        self.mesh.process.kill()
+        self.mesh.process.wait()
         self.mesh.start()
 
     @classmethod
