@@ -143,6 +143,8 @@ def main():
         killer.seize()
         print("ready", flush=True)
         killer.watch()
+        # It has ended by itself, and nobody needs to say so any more.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except Told:
         pass
     print(killer.writes, flush=True)

@@ -7,7 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::support::{
-    App, Http2, Http2Exchange, Mesh, Setup, get, is_switched, percent_encoded, read_body, within,
+    App, GOODBYE, Http2, Http2Exchange, Mesh, RESTART, Setup, get, is_switched, percent_encoded,
+    read_body, within,
 };
 
 fn websocket(target: &str) -> request::Builder {
@@ -196,8 +197,8 @@ async fn a_websocket_over_tls_works_the_same() {
 
 /// Reads the close frame, says goodbye, and sees the stream end as it should.
 async fn is_restarted(exchange: &mut Http2Exchange, from: &mut h2::RecvStream) {
-    assert_eq!(read_body(from, 4).await.unwrap(), [0x88, 0x02, 0x03, 0xf4]);
-    exchange.send(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xf4], true).await;
+    assert_eq!(read_body(from, 4).await.unwrap(), RESTART);
+    exchange.send(GOODBYE, true).await;
     let mut behind = Vec::new();
     while let Some(data) = within("the end", from.data()).await {
         behind.extend(data.unwrap());

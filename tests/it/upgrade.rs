@@ -5,7 +5,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::time::Instant;
 
-use crate::support::{App, Client, End, Mesh, Setup, becomes_true, request, within};
+use crate::support::{
+    App, Client, End, GOODBYE, HELLO, Mesh, RESTART, Setup, becomes_true, request, within,
+};
 
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
 
@@ -122,13 +124,6 @@ async fn a_pipe_to_a_dyno_that_a_reload_removes_is_cut_at_the_drain_bound() {
 }
 
 // ---- a daemon that stops ---------------------------------------------------------------------------------
-
-/// Text, as a client masks it.
-const HELLO: &[u8] = b"\x81\x85\x01\x02\x03\x04\x69\x67\x6f\x68\x6e";
-/// Closed by the router: 1012, service restart.
-const RESTART: &[u8] = b"\x88\x02\x03\xf4";
-/// The same code back, masked by nothing.
-const GOODBYE: &[u8] = b"\x88\x82\0\0\0\0\x03\xf4";
 
 /// Reads the close frame, says goodbye, and sees the connection end as it should.
 async fn is_restarted(client: &mut Client) {

@@ -27,7 +27,7 @@ pub(crate) use load::Load;
 pub(crate) use mesh::{Known, Mesh, Ran, Setup, control_groups};
 pub(crate) use metrics::Metrics;
 pub(crate) use processes::{directories, init_of, is_gone};
-pub(crate) use sockets::Sockets;
+pub(crate) use sockets::{GOODBYE, HELLO, RESTART, Sockets};
 pub(crate) use tls::Tls;
 
 use std::future::Future;

@@ -9,11 +9,11 @@ use tokio::task::JoinSet;
 use crate::support::{Client, End, becomes_true, request, within};
 
 /// Text, as a client masks it.
-const HELLO: &[u8] = b"\x81\x85\x01\x02\x03\x04\x69\x67\x6f\x68\x6e";
+pub(crate) const HELLO: &[u8] = b"\x81\x85\x01\x02\x03\x04\x69\x67\x6f\x68\x6e";
 /// Closed by the router: 1012, service restart.
-const RESTART: &[u8] = b"\x88\x02\x03\xf4";
+pub(crate) const RESTART: &[u8] = b"\x88\x02\x03\xf4";
 /// The same code back, masked by nothing.
-const GOODBYE: &[u8] = b"\x88\x82\0\0\0\0\x03\xf4";
+pub(crate) const GOODBYE: &[u8] = b"\x88\x82\0\0\0\0\x03\xf4";
 
 /// Some WebSockets that talk with the testapp.
 pub(crate) struct Sockets {
