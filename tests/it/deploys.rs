@@ -483,6 +483,25 @@ async fn what_cannot_be_promoted_is_said() {
     assert_eq!(ask(&mesh, "GET", "/pipeline-promotions/none/promotion-targets", "").await.0, 404);
 }
 
+/// Within the hour for which a slug that nobody releases is kept.
+#[tokio::test]
+async fn an_app_is_deployed_more_often_than_slugs_may_wait() {
+    let mesh = shop().await;
+    for round in 0..70 {
+        let (status, slug) =
+            ask(&mesh, "POST", "/apps/shop/slugs", r#"{"process_types":{"task":"sleep 1"}}"#).await;
+        assert_eq!(status, 201, "{round}: {slug}");
+        assert_eq!(ask(&mesh, "PUT", slug["blob"]["url"].as_str().unwrap(), "").await.0, 200);
+        let release = json!({ "slug": slug["id"] }).to_string();
+        becomes_true("it to be released", async || {
+            let (status, said) = ask(&mesh, "POST", "/apps/shop/releases", &release).await;
+            assert!([201, 409].contains(&status), "{round}: {said}");
+            status == 201
+        })
+        .await;
+    }
+}
+
 /// As clients of Heroku's Platform API do it.
 #[tokio::test]
 async fn an_archive_has_to_be_what_was_announced() {
