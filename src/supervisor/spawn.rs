@@ -32,7 +32,6 @@ use crate::model::{AppName, DynoName, Exit, Id};
 use crate::private_file;
 use crate::random;
 use crate::shutdown::Shutdown;
-use crate::supervisor::autoscale::on_loopback;
 use crate::supervisor::cgroup::{Cgroups, Group, Usage};
 use crate::supervisor::health::{self, Unwell};
 use crate::supervisor::isolation::{Isolated, Isolation, NoUid};
@@ -42,6 +41,7 @@ use crate::supervisor::numbers::LentNumber;
 use crate::supervisor::probe;
 use crate::supervisor::program::{Ends, ProcessId, Program, Start, Streams};
 use crate::supervisor::remove::remove;
+use crate::supervisor::sock_diag::on_loopback;
 use crate::telemetry::AppLog;
 use crate::wall_clock::unix_millis;
 
