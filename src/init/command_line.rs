@@ -3,12 +3,10 @@
 
 use std::ffi::OsString;
 
-/// One of the three steps from the daemon's spawn to the app's command.
+/// One of the two steps, each an exec, from the daemon's spawn to the app's command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// `dynomesh init`: outside, started by the daemon.
-    Outside,
-    /// `dynomesh init inside`: PID 1 of the dyno.
+    /// `dynomesh init`: started by the daemon, PID 1 of the dyno where that has namespaces.
     Inside,
     /// `dynomesh init command PID`: becomes the command, and must not outlive its parent of that number. 0: in a
     /// namespace of its own, where the kernel sees to that.
@@ -23,7 +21,6 @@ pub enum Step {
 #[error("usage: dynomesh init (it is the daemon that runs this)")]
 pub struct UsageError;
 
-const INSIDE: &str = "inside";
 const COMMAND: &str = "command";
 
 impl Step {
@@ -32,8 +29,7 @@ impl Step {
         let args = args.into_iter().map(OsString::into_string).collect::<Result<Vec<_>, _>>();
         let args = args.map_err(|_| UsageError)?;
         match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            [] => Ok(Self::Outside),
-            [INSIDE] => Ok(Self::Inside),
+            [] => Ok(Self::Inside),
             [COMMAND, parent] => match parent.parse() {
                 Ok(parent) if parent >= 0 => Ok(Self::Command { parent }),
                 _ => Err(UsageError),
@@ -45,8 +41,7 @@ impl Step {
     /// The arguments after `init`, as [`parse`](Self::parse) reads them.
     pub(in crate::init) fn args(self) -> Vec<String> {
         match self {
-            Self::Outside => Vec::new(),
-            Self::Inside => vec![INSIDE.into()],
+            Self::Inside => Vec::new(),
             Self::Command { parent } => vec![COMMAND.into(), parent.to_string()],
         }
     }
@@ -58,18 +53,14 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        for step in
-            [Step::Outside, Step::Inside, Step::Command { parent: 7 }, Step::Command { parent: 0 }]
-        {
+        for step in [Step::Inside, Step::Command { parent: 7 }, Step::Command { parent: 0 }] {
             assert_eq!(Step::parse(step.args().into_iter().map(OsString::from)), Ok(step));
         }
     }
 
     #[test]
     fn anything_else_is_refused() {
-        for bad in
-            [&["x"][..], &["inside", "x"], &["command"], &["command", "x"], &["command", "-1"]]
-        {
+        for bad in [&["x"][..], &["command"], &["command", "x"], &["command", "-1"]] {
             assert_eq!(Step::parse(bad.iter().map(OsString::from)), Err(UsageError), "{bad:?}");
         }
     }

@@ -1,8 +1,8 @@
 //! `dynomesh init`: what runs inside a dyno, from the daemon's spawn to the last of its processes.
 //!
-//! In three steps, each an exec of this binary, so that nothing runs between a fork and an exec: *outside*, which
-//! leaves the host's namespaces; *inside*, PID 1 of the dyno, which stays; and the one that becomes the app's
-//! *command*. No threads, no runtime: a dyno is to have little beside its app.
+//! In three steps, between which there is an exec of this binary, so that nothing runs between a fork and an exec:
+//! *outside*, in the daemon, which leaves the host's namespaces in a thread; *inside*, PID 1 of the dyno, which stays;
+//! and the one that becomes the app's *command*. No threads, no runtime: a dyno is to have little beside its app.
 //!
 //! The daemon is a client. It writes the order, and hears and asks over a socket; when it dies, the dyno goes on,
 //! and the next one connects. What both need of that conversation is here too.
@@ -12,7 +12,7 @@ mod message; // what they say to each other
 mod socket; // over which
 mod namespaces; // how the host's are left
 mod command_line; // which step is asked for
-mod outside; // the first step
+mod outside; // the first step, in the daemon
 mod inside; // PID 1 of the dyno
 mod command; // the third step, which becomes the app's command
 mod descendants; // how a signal reaches everyone in a dyno
@@ -32,6 +32,7 @@ use rustix::stdio::stdout;
 
 pub use command_line::{Step, UsageError};
 pub use descriptors::{descriptors_before_raise, raise_descriptors};
+pub use failure::Failure;
 pub use message::{
     HeardAt, Hello, Lost, MESSAGE_MAX, MessageError, OUTPUT_MAX, Report, Request, VERSION,
 };
@@ -42,6 +43,7 @@ pub use network::{
 pub use order::{
     ControlGroup, Identity, ORDER_FILE, Order, OrderError, SOCKET_FILE, Terminal, dynos_dir,
 };
+pub use outside::{OURSELVES, start};
 pub use sandbox::{
     Confinement, Part, SYSTEM, Sandbox, SandboxError, Trial, TrialError, Upper, run_trial,
     try_sandbox, unreached_resolver,
@@ -55,14 +57,6 @@ pub use socket::{Datagram, connect, pair, receive, send};
 /// The standard output is no such socket: a person has typed this.
 pub fn run(step: Step) -> Result<ExitCode, UsageError> {
     match step {
-        Step::Outside => {
-            let daemon = daemon()?;
-            Ok(match outside::start() {
-                Ok(true) => ExitCode::SUCCESS,
-                Ok(false) => inside::run(daemon),
-                Err(failure) => daemon.fail(&failure),
-            })
-        }
         Step::Inside => Ok(inside::run(daemon()?)),
         Step::Command { parent } => Ok(command::run(parent)),
     }
