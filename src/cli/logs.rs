@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_line_has_its_parts_as_json() {
-        let mut json = |line: &str| Form::Json.of(line.to_owned()).unwrap();
+        let json = |line: &str| Form::Json.of(line.to_owned()).unwrap();
         assert_eq!(
             json("T heroku[router]: at=info path=\"/[a]: b\""),
             r#"{"at":"T","source":"heroku","dyno":"router","message":"at=info path=\"/[a]: b\""}"#

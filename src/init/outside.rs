@@ -7,7 +7,6 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
-use crate::init::command_line::Step;
 use crate::init::failure::{During, Failure};
 use crate::init::namespaces::{NAMESPACES, leave};
 use crate::init::network;
@@ -34,8 +33,13 @@ pub fn start(
     file: File,
 ) -> Result<(OwnedFd, Child), Failure> {
     let (ours, theirs) = socket::pair().during("make a socket")?;
-    let mut init = again(binary, Step::Inside);
-    init.current_dir(dir).stdin(file).stdout(theirs).stderr(Stdio::null());
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "what the only processes that are made are made by"
+    )]
+    let mut init = Command::new(binary);
+    init.arg0("dynomesh").arg("init").env_clear().current_dir(dir);
+    init.stdin(file).stdout(theirs).stderr(Stdio::null());
     let mut start = || {
         if order.namespaces {
             match &order.network {
@@ -55,16 +59,4 @@ pub fn start(
         thread.join().unwrap_or_else(|_| Err(Failure::new("start an init", defect())))
     })?;
     Ok((ours, child))
-}
-
-/// This binary once more for a later step, with nothing in its environment.
-pub(in crate::init) fn ourselves(step: Step) -> Command {
-    again(Path::new(OURSELVES), step)
-}
-
-#[expect(clippy::disallowed_methods, reason = "inits, which are the only processes that are made")]
-fn again(binary: &Path, step: Step) -> Command {
-    let mut command = Command::new(binary);
-    command.arg0("dynomesh").arg("init").args(step.args()).env_clear();
-    command
 }
