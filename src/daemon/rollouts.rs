@@ -18,6 +18,8 @@ pub(in crate::daemon) const DAEMON: &str = "dynomesh";
 /// For the start: goes on with what an earlier daemon had on its way, and clears away what it had begun.
 pub(in crate::daemon) fn take_up(running: &Arc<Running>, pending: Begun) {
     see_all_through(running, pending);
+    // Before anybody can upload to this one.
+    let abandoned = running.shelf.abandoned();
     let here = running.clone();
     running.shutdown.spawn(async move {
         // Nobody waits for the end of such a release any more.
@@ -29,7 +31,8 @@ pub(in crate::daemon) fn take_up(running: &Arc<Running>, pending: Begun) {
             }
         }
         let shelf = here.shelf.clone();
-        if let Ok(Err(error)) = spawn_blocking(move || shelf.sweep()).await {
+        let sweep = move || shelf.sweep(&abandoned?);
+        if let Ok(Err(error)) = spawn_blocking(sweep).await {
             tracing::warn!("uploads of an earlier daemon are left: {error}");
         }
     });
