@@ -172,7 +172,8 @@ async fn requests_that_take_longer_than_a_command_allows_have_more_dynos() {
     let slow = request("GET", "/sleep?ms=300", "", "");
     let crowd = Load::start(metrics.mesh.http(), 4, &slow);
     let scaled = "Scaled to web@2:basic by autoscale, up: target=\"p95 100ms\"";
-    // It is looked at for ten seconds.
+    // It is looked at for ten seconds, so that the second bound begins when half of them are over.
+    crowd.carries(60).await;
     metrics.mesh.says("heroku[autoscale]", scaled).await;
     metrics.web_dynos_up(2).await;
     assert!(metrics.command(&["ps:scale"]).await.0.starts_with("web=2:Basic "));
@@ -212,15 +213,15 @@ async fn nobody_else_is_served_there_and_nothing_else() {
     let unknown = metrics.ask("GET", "/apps/blog/formation/web/monitors", &Value::Null).await;
     is_refused(&unknown, 404, "Couldn't find the app blog");
     let addr = metrics.mesh.api().await;
-    let direct = async |host: &str| {
+    let direct = async |host: &str, path: &str| {
         let mut client = Client::connect(addr).await;
-        let monitors = metrics.monitors();
-        client.send(metrics.request("GET", &monitors, host, &Value::Null)).await;
+        client.send(metrics.request("GET", path, host, &Value::Null)).await;
         client.answer().await
     };
     // Only by way of the port as a proxy.
-    is_refused(&direct("localhost").await, 404, "");
-    is_refused(&direct(HOST).await, 421, "This is the API of ");
+    is_refused(&direct("localhost", &metrics.monitors()).await, 404, "");
+    is_refused(&direct(HOST, &metrics.monitors()).await, 404, "");
+    is_refused(&direct(HOST, "/account").await, 421, "This is the API of ");
     assert!(Tls::of(&metrics.mesh).try_stream(addr, HOST).await.is_err(), "no certificate for it");
     let inside = tunnel(&metrics.mesh).await;
     assert!(Tls::of(&metrics.mesh).over(inside, "localhost").await.is_err(), "nor there another");
