@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Client, Load, Mesh, Setup, Tls, becomes_true, request};
+use crate::support::{
+    Answer, Client, Load, Mesh, Setup, Tls, becomes_true, json_of, request, within,
+};
 
 const HOST: &str = "api.metrics.heroku.com";
 
@@ -101,13 +103,9 @@ async fn tunnel(mesh: &Mesh) -> tokio::net::TcpStream {
     let mut stream = tokio::net::TcpStream::connect(mesh.api().await).await.unwrap();
     stream.write_all(format!("CONNECT {HOST}:5000 HTTP/1.1\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = [0; 19];
-    crate::support::within("200", stream.read_exact(&mut answer)).await.unwrap();
+    within("200", stream.read_exact(&mut answer)).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200 OK\r\n\r\n");
     stream
-}
-
-fn json_of(answer: &Answer) -> Value {
-    serde_json::from_str(answer.text()).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
 }
 
 #[track_caller]
