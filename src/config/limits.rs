@@ -345,7 +345,7 @@ pub const ACME_LOOK: Duration = Duration::from_secs(60 * 60);
 pub const DYNO_PORTS: RangeInclusive<u16> = 20_000..=29_999;
 /// How long after a start the port is first asked again, and then for every time as long again as the boot has
 /// taken in parts of [`PROBE_PART`]: a request may wait for this boot, and is to notice nothing of the probe.
-pub const PROBE_FIRST: Duration = Duration::from_millis(2);
+pub const PROBE_FIRST: Duration = Duration::from_millis(1);
 /// See [`PROBE_FIRST`]: 1 % of the boot. A probe costs some 20 µs, so that two hundred dynos that boot at once
 /// for a second take a fifth of a core with theirs.
 pub const PROBE_PART: u32 = 100;

@@ -24,6 +24,7 @@ mod load; // averages of their load
 mod figures; // the same, as it is shown
 mod probe; // when a web dyno is ready
 mod listener; // who listens on a port
+mod sock_diag; // the same, and who waits there, as the kernel is asked
 mod health; // whether it is well
 mod turns; // how many are replaced at a time
 mod autoscale; // how many there are to be
