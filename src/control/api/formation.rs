@@ -84,8 +84,7 @@ pub(in crate::control) async fn update(
     Ok(Json(spoken_of).into_response())
 }
 
-/// How many dynos of each type there are to be now: of those that follow the requests, the configuration says with how
-/// many they began.
+/// How many dynos of each type the manager wants now.
 async fn counts(running: &Running, app: &AppName) -> Formation {
     running.supervisor.formation(app).await.unwrap_or_default()
 }
@@ -106,19 +105,19 @@ fn scale(
     for OfType { process_type, quantity, size } in updates {
         let parsed = ProcessType::parse(process_type).ok();
         let known = parsed.and_then(|it| managed.formation.get_key_value(&it));
-        let Some((known, begins)) = known else {
+        let Some((known, _)) = known else {
             return Err(Problem::not_found(format!(
                 "Couldn't find that process type ({process_type})."
             )));
         };
-        let running = counts.get(known).unwrap_or(begins);
+        let running = quantity_of(managed, counts, known);
         if let Some(quantity) = quantity {
-            let wanted = quantity.of(*running).filter(|it| *it <= limits::FORMATION_MAX);
+            let wanted = quantity.of(running).filter(|it| *it <= limits::FORMATION_MAX);
             let wanted = wanted.ok_or_else(|| {
                 let max = limits::FORMATION_MAX;
                 Problem::invalid(format!("{process_type}: expected 0 to {max} dynos, +N or -N."))
             })?;
-            if wanted != *running {
+            if wanted != running {
                 let what = format!("The number of {process_type} dynos of {name}");
                 scene.refuse_said(&format!("formation.{process_type}"), &what)?;
                 if let Some(Autoscale { min, max, .. }) = managed.autoscale.get(known) {
@@ -144,6 +143,14 @@ fn scale(
     Ok("Scaled".into())
 }
 
+/// How many dynos of a type there are to be: of one that follows the requests the configuration says with how many it
+/// began. Of the others it says all, and at this moment: who says `+1` beside somebody else must count his.
+fn quantity_of(app: &ManagedApp, counts: &Formation, process_type: &ProcessType) -> u32 {
+    let follows = app.autoscale.contains_key(process_type);
+    let now = counts.get(process_type).filter(|_| follows);
+    now.or(app.formation.get(process_type)).copied().unwrap_or_default()
+}
+
 /// The process types of the app that are asked for.
 fn objects(
     scene: &AppScene<'_>,
@@ -152,9 +159,9 @@ fn objects(
 ) -> Vec<Value> {
     match &scene.app.source {
         AppSource::Managed(managed) => {
-            let wanted = managed.formation.iter().filter(|(it, _)| wanted(it));
-            let quantity = |it, begins| *counts.get(it).unwrap_or(begins);
-            wanted.map(|(it, begins)| object(scene, managed, it, quantity(it, begins))).collect()
+            let wanted = managed.formation.keys().filter(|it| wanted(it));
+            let quantity = |it| quantity_of(managed, counts, it);
+            wanted.map(|it| object(scene, managed, it, quantity(it))).collect()
         }
         _ => Vec::new(),
     }
