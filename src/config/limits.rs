@@ -493,7 +493,8 @@ pub const SLUG_ENTRIES_MAX: usize = 1_000_000;
 pub const SLUG_UPLOAD_IDLE: Duration = Duration::from_secs(60);
 /// Uploads and unpackings at one time: each is work for the disk.
 pub const SLUG_UPLOADS: usize = 4;
-/// Slugs that are to be uploaded, or were and are not released yet. Who makes more of them never releases any.
+/// Slugs that are to be uploaded, or were and are not released yet. Who makes more of them never releases any. As many
+/// are remembered by their ids, the newest of those that were released included.
 pub const SLUGS_WAITING: usize = 64;
 /// How long they are known.
 pub const SLUG_WAIT: Duration = Duration::from_secs(60 * 60);

@@ -298,7 +298,7 @@ fn install_recorder() -> PrometheusHandle {
 async fn stop(running: Arc<Running>, dynos: &Shutdown, control: &Shutdown) {
     running.enter(Phase::Stopping);
     let bound = running.config.load().router.stop;
-    running.router.drain();
+    running.router.drain(bound);
     tokio::select! {
         () = running.router.drained() => tracing::info!("router: every connection is closed"),
         () = sleep(bound) => tracing::warn!("router: after {bound:?}, {}", Left(&running)),
