@@ -11,6 +11,7 @@ use crate::config::findings::{COMMAND, Findings};
 use crate::config::nearest::nearest;
 use crate::config::procfile::{self, Procfile};
 use crate::config::resolve_autoscale::autoscale;
+use crate::config::resolve_guard::guard;
 use crate::config::resolve_jobs::resolve_jobs;
 use crate::config::resolve_logs::resolve_drains;
 use crate::config::resolve_sizes::size_named;
@@ -308,6 +309,7 @@ impl AppResolver<'_> {
             size,
             sizes,
             deploy: self.deploy(findings),
+            guard: guard(findings, |key| self.key(key), self.written.guard.as_ref()),
             release: None,
             recycle_on_r14: self.recycle_on_r14(findings),
             runtime_metrics: self
@@ -358,6 +360,7 @@ impl AppResolver<'_> {
             ("size", written.size.as_ref().map(|it| it.span().start)),
             ("sizes", written.sizes.as_ref().map(|it| it.span().start)),
             ("deploy", written.deploy.as_ref().map(|it| it.span().start)),
+            ("guard", written.guard.as_ref().map(|it| it.span().start)),
             ("recycle_on_r14", start(&written.recycle_on_r14)),
             ("runtime_metrics", written.runtime_metrics.as_ref().map(|it| it.span().start)),
             ("env_file", written.env_file.as_ref().map(|it| it.span().start)),

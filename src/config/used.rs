@@ -15,8 +15,8 @@ use ipnet::Ipv4Net;
 use crate::config::config_var::Redacted;
 use crate::config::{ConfigProblem, Said, defaults};
 use crate::model::{
-    AppName, AppPolicy, Autoscale, Domain, DrainUrl, DynoAddr, Endpoint, Formation, ListenAddr,
-    ListenerPolicy, ProcessType, Schedule, Size, Sizes, StatedCertificate,
+    AppName, AppPolicy, Autoscale, Domain, DrainUrl, DynoAddr, Endpoint, Formation, Guard,
+    ListenAddr, ListenerPolicy, ProcessType, Schedule, Size, Sizes, StatedCertificate,
 };
 
 /// Everything `serve` needs to know.
@@ -280,6 +280,8 @@ pub struct ManagedApp {
     pub sizes: BTreeMap<ProcessType, Arc<Size>>,
     /// How another release takes the place of the one that runs.
     pub deploy: Deploy,
+    /// By what a release is judged once it has requests; absent: by whether its dynos come up.
+    pub guard: Option<Guard>,
     /// The number of the release that this is: 7 is `v7`. Absent: whoever runs it counts, one more for each change
     /// of what it runs.
     pub release: Option<u64>,
@@ -305,6 +307,7 @@ impl fmt::Debug for ManagedApp {
             .field("size", &self.size)
             .field("sizes", &self.sizes)
             .field("deploy", &self.deploy)
+            .field("guard", &self.guard)
             .field("release", &self.release)
             .field("recycle_on_r14", &self.recycle_on_r14)
             .field("runtime_metrics", &self.runtime_metrics)

@@ -50,6 +50,7 @@ impl<P: Process> Running<P> {
         routes: Arc<Routes>,
     ) -> Result<Self, SpawnError> {
         place.say(format_args!("Starting process with command `{}`", program.command));
+        let release = program.release;
         let start = Start {
             app: place.app.clone(),
             dyno: place.dyno.clone(),
@@ -60,15 +61,16 @@ impl<P: Process> Running<P> {
         let started = Instant::now();
         let process = spawn.spawn(&start)?;
         let web = port.map(|port| (port.number(), Some(port)));
-        Ok(Self::new(process, place, web, started, routes))
+        Ok(Self::new(process, place, web, release, started, routes))
     }
 
     /// A process of the dyno of this place, over which is watched from here on. `web`: where it listens, and the
-    /// port, where it is among those that are lent.
+    /// port, where it is among those that are lent. `release`: what it runs.
     pub(crate) fn new(
         process: P,
         place: &Place,
         web: Option<(u16, Option<LentPort>)>,
+        release: u64,
         started: Instant,
         routes: Arc<Routes>,
     ) -> Self {
@@ -78,7 +80,8 @@ impl<P: Process> Running<P> {
         let (record, port) = web
             .map(|(number, port)| {
                 let addr = DynoAddr::Tcp((ip, number).into());
-                (Dyno::new(place.dyno.clone(), addr, true), port)
+                let tally = routes.tally(&place.app, release);
+                (Dyno::counted(place.dyno.clone(), addr, true, tally), port)
             })
             .unzip();
         Self { process, watch, record, started, routes, _port: port.flatten() }

@@ -53,6 +53,7 @@ pub(crate) fn managed(formation: &[(&str, u32)]) -> AppSource {
         autoscale: BTreeMap::new(),
         sizes: formation.iter().map(|(name, _)| (of_type(name), basic())).collect(),
         deploy: Deploy::Rolling,
+        guard: None,
         release: None,
         recycle_on_r14: None,
         runtime_metrics: false,
