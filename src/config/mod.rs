@@ -39,6 +39,7 @@ mod example; // config/example.toml stays complete and true
 
 pub use config_var::check_config_var;
 pub use diff::{Change, Diff, Mark, diff};
+pub(crate) use duration::print as print_duration;
 pub(crate) use findings::COMMANDS;
 pub use load::{SLUG_TREE, SLUGS_DIR, Source, default_path, load, slug_dir};
 pub use problem::{ConfigError, ConfigProblem, Remark};

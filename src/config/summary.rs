@@ -208,6 +208,7 @@ impl AppSummary {
         ));
         of_app.insert("autoscale".into(), autoscale_setting(&BTreeMap::new()));
         of_app.insert("guard".into(), guard_setting(None));
+        of_app.insert("keep_warm".into(), or_off(None));
         of_app.extend(upkeep_settings(&defaults::UPKEEP));
         of_app
     }
@@ -239,6 +240,7 @@ fn sum_up(config: &Config, name: &AppName, app: &AppConfig) -> AppSummary {
             settings.extend(dyno_settings(size, *deploy, *recycle_on_r14, *runtime_metrics));
             settings.insert("autoscale".into(), autoscale_setting(&managed.autoscale));
             settings.insert("guard".into(), guard_setting(managed.guard));
+            settings.insert("keep_warm".into(), or_off(managed.keep_warm));
             settings.extend(upkeep_settings(&managed.upkeep));
             timeouts.extend(supervisor_timeouts(&managed.timeouts));
             SourceSummary::Managed {

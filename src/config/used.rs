@@ -282,6 +282,8 @@ pub struct ManagedApp {
     pub deploy: Deploy,
     /// By what a release is judged once it has requests; absent: by whether its dynos come up.
     pub guard: Option<Guard>,
+    /// How long the web dynos' processes of the release before are kept, out of the line-up; absent: they end.
+    pub keep_warm: Option<Duration>,
     /// The number of the release that this is: 7 is `v7`. Absent: whoever runs it counts, one more for each change
     /// of what it runs.
     pub release: Option<u64>,
@@ -308,6 +310,7 @@ impl fmt::Debug for ManagedApp {
             .field("sizes", &self.sizes)
             .field("deploy", &self.deploy)
             .field("guard", &self.guard)
+            .field("keep_warm", &self.keep_warm)
             .field("release", &self.release)
             .field("recycle_on_r14", &self.recycle_on_r14)
             .field("runtime_metrics", &self.runtime_metrics)

@@ -609,6 +609,7 @@ impl Formed {
             upkeep: self.app.upkeep.clone(),
             slow_start: None,
             replace: Replace::Beside,
+            keep_warm: None,
             restart: 0,
             asleep: false,
             stop: false,

@@ -57,6 +57,7 @@ impl Wanted {
                 app.commands.insert(ProcessType::web(), format!("command {command}"));
                 app.deploy = deploy;
                 app.guard = guarded.then_some(GUARD);
+                app.keep_warm = (guarded && deploy != Deploy::Restart).then_some(GUARD.within);
                 if tended {
                     tend(&mut app);
                 }

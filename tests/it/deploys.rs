@@ -376,6 +376,57 @@ async fn a_guard_is_over_with_its_daemon() {
     assert_eq!(seen(&mesh, "V").await, "2");
 }
 
+// ---- warm ------------------------------------------------------------------------------------------------
+
+async fn pid(mesh: &Mesh) -> String {
+    mesh.get("/pid").await.text().to_string()
+}
+
+#[tokio::test]
+async fn a_rollback_to_what_is_warm_boots_nothing_and_loses_nothing() {
+    let setup = Setup::new().app("shop", &format!("keep_warm = \"1h\"\n{QUICK}"));
+    let mesh = setup.start().await;
+    deploys(&mesh, "web: V=1 TESTAPP\n", 1).await;
+    let old = pid(&mesh).await;
+    deploys(&mesh, "web: V=2 TESTAPP\n", 2).await;
+    mesh.says("heroku[web.1]", "v1 is kept warm for 1h").await;
+    assert_eq!(seen(&mesh, "V").await, "2");
+    let new = pid(&mesh).await;
+    let load = Load::start(mesh.http(), 4, &request("GET", "/", "", ""));
+    load.carries(50).await;
+    does(&mesh, &["rollback", "v1"]).await;
+    becomes_true("v1 to be back", async || pid(&mesh).await == old).await;
+    mesh.says("heroku[web.1]", "v1 is warm, and goes on").await;
+    load.carries(50).await;
+    let tally = load.stop().await;
+    assert_eq!((tally.refused, tally.broken), (0, 0), "{tally:?}");
+    becomes_true("it to be decided", async || releases(&mesh).await[0].1 == "succeeded").await;
+    becomes_true("the new one to be gone", async || !is_alive(&new)).await;
+    let starts =
+        mesh.lines().iter().filter(|it| it.message.starts_with("Starting process")).count();
+    assert_eq!(starts, 2);
+}
+
+fn is_alive(pid: &str) -> bool {
+    PathBuf::from(format!("/proc/{pid}")).exists()
+}
+
+#[tokio::test]
+async fn what_was_warm_when_its_daemon_was_killed_ends_with_the_next_one() {
+    let setup = Setup::new().app("shop", &format!("keep_warm = \"1h\"\n{QUICK}"));
+    let mut mesh = setup.start().await;
+    deploys(&mesh, "web: V=1 TESTAPP\n", 1).await;
+    let old = pid(&mesh).await;
+    deploys(&mesh, "web: V=2 TESTAPP\n", 2).await;
+    mesh.says("heroku[web.1]", "v1 is kept warm").await;
+    let new = pid(&mesh).await;
+    assert!(is_alive(&old));
+    mesh = mesh.killed().await.start().await;
+    assert_eq!((pid(&mesh).await, &*seen(&mesh, "V").await), (new, "2"));
+    mesh.says("heroku[web.1]", "Adopted to be stopped").await;
+    becomes_true("the warm one to be gone", async || !is_alive(&old)).await;
+}
+
 /// Whatever a dyno writes to its directory is its own, where dynos are isolated; where they are not, an upload of the same
 /// finds what is there, and going back to it finds that it is not what it was.
 #[tokio::test]

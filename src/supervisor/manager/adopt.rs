@@ -162,6 +162,7 @@ impl<S: Spawn> Manager<S> {
             upkeep: Arc::default(),
             slow_start: None,
             replace: Replace::Beside,
+            keep_warm: None,
             restart: 0,
             asleep: false,
             stop: true,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::{AppName, DynoName};
 use crate::supervisor::guard::Watch;
@@ -34,12 +35,20 @@ impl Formed {
         }
     }
 
-    /// Tells a dyno to run this.
-    fn tell(&mut self, dyno: &DynoName, release: &Arc<Release>, replace: Replace) {
+    /// Tells a dyno to run this, and whether to keep what it ran.
+    fn tell(
+        &mut self,
+        dyno: &DynoName,
+        release: &Arc<Release>,
+        replace: Replace,
+        keep_warm: Option<Duration>,
+    ) {
         let orders = self.orders_of(release, &dyno.process_type, replace);
         if let (Some(orders), Some(living)) = (orders, self.dynos.get_mut(dyno)) {
             (living.told, living.is_ready) = (release.clone(), false);
-            living.orders.send_modify(|now| *now = Orders { restart: now.restart, ..orders });
+            living
+                .orders
+                .send_modify(|now| *now = Orders { restart: now.restart, keep_warm, ..orders });
         }
     }
 
@@ -95,7 +104,8 @@ impl Formed {
             (all || !has_changed).then(|| (name.clone(), to.clone()))
         });
         for (name, release) in back.collect::<Vec<_>>() {
-            self.tell(&name, &release, Replace::Beside);
+            // What has failed is nothing to go back to.
+            self.tell(&name, &release, Replace::Beside, None);
         }
     }
 }
@@ -143,7 +153,7 @@ impl<S: Spawn> Manager<S> {
             let wanted = formed.releases.wanted.clone();
             for dyno in formed.releases.due(&stands, formed.holds(self.age())) {
                 let replace = formed.releases.replace(&dyno.process_type);
-                formed.tell(&dyno, &wanted, replace);
+                formed.tell(&dyno, &wanted, replace, formed.app.keep_warm);
                 self.meter_size(formed, &dyno);
             }
             let stands = formed.stands();

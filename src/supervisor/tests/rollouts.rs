@@ -548,3 +548,123 @@ async fn a_release_that_comes_up_once_and_never_again_goes_back() {
     assert_eq!(of_release(&formation, &old), 1);
     formation.supervisor.stop().await;
 }
+
+// ---- warm --------------------------------------------------------------------------------------------------
+
+/// The same, which keeps what it replaces for a minute.
+fn warm(source: AppSource) -> AppSource {
+    let AppSource::Managed(app) = source else { unreachable!() };
+    AppSource::Managed(ManagedApp { keep_warm: Some(Duration::from_secs(60)), ..app })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_warm_is_back_without_a_boot() {
+    for deploy in [Deploy::Rolling, Deploy::Preboot] {
+        let app = |command: &str| warm(shop(command, deploy, &[("web", 4), ("worker", 1)]));
+        let formation = up_with(app("old")).await;
+        let of = |formation: &Formation| {
+            let lineup = formation.lineup("shop");
+            lineup.dynos.iter().map(|dyno| dyno.addr().to_string()).collect::<BTreeSet<_>>()
+        };
+        let old = of(&formation);
+        formation.apply(&[("shop", app("new"))]).await;
+        passes(40).await;
+        assert_eq!(rollout(&formation).await.outcome, Some(Outcome::Done));
+        assert!(of(&formation).is_disjoint(&old));
+        assert_eq!(formation.scripts.living(), 5 + 4, "web dynos alone are kept");
+        let started = formation.started();
+
+        formation.supervisor.apply(&Arc::new(config(&[("shop", app("old"))])));
+        time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(of(&formation), old, "{deploy:?}");
+        passes(1).await;
+        assert_eq!(formation.started(), started + 1, "the worker alone boots");
+        let now = rollout(&formation).await;
+        assert_eq!((now.release, now.outcome), (3, Some(Outcome::Done)));
+        // What they were called back for is not kept.
+        assert_eq!(formation.scripts.living(), 5);
+        passes(100).await;
+        assert_eq!(of(&formation), old);
+        formation.supervisor.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_warm_ends_with_its_time_with_another_release_and_with_its_dyno() {
+    let app = |command: &str, web| warm(shop(command, Deploy::Rolling, &[("web", web)]));
+    let formation = up_with(app("first", 2)).await;
+    formation.apply(&[("shop", app("second", 2))]).await;
+    passes(20).await;
+    assert_eq!(formation.scripts.living(), 2 + 2);
+    formation.apply(&[("shop", app("third", 2))]).await;
+    passes(20).await;
+    assert_eq!(formation.scripts.living(), 2 + 2, "those of the first are gone");
+    formation.apply(&[("shop", app("third", 1))]).await;
+    passes(1).await;
+    assert_eq!(formation.scripts.living(), 1 + 1, "it goes with its dyno");
+    formation.supervisor.restart(&app_name("shop"), Which::All).await;
+    passes(20).await;
+    assert_eq!(formation.scripts.living(), 1 + 1, "a restart is no release");
+    passes(60).await;
+    assert_eq!(formation.scripts.living(), 1);
+    formation.apply(&[("shop", app("fourth", 1))]).await;
+    passes(20).await;
+    assert_eq!(formation.scripts.living(), 1 + 1);
+    formation.supervisor.stop().await;
+    assert_eq!(formation.scripts.living(), 0);
+}
+
+/// What it held when it left the line-up is finished, also if it is back and goes again meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_request_outlives_the_going_and_coming_of_its_dyno() {
+    let app = |command: &str| warm(shop(command, Deploy::Rolling, &[("web", 1)]));
+    let formation = up_with(app("old")).await;
+    let lease = formation.lineup("shop").dynos[0].lease().unwrap();
+    formation.apply(&[("shop", app("new"))]).await;
+    passes(10).await;
+    formation.apply(&[("shop", app("old"))]).await;
+    let back = formation.lineup("shop").dynos[0].clone();
+    assert_eq!((back.addr(), back.in_flight()), (lease.dyno().addr(), 0));
+    assert_ne!(back.id(), lease.dyno().id());
+    let AppSource::Managed(cold) = app("third") else { unreachable!() };
+    let cold = AppSource::Managed(ManagedApp { keep_warm: None, ..cold });
+    formation.apply(&[("shop", cold)]).await;
+    passes(100).await;
+    assert_eq!(lease.dyno().exit(), None, "it finishes what it holds");
+    assert_eq!(formation.scripts.living(), 2);
+    drop(lease);
+    passes(1).await;
+    assert_eq!(formation.scripts.living(), 1);
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_dies_while_it_is_warm_is_started_anew() {
+    let app = |command: &str| warm(shop(command, Deploy::Rolling, &[("web", 1)]));
+    let dies = Script::listens(5).exits(30, Exit::Status(1));
+    let formation = Formation::start(&[dies, Script::listens(5)], &[("shop", app("old"))]);
+    passes(10).await;
+    formation.apply(&[("shop", app("new"))]).await;
+    passes(30).await;
+    assert_eq!(formation.scripts.living(), 1);
+    formation.apply(&[("shop", app("old"))]).await;
+    passes(10).await;
+    assert_eq!(commands(&formation, 2), ["web.1 old v3"]);
+    assert_eq!(formation.lineup("shop").dynos.len(), 1);
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guard_goes_back_to_what_is_warm_and_keeps_nothing_of_what_failed() {
+    let app = |command: &str| warm(guarded(shop(command, Deploy::Preboot, &[("web", 4)])));
+    let formation = up_with(app("old")).await;
+    let old = formation.lineup("shop").dynos[0].tally().unwrap().clone();
+    asked(&formation, &old, 60, false).await;
+    formation.apply(&[("shop", app("new"))]).await;
+    passes(10).await;
+    assert_eq!((of_release(&formation, &old), formation.scripts.living()), (0, 8));
+    asked(&formation, &old, 4, true).await;
+    assert_eq!(of_release(&formation, &old), 4);
+    assert_eq!((formation.started(), formation.scripts.living()), (8, 4));
+    formation.supervisor.stop().await;
+}
