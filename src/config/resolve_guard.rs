@@ -1,6 +1,7 @@
 //! By what an app's releases are judged, as written → as used.
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 
 use toml::Spanned;
 
@@ -20,50 +21,39 @@ pub(crate) fn guard(
     let key = |it: &str| key(&format!("guard.{it}"));
     let default = defaults::GUARD;
     let bounds = limits::GUARD_WITHIN_MIN..=limits::TIMEOUT_MAX;
+    // All of them cannot be more than all.
+    let percent = ('%', Hundredths(0)..=Hundredths(9999));
+    let share = "how much more of its requests a release may fail";
+    let times = ('x', Hundredths(100)..=Hundredths(limits::GUARD_P95_MAX * 100));
+    let time = "how many times as long requests may take";
     Some(Guard {
-        errors: errors_of(findings, &key("errors"), errors).unwrap_or(default.errors),
-        p95: p95_of(findings, &key("p95"), p95).or(default.p95),
+        errors: with_unit(findings, &key("errors"), errors, percent, share)
+            .unwrap_or(default.errors),
+        p95: with_unit(findings, &key("p95"), p95, times, time).or(default.p95),
         within: duration_within(findings, &key("within"), within, default.within, bounds),
         requests: requests_of(findings, &key("requests"), requests).unwrap_or(default.requests),
     })
 }
 
-fn errors_of(
+/// A number with this unit behind it, within bounds. `what` it is, to somebody who wrote it otherwise.
+fn with_unit(
     findings: &mut Findings<'_>,
     key: &str,
     written: &Optional<String>,
+    (unit, bounds): (char, RangeInclusive<Hundredths>),
+    what: &str,
 ) -> Option<Hundredths> {
     let written = written.as_ref()?;
     let text = written.get_ref();
-    let share = text.strip_suffix('%').and_then(Hundredths::parse);
-    let share = share.filter(|share| *share < Hundredths(100 * 100));
-    if share.is_none() {
-        let message = format!(
-            "expected how much more of its requests a release may fail, from \"0%\" to \"99.99%\", not {text:?}"
-        );
+    let number = text.strip_suffix(unit).and_then(Hundredths::parse);
+    let number = number.filter(|number| bounds.contains(number));
+    if number.is_none() {
+        let (min, max) = (bounds.start(), bounds.end());
+        let message =
+            format!("expected {what}, from \"{min}{unit}\" to \"{max}{unit}\", not {text:?}");
         findings.problem(written.span().start, key, message);
     }
-    share
-}
-
-fn p95_of(
-    findings: &mut Findings<'_>,
-    key: &str,
-    written: &Optional<String>,
-) -> Option<Hundredths> {
-    let written = written.as_ref()?;
-    let text = written.get_ref();
-    let times = text.strip_suffix('x').and_then(Hundredths::parse);
-    let bounds = Hundredths(100)..=Hundredths(limits::GUARD_P95_MAX * 100);
-    let times = times.filter(|it| bounds.contains(it));
-    if times.is_none() {
-        let message = format!(
-            "expected how many times as long requests may take, from \"1x\" to \"{}x\", not {text:?}",
-            limits::GUARD_P95_MAX
-        );
-        findings.problem(written.span().start, key, message);
-    }
-    times
+    number
 }
 
 fn requests_of(
