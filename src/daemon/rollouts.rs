@@ -103,7 +103,7 @@ pub(in crate::daemon) async fn end(
 /// A release has failed. `true`: the app is at another one again.
 async fn fail(running: &Arc<Running>, app: &AppName, version: u64, failure: Failure) -> bool {
     let Failure { dyno, reason, last_lines } = failure;
-    let failure = ReleaseFailure { dyno: dyno.to_string(), reason: reason.to_string(), last_lines };
+    let failure = ReleaseFailure { dyno, reason: reason.to_string(), last_lines };
     let releases = running.store.releases(app).await.unwrap_or_default();
     let is_good = |it: &&Release| it.version < version && it.status == ReleaseStatus::Succeeded;
     let went_back = match releases.iter().find(is_good) {

@@ -16,7 +16,8 @@ use tokio::time::{sleep, timeout};
 use crate::certs::{Acme, Certs, CertsError, Loaded};
 use crate::config::{Config, ConfigError, Source};
 use crate::control::{
-    self, ControlError, Deploys, Doors, LogSessions, Notes, Phase, Rendezvous, Repeats, Running,
+    self, ApiTls, ControlError, Deploys, Doors, LogSessions, Notes, Phase, Rendezvous, Repeats,
+    Running,
 };
 use crate::daemon::access_log::AccessLogError;
 use crate::daemon::books::{eco_hours, keep_books};
@@ -193,7 +194,7 @@ async fn build(
     let (pending, state_dir) = (store.take_up_releases().await?, config.state_dir.clone());
     let config = Arc::new(config);
     let certs = Certs::open(&config.state_dir, loaded)?;
-    let api_tls = certs.server_config_for(config.admin.names_of_api())?;
+    let api_tls = ApiTls::new(&certs, &config.admin)?;
     // Before the router, so that its first handshake has what is kept; what is missing is ordered as soon as
     // this task waits, when the router accepts.
     let acme = Acme::start(certs.clone(), &config, control).await;

@@ -4,6 +4,7 @@ mod adopt; // what an earlier daemon has left
 mod rollouts; // how another release gets to dynos
 mod one_offs; // those for one command
 mod defects; // lives that a defect of ours has ended
+mod guard; // whether a release stands the test of its requests
 mod scale; // more and fewer of them, by what they are asked
 
 use std::collections::BTreeMap;
@@ -14,11 +15,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{self, Instant};
 
 use crate::config::{AppConfig, AppSource, Config, ManagedApp, limits};
-use crate::model::{AppName, AppPolicy, DynoName, Payer, ProcessType};
+use crate::model::{AppName, AppPolicy, DynoName, Formation, Payer, ProcessType};
 use crate::random;
 use crate::shutdown::Shutdown;
 use crate::supervisor::autoscale::{AcceptQueues, Autoscaler};
 use crate::supervisor::dyno::Dyno;
+use crate::supervisor::guard::Watch;
 use crate::supervisor::manager::defects::Defects;
 use crate::supervisor::meter::Meter;
 use crate::supervisor::one_off::Visitor;
@@ -51,6 +53,8 @@ pub(crate) enum Command {
         /// They are.
         used_up: bool,
     },
+    /// How many dynos of each type an app is to have now; not heard of where there is no such app.
+    Formation(AppName, oneshot::Sender<Formation>),
     /// How far the newest release of an app is; not heard of where there is no such app.
     Follow(AppName, oneshot::Sender<watch::Receiver<Rollout>>),
     /// Restart these dynos of a formation. `false`: there are none.
@@ -109,6 +113,8 @@ pub(crate) struct Manager<S> {
     began: Instant,
     /// When the load of those that are autoscaled was looked at last.
     looked: Instant,
+    /// When releases that a guard is over were looked at last.
+    guarded: Instant,
     accept_queues: AcceptQueues,
     /// How long dynos may drain when the daemon itself ends.
     stop: Duration,
@@ -123,6 +129,8 @@ pub(crate) struct Manager<S> {
 struct Formed {
     app: ManagedApp,
     releases: Releases,
+    /// Looks at what they answer, where there is to be a guard.
+    watch: Option<Watch>,
     drain: Duration,
     slow_start: Option<Duration>,
     /// By process type: how many are replaced at a time.
@@ -184,6 +192,7 @@ impl<S: Spawn> Manager<S> {
             next_id: 1,
             began: now,
             looked: now,
+            guarded: now,
             accept_queues: AcceptQueues::default(),
             stop: Duration::ZERO,
             events,
@@ -201,6 +210,9 @@ impl<S: Spawn> Manager<S> {
                 () = shutdown.forced(), if !stopping => stopping = manager.stop_all(),
                 () = time::sleep_until(manager.looked + limits::AUTOSCALE_LOOK), if manager.is_scaling() => {
                     manager.look();
+                }
+                () = time::sleep_until(manager.guarded + limits::GUARD_LOOK), if manager.is_guarding() => {
+                    manager.look_at_releases();
                 }
                 command = commands.recv(), if !stopping => {
                     if let Some(Command::Apply(config)) = &command {
@@ -224,6 +236,11 @@ impl<S: Spawn> Manager<S> {
             }
             Command::Attach(app, dyno, visitor) => self.attach(&app, &dyno, visitor),
             Command::EcoHours { used_up } => self.follow_eco_hours(used_up),
+            Command::Formation(app, formation) => {
+                if let Some(formed) = self.apps.get(&app) {
+                    let _ = formation.send(formed.formation());
+                }
+            }
             Command::Follow(app, follower) => {
                 if let Some(formed) = self.apps.get(&app) {
                     let _ = follower.send(formed.releases.follow());
@@ -465,6 +482,7 @@ impl Formed {
     fn new(app: ManagedApp) -> Self {
         Self {
             releases: Releases::beginning_with(&app),
+            watch: None,
             app,
             drain: Duration::ZERO,
             slow_start: None,
@@ -598,6 +616,7 @@ impl Formed {
             upkeep: self.app.upkeep.clone(),
             slow_start: None,
             replace: Replace::Beside,
+            keep_warm: None,
             restart: 0,
             asleep: false,
             stop: false,

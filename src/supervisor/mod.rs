@@ -5,6 +5,7 @@
 mod manager; // one loop owns what is wanted
 mod plan; // wanted against actual, as steps
 mod releases; // what an app runs, and ran before
+mod guard; // whether it is worse than the one before it
 mod rollout; // a release on its way, for whoever follows it
 mod dyno; // the life
 mod one_off; // the life of a one-off dyno
@@ -54,7 +55,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ManagedApp, limits};
-use crate::model::{AppName, Usage};
+use crate::model::{AppName, Formation, Usage};
 use crate::shutdown::Shutdown;
 use crate::table::Publisher;
 use crate::telemetry::AppLog;
@@ -71,6 +72,7 @@ use survivors::{Claim, Left, Survivor};
 
 pub use autoscale::{Autoscaler, Judged, Look, Seen, Shortfall, Verdict};
 pub use figures::DynoUsage;
+pub use guard::{Compared, Figures};
 pub use isolation::IsolationError;
 pub use manager::Which;
 pub(crate) use metrics::SWIFT as SWIFT_METRICS;
@@ -251,6 +253,14 @@ impl Supervisor {
     /// Says whether the eco dynos' hours of this month are used up: those dynos sleep until there are some again.
     pub fn set_eco_used_up(&self, used_up: bool) {
         self.command(Command::EcoHours { used_up });
+    }
+
+    /// How many dynos of each type an app is to have now, also where that follows its requests. Asked after
+    /// [`apply`](Self::apply), it is about what that brought. `None`: dynomesh runs no such app.
+    pub async fn formation(&self, app: &AppName) -> Option<Formation> {
+        let (formation, answer) = oneshot::channel();
+        self.command(Command::Formation(app.clone(), formation));
+        answer.await.ok()
     }
 
     /// How far the newest release of an app is, until it is there, has failed, or another one comes. Asked after

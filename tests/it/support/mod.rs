@@ -18,7 +18,7 @@ mod tls; // TLS, as clients speak it
 
 pub(crate) use acme_server::{AcmeServer, Fault, Issued, Resource};
 pub(crate) use app::{App, refusing_addr};
-pub(crate) use client::{Answer, Client, End, percent_encoded, request};
+pub(crate) use client::{Answer, Client, End, json_of, percent_encoded, request};
 pub(crate) use drains::DrainServer;
 pub(crate) use http2::{Http2, Http2Exchange, get, is_switched, post, read_body};
 pub(crate) use http2_frames::{Frame, Frames, PREFACE, get_fields};
