@@ -7,7 +7,7 @@
 mod running; // what of the daemon the answers are made from
 mod routes; // which path gives which answer
 mod problem; // why a request of the API is refused
-mod given; // bodies of requests
+mod given; // what requests say
 mod dynos; // apps and their dynos
 mod usage; // what dynos used
 mod one_offs; // dynos for one command: begun, stopped, attached to

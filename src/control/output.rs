@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::config::limits;
 use crate::control::deploys::Command;
+use crate::control::given::Path;
 use crate::control::logs::Events;
 use crate::control::{Problem, Running};
 use crate::telemetry::{From, Line};

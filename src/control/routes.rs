@@ -53,6 +53,7 @@ pub(in crate::control) fn api(
         .layer(middleware::from_fn_with_state(gate, api::require_token))
         .merge(told())
         .fallback(api::unknown)
+        .method_not_allowed_fallback(api::wrong_method)
         .with_state(running)
 }
 
@@ -69,6 +70,7 @@ pub(in crate::control) fn control(running: Arc<Running>, listening: Listening) -
         .route("/apps/{app}/dynos/{dyno}/attach", get(one_offs::attach))
         .merge(told())
         .fallback(api::unknown)
+        .method_not_allowed_fallback(api::wrong_method)
         .with_state(running)
 }
 

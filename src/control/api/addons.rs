@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::config::check_config_var;
 use crate::control::api::scene::{AppScene, change_app};
 use crate::control::dynos::{find_app, name_of};
-use crate::control::given::Given;
+use crate::control::given::{Given, Path};
 use crate::control::{Caller, Problem, Running};
 use crate::model::{AppName, Civil, Id, Stated, StatedAddon, StatedApp, StatedAttachment};
 use crate::store::new_id;

@@ -31,7 +31,7 @@ use axum::routing::{delete, get, patch, post, put};
 
 use crate::control::Running;
 
-pub(in crate::control) use absent::unknown;
+pub(in crate::control) use absent::{unknown, wrong_method};
 pub(in crate::control) use auth::{Gate, is_known, require_token};
 pub(in crate::control) use rate::Rates;
 
