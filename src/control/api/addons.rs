@@ -176,6 +176,12 @@ fn attach_to(
     confirm: Option<&str>,
 ) -> Result<String, Problem> {
     scene.refuse_external()?;
+    // What the config var begins with says more than that it ends in _URL.
+    if !written.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_') {
+        return Err(Problem::invalid(format!(
+            "Name {written:?}: expected letters, digits, dashes and underscores, a letter or an underscore first."
+        )));
+    }
     let name = written.to_ascii_uppercase().replace('-', "_");
     let attachment =
         StatedAttachment { id: new_id(), name, addon: addon.id, created_at: wall_clock::unix() };
