@@ -24,6 +24,7 @@ mod change; // how commands change what holds
 mod deploys; // what is uploaded and released
 mod output; // what release commands print
 mod api; // what they may change
+mod description; // what it says of itself, for programs
 mod edge; // what comes to the API's port
 mod connection; // one connection, served
 mod listen; // binding the two doors, and serving behind them

@@ -138,6 +138,16 @@ async fn whatever_is_wrong_is_said_in_the_apis_own_form() {
 }
 
 #[tokio::test]
+async fn the_description_is_for_everybody() {
+    let api = Api::start().await;
+    let mut client = api.plain().await;
+    client.send("GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.field("content-type")), (200, Some("application/json")));
+    assert_eq!(json_of(&answer)["openapi"], "3.1.0");
+}
+
+#[tokio::test]
 async fn a_request_over_tls_may_come_in_pieces() {
     let api = Api::start().await;
     let mut client = api.tls().await;
