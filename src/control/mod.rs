@@ -22,6 +22,7 @@ mod exposition; // Prometheus' text format
 mod reload; // what came of a reload
 mod change; // how commands change what holds
 mod deploys; // what is uploaded and released
+mod builds; // what is built of what was uploaded
 mod output; // what release commands print
 mod api; // what they may change
 mod description; // what it says of itself, for programs
@@ -32,6 +33,7 @@ mod client; // the other end: how commands ask
 #[cfg(test)]
 mod scene; // for tests: a configuration and its table
 
+pub use builds::Builds;
 pub use change::{Caller, Change, ChangeRequest, Changed, Step};
 pub use client::{ClientError, Reply, Streamed, Upgraded, request, send, stream, upgrade, upload};
 pub use deploys::Deploys;

@@ -23,17 +23,26 @@ pub(in crate::control) async fn stream(
 ) -> Result<Response, Problem> {
     let gone = || Problem::not_found("This output is no more.");
     let command = running.deploys.command(&secret).ok_or_else(gone)?;
-    let (texts, received) = mpsc::channel(1);
     let here = running.clone();
+    Ok(streamed(&running, |texts| async move { send_all(&here, &secret, command, &texts).await }))
+}
+
+/// An answer whose text is sent while it comes, until all of it was, or its client has left, or the daemon ends.
+pub(in crate::control) fn streamed<F: Future<Output = ()> + Send + 'static>(
+    running: &Running,
+    send: impl FnOnce(mpsc::Sender<Bytes>) -> F,
+) -> Response {
+    let (texts, received) = mpsc::channel(1);
+    let (sent, shutdown) = (send(texts.clone()), running.shutdown.clone());
     running.shutdown.spawn(async move {
         tokio::select! {
-            () = send_all(&here, &secret, command, &texts) => {}
+            () = sent => {}
             () = texts.closed() => {}
-            () = here.shutdown.begun() => {}
+            () = shutdown.begun() => {}
         }
     });
     let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-store")];
-    Ok((headers, Body::new(Events(received))).into_response())
+    (headers, Body::new(Events(received))).into_response()
 }
 
 async fn send_all(

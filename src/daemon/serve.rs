@@ -16,7 +16,8 @@ use tokio::time::{sleep, timeout};
 use crate::certs::{Acme, Certs, CertsError, Loaded};
 use crate::config::{Config, ConfigError, Source};
 use crate::control::{
-    self, ControlError, Deploys, Doors, LogSessions, Notes, Phase, Rendezvous, Repeats, Running,
+    self, Builds, ControlError, Deploys, Doors, LogSessions, Notes, Phase, Rendezvous, Repeats,
+    Running,
 };
 use crate::daemon::access_log::AccessLogError;
 use crate::daemon::books::{eco_hours, keep_books};
@@ -248,6 +249,7 @@ async fn build(
         drains,
         shelf: Shelf::new(&state_dir),
         deploys: Deploys::default(),
+        builds: Builds::default(),
         rendezvous: Rendezvous::default(),
         repeats: Repeats::default(),
         config: ArcSwap::new(config),

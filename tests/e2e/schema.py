@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -44,6 +45,11 @@ class Api:
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()}") from None
 
+    @staticmethod
+    def upload(url, archive):
+        """Sends an archive to a place that was told."""
+        urllib.request.urlopen(urllib.request.Request(url, method="PUT", data=archive), timeout=60).close()
+
 
 def start():
     """A mesh with apps of the file and of commands, and its API."""
@@ -61,75 +67,111 @@ def start():
     return mesh, Api(mesh, port)
 
 
+# Whatever an operation takes away there is several times.
+ENDED = ["ended-0", "ended-1", "ended-2"]
+
+
 def furnish(mesh, api):
-    """Makes what requests can be about. Returns it by parameter, and by operation and parameter what an operation
-    takes away."""
-    several = [f"{number}" for number in range(3)]
-    ended = [f"ended-{number}" for number in several]
-    for app in ["made", "promoted", *ended]:
+    """Makes what requests can be about. Returns its names by parameter, and by operation and parameter those that the
+    operation alone is to be about: what it takes away, where it was told, whose else nothing is."""
+    for app in ["made", "promoted", *ENDED]:
         api.ask("POST", "/apps", {"name": app})
+    names = {"app": ["shop", "made"], "dyno": ["web.1", "web", "worker.1"], "type": ["web"], "size": ["basic", "eco"]}
+    names["DELETE /apps/{app} app"] = ENDED
+    for part in [deployed(mesh, api), spoken(api), secured(mesh, api), promoted(api), attached(api)]:
+        names |= part
+    return names
+
+
+def deployed(mesh, api):
+    """Slugs, releases and builds: made has them."""
     deploy = [BINARY, "deploy", mesh.dir / "slug", "-a", "made", "--config", mesh.config]
     subprocess.run(deploy, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120)
     slug = api.ask("GET", "/apps/made/releases")[0]["slug"]["id"]
     api.ask("PATCH", "/apps/prepared/config-vars", {"A": "1"})
     output = api.ask("GET", "/apps/prepared/releases")[0]["output_stream_url"]
+    built, sent = [api.ask("POST", "/sources")["source_blob"] for _ in range(2)]
+    with tarfile.open(mesh.dir / "slug.tar", "w") as archive:
+        archive.add(mesh.dir / "slug/Procfile", "Procfile")
+    api.upload(built["put_url"], (mesh.dir / "slug.tar").read_bytes())
+    build = api.ask("POST", "/apps/made/builds", {"source_blob": {"url": built["get_url"]}})
+    of_made = ["slugs/{slug}", "releases/{release}", "releases/{release}/config-vars", "builds/{build}"]
+    return {
+        "slug": [slug], "release": ["1", "v1"], "build": [build["id"]], "sources": [built["get_url"]],
+        "GET /release-output/{secret} secret": [secret(output)],
+        "GET /build-output/{secret} secret": [secret(build["output_stream_url"])],
+        "PUT /source-uploads/{secret} secret": [secret(sent["put_url"])],
+        **{f"GET /apps/{{app}}/{path} app": ["made"] for path in of_made},
+    }
+
+
+def secret(url):
+    return url.rsplit("/", 1)[1]
+
+
+def spoken(api):
+    """Logs and drains of shop."""
     log = api.ask("POST", "/apps/shop/log-sessions", {"lines": 10})["logplex_url"]
+    urls = [f"https://127.0.0.1:9/{name}" for name in ["stays", *ENDED]]
+    stays, *ended = [api.ask("POST", "/apps/shop/log-drains", {"url": url})["id"] for url in urls]
+    removal = "DELETE /apps/{app}/log-drains/{drain}"
+    return {"ticket": [secret(log)], "drain": [stays], f"{removal} app": ["shop"], f"{removal} drain": ended}
 
-    authority, pairs = Authority(mesh.dir / "ca"), []
-    for number in several:
-        chain, key = mesh.dir / f"{number}.pem", mesh.dir / f"{number}.key"
-        authority.sign([f"{number}.example.com"], chain, key)
-        pairs.append({"certificate_chain": chain.read_text(), "private_key": key.read_text()})
-    endpoints = [api.ask("POST", "/apps/shop/sni-endpoints", pair)["name"] for pair in [*pairs, pairs[0]]]
 
-    domains = [f"{number}.example.com" for number in [*several, "www"]]
-    drains = [f"https://127.0.0.1:9/{number}" for number in several]
+def secured(mesh, api):
+    """Domains and certificates of shop."""
+    domains, pairs, endpoints = [f"{name}.example.com" for name in ["www", *ENDED]], [], []
+    authority = Authority(mesh.dir / "ca")
     for domain in domains:
         api.ask("POST", "/apps/shop/domains", {"hostname": domain})
-    drains = [api.ask("POST", "/apps/shop/log-drains", {"url": drain})["id"] for drain in drains]
-
-    for pipeline in ["line", *ended]:
-        api.ask("POST", "/pipelines", {"name": pipeline})
-    places = [("made", "line", "staging"), ("promoted", "line", "production"), ("prepared", "ended-0", "staging")]
-    couplings = {
-        app: api.ask("POST", "/pipeline-couplings", {"app": app, "pipeline": pipeline, "stage": stage})["id"]
-        for app, pipeline, stage in places
+        chain, key = mesh.dir / f"{domain}.pem", mesh.dir / f"{domain}.key"
+        authority.sign([domain], chain, key)
+        pairs.append({"certificate_chain": chain.read_text(), "private_key": key.read_text()})
+        endpoints.append(api.ask("POST", "/apps/shop/sni-endpoints", pairs[-1])["name"])
+    without, unsecured = "DELETE /apps/{app}/domains/{domain}", "DELETE /apps/{app}/sni-endpoints/{endpoint}"
+    return {
+        "domain": domains[:1], "endpoint": endpoints[:1], "pairs": pairs,
+        f"{without} app": ["shop"], f"{without} domain": domains[1:],
+        f"{unsecured} app": ["shop"], f"{unsecured} endpoint": endpoints[1:],
     }
+
+
+def promoted(api):
+    """Pipelines, and a promotion from made."""
+    for pipeline in ["line", *ENDED]:
+        api.ask("POST", "/pipelines", {"name": pipeline})
+    places = [("made", "line", "staging"), ("promoted", "line", "production"), ("prepared", ENDED[0], "staging")]
+    stays, _, ended = [
+        api.ask("POST", "/pipeline-couplings", {"app": app, "pipeline": pipeline, "stage": stage})["id"]
+        for app, pipeline, stage in places
+    ]
     promotion = api.ask("POST", "/pipeline-promotions", {
         "pipeline": {"id": "line"}, "source": {"app": {"id": "made"}}, "targets": [{"app": {"id": "promoted"}}],
-    })["id"]
+    })
+    return {
+        "pipeline": ["line"], "coupling": [stays], "promotion": [promotion["id"]],
+        "DELETE /pipelines/{pipeline} pipeline": ENDED[1:],
+        "DELETE /pipeline-couplings/{coupling} coupling": [ended],
+        "GET /apps/{app}/pipeline-couplings app": ["made"],
+    }
 
-    for addon in ["redis-main", *ended]:
-        plan = {"plan": "redis", "name": addon, "config": {"url": "redis://127.0.0.1"}, "confirm": "shop"}
-        api.ask("POST", "/apps/shop/addons", {**plan, "attachment": {"name": addon.upper().replace("-", "_")}})
-    attach = {"addon": "redis-main", "app": "shop"}
-    attached = [api.ask("POST", "/addon-attachments", {**attach, "name": f"A{number}"})["id"] for number in several]
-    there = {
-        "app": ["shop", "made"], "dyno": ["web.1", "web", "worker.1"], "type": ["web"], "size": ["basic", "eco"],
-        "slug": [slug], "release": ["1", "v1"], "domain": ["www.example.com"], "endpoint": [endpoints[-1]],
-        "drain": drains[:1], "pipeline": ["line"], "coupling": [couplings["made"]], "promotion": [promotion],
-        "addon": ["redis-main"], "attachment": ["REDIS_MAIN"], "ticket": [log.rsplit("/", 1)[1]],
-        "secret": [output.rsplit("/", 1)[1]], "pairs": pairs,
+
+def attached(api):
+    """Add-ons of shop."""
+    for addon in ["redis-main", *ENDED]:
+        create = {"plan": "redis", "name": addon, "config": {"url": "redis://127.0.0.1"}}
+        create["attachment"] = {"name": addon.upper().replace("-", "_")}
+        api.ask("POST", "/apps/shop/addons", create)
+    attach = [{"addon": "redis-main", "app": "shop", "name": f"A{number}"} for number in range(3)]
+    forget = "DELETE /apps/{app}/addons/{addon}"
+    return {
+        "addon": ["redis-main"], "attachment": ["REDIS_MAIN"],
+        "GET /apps/{app}/addon-attachments/{attachment} app": ["shop"],
+        f"{forget} app": ["shop"], f"{forget} addon": ENDED,
+        "DELETE /addon-attachments/{attachment} attachment": [
+            api.ask("POST", "/addon-attachments", it)["id"] for it in attach
+        ],
     }
-    taken = {
-        "DELETE /apps/{app} app": ended,
-        "DELETE /apps/{app}/domains/{domain} domain": domains[:-1],
-        "DELETE /apps/{app}/sni-endpoints/{endpoint} endpoint": endpoints[:-1],
-        "DELETE /apps/{app}/log-drains/{drain} drain": drains[1:],
-        "DELETE /pipelines/{pipeline} pipeline": ended[1:],
-        "DELETE /pipeline-couplings/{coupling} coupling": [couplings["prepared"]],
-        "DELETE /apps/{app}/addons/{addon} addon": ended,
-        "DELETE /addon-attachments/{attachment} attachment": attached,
-    }
-    # These things are made's, or shop's, alone.
-    of = {
-        "made": ["GET /apps/{app}/slugs/{slug}", "GET /apps/{app}/releases/{release}",
-                 "GET /apps/{app}/releases/{release}/config-vars", "GET /apps/{app}/pipeline-couplings"],
-        "shop": [operation for operation in taken if "{app}/" in operation],
-    }
-    whose = {f"{operation.rsplit(' ', 1)[0] if app == 'shop' else operation} app": [app]
-             for app, operations in of.items() for operation in operations}
-    return there | taken | whose
 
 
 def never_well(description, answers):
