@@ -54,6 +54,7 @@ e2e: release
     PYTHONDONTWRITEBYTECODE=1 python3 tests/e2e/outside_clients.py
     PYTHONDONTWRITEBYTECODE=1 python3 tests/e2e/stalled_worker.py
     PYTHONDONTWRITEBYTECODE=1 python3 tests/e2e/dynos.py
+    PYTHONDONTWRITEBYTECODE=1 python3 tests/e2e/killed_at_every_write.py
     PYTHONDONTWRITEBYTECODE=1 python3 tests/e2e/http2_conformance.py
     PYTHONDONTWRITEBYTECODE=1 python3 tests/e2e/edge.py
 

@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use dynomesh::model::{Autoscale, Target};
@@ -408,6 +408,32 @@ fn waves_are_followed_without_ripples() {
         assert!((6..=9).contains(&played.most()), "{target}: {} dynos", played.most());
         assert!(played.at(PERIOD * 1.1) <= 4, "{target}: {} between", played.at(PERIOD * 1.1));
         assert!(played.slow(HOUR / 2.0, 2.0 * PERIOD) < 0.05, "{target}");
+    });
+}
+
+/// Hundreds of requests a minute to the site of the World Cup of 1998 (the Internet Traffic Archive's traces of it), on
+/// 10 June from 15:00 to 18:30 UTC: the first match, which begins at 15:30 and ends at 17:20.
+static WORLD_CUP: LazyLock<Vec<f64>> = LazyLock::new(|| {
+    let minutes = include_str!("recorded/world_cup_1998.txt").split_whitespace();
+    minutes.map(|minute| 100.0 * minute.parse::<f64>().unwrap()).collect()
+});
+
+/// One request in 36 of those, which is 60 a second at the most.
+fn first_match(time: f64) -> f64 {
+    WORLD_CUP[((time / MINUTE) as usize).min(WORLD_CUP.len() - 1)] / MINUTE / 36.0
+}
+
+#[test]
+fn a_recorded_evening_is_followed() {
+    let lasts = WORLD_CUP.len() as f64 * MINUTE;
+    let scene = Scene { lasts, begins_with: 3, ..Scene::of(first_match) };
+    each_target(&scene, |target, played| {
+        assert!((6..=9).contains(&played.most()), "{target}: {} dynos", played.most());
+        assert!(played.turns() <= 5, "{target}: {} turns", played.turns());
+        assert!(played.last() <= 5, "{target}: {} in the end", played.last());
+        let slow = played.slow(0.0, lasts);
+        assert!(slow < 0.05, "{target}: {slow} are slow");
+        assert_eq!(played.failed, 0, "{target}");
     });
 }
 

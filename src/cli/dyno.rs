@@ -7,11 +7,14 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use crate::hello;
-use crate::init::{self, Step};
+use crate::init::{self, UsageError};
 
-/// Takes a step of a dyno's init.
-pub(in crate::cli) fn init(args: impl Iterator<Item = OsString>) -> anyhow::Result<ExitCode> {
-    Ok(init::run(Step::parse(args)?)?)
+/// Is a dyno's init.
+pub(in crate::cli) fn init(mut args: impl Iterator<Item = OsString>) -> anyhow::Result<ExitCode> {
+    match args.next() {
+        None => Ok(init::run()?),
+        Some(_) => Err(UsageError.into()),
+    }
 }
 
 /// Enters a throwaway sandbox, and prints what came of it.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::Method;
+use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use crate::cli::app::{App, Daemon, accepted};
@@ -41,6 +42,9 @@ pub(in crate::cli) struct Logs {
     /// Of this source alone: app, heroku
     #[arg(short, long, value_name = "SOURCE")]
     source: Option<String>,
+    /// As JSON, an object a line: at, source, dyno, message
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     daemon: Daemon,
 }
@@ -62,7 +66,8 @@ impl Logs {
             let reply = control::send(&addr, Method::POST, &path, body, WITHIN).await?;
             let session: LogSession = serde_json::from_slice(&accepted(reply)?.body)
                 .context("read the daemon's answer")?;
-            let printed = read(&addr, &session.logplex_url, self.tail).await;
+            let printer = Printer::new(if self.json { Form::Json } else { Form::for_people() });
+            let printed = read(&addr, &session.logplex_url, self.tail, printer).await;
             match printed.as_ref().err().and_then(|error| error.downcast_ref::<io::Error>()) {
                 // `logs | head` has seen enough.
                 Some(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
@@ -73,8 +78,12 @@ impl Logs {
 }
 
 /// Prints a session to its end; one that follows, over the daemon's restarts.
-async fn read(addr: &ListenAddr, path: &str, tail: bool) -> anyhow::Result<()> {
-    let mut printer = Printer::new();
+async fn read(
+    addr: &ListenAddr,
+    path: &str,
+    tail: bool,
+    mut printer: Printer,
+) -> anyhow::Result<()> {
     let mut gone_since: Option<Instant> = None;
     loop {
         let last = printer.events.last_id.clone();
@@ -107,15 +116,60 @@ async fn read(addr: &ListenAddr, path: &str, tail: bool) -> anyhow::Result<()> {
 
 struct Printer {
     events: Events,
-    colours: Option<Colours>,
+    form: Form,
+}
+
+/// How a line is printed.
+enum Form {
+    Plain,
+    Coloured(Colours),
+    Json,
+}
+
+impl Form {
+    fn for_people() -> Self {
+        let asked = |name: &str, value: &str| std::env::var(name).is_ok_and(|it| it == value);
+        let plain = std::env::var_os("NO_COLOR").is_some() || asked("HEROKU_LOGS_COLOR", "0");
+        if io::stdout().is_terminal() && !plain {
+            Self::Coloured(Colours::default())
+        } else {
+            Self::Plain
+        }
+    }
+
+    fn of(&mut self, line: String) -> serde_json::Result<String> {
+        match self {
+            Self::Plain => Ok(line),
+            Self::Coloured(colours) => Ok(colours.of(&line)),
+            Self::Json => serde_json::to_string(&Parts::of(&line)),
+        }
+    }
+}
+
+/// A line as the daemon writes it: `AT SOURCE[DYNO]: MESSAGE`. One that is not so is a message.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Parts<'a> {
+    at: Option<&'a str>,
+    source: Option<&'a str>,
+    dyno: Option<&'a str>,
+    message: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn of(line: &'a str) -> Self {
+        let parts = || {
+            let (head, message) = line.split_once("]: ")?;
+            let (at, process) = head.split_once(' ')?;
+            let (source, dyno) = process.split_once('[')?;
+            Some(Self { at: Some(at), source: Some(source), dyno: Some(dyno), message })
+        };
+        parts().unwrap_or(Self { at: None, source: None, dyno: None, message: line })
+    }
 }
 
 impl Printer {
-    fn new() -> Self {
-        let asked = |name: &str, value: &str| std::env::var(name).is_ok_and(|it| it == value);
-        let plain = std::env::var_os("NO_COLOR").is_some() || asked("HEROKU_LOGS_COLOR", "0");
-        let colours = (io::stdout().is_terminal() && !plain).then(Colours::default);
-        Self { events: Events::default(), colours }
+    fn new(form: Form) -> Self {
+        Self { events: Events::default(), form }
     }
 
     async fn print(&mut self, stream: &mut Streamed) -> anyhow::Result<()> {
@@ -123,11 +177,7 @@ impl Printer {
         while let Some(bytes) = stream.next().await? {
             let mut out = Vec::new();
             for line in self.events.take(&bytes) {
-                let line = match &mut self.colours {
-                    Some(colours) => colours.of(&line),
-                    None => line,
-                };
-                out.extend_from_slice(line.as_bytes());
+                out.extend_from_slice(self.form.of(line)?.as_bytes());
                 out.push(b'\n');
             }
             let mut stdout = io::stdout().lock();
@@ -238,6 +288,16 @@ mod tests {
             let lines = [events.take(first), events.take(second)].concat();
             prop_assert_eq!(lines, ["a", "caf\u{e9}", "c"]);
         }
+    }
+
+    #[test]
+    fn a_line_has_its_parts_as_json() {
+        let json = |line: &str| Form::Json.of(line.to_owned()).unwrap();
+        assert_eq!(
+            json("T heroku[router]: at=info path=\"/[a]: b\""),
+            r#"{"at":"T","source":"heroku","dyno":"router","message":"at=info path=\"/[a]: b\""}"#
+        );
+        assert_eq!(json("no head"), r#"{"at":null,"source":null,"dyno":null,"message":"no head"}"#);
     }
 
     #[test]

@@ -345,7 +345,7 @@ pub const ACME_LOOK: Duration = Duration::from_secs(60 * 60);
 pub const DYNO_PORTS: RangeInclusive<u16> = 20_000..=29_999;
 /// How long after a start the port is first asked again, and then for every time as long again as the boot has
 /// taken in parts of [`PROBE_PART`]: a request may wait for this boot, and is to notice nothing of the probe.
-pub const PROBE_FIRST: Duration = Duration::from_millis(2);
+pub const PROBE_FIRST: Duration = Duration::from_millis(1);
 /// See [`PROBE_FIRST`]: 1 % of the boot. A probe costs some 20 µs, so that two hundred dynos that boot at once
 /// for a second take a fifth of a core with theirs.
 pub const PROBE_PART: u32 = 100;
@@ -493,7 +493,8 @@ pub const SLUG_ENTRIES_MAX: usize = 1_000_000;
 pub const SLUG_UPLOAD_IDLE: Duration = Duration::from_secs(60);
 /// Uploads and unpackings at one time: each is work for the disk.
 pub const SLUG_UPLOADS: usize = 4;
-/// Slugs that are to be uploaded, or were and are not released yet. Who makes more of them never releases any.
+/// Slugs that are to be uploaded, or were and are not released yet. Who makes more of them never releases any. As many
+/// are remembered by their ids, the newest of those that were released included.
 pub const SLUGS_WAITING: usize = 64;
 /// How long they are known.
 pub const SLUG_WAIT: Duration = Duration::from_secs(60 * 60);

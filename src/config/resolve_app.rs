@@ -295,10 +295,8 @@ impl AppResolver<'_> {
         let commands = self.procfile(findings, at, &dir);
         let Some(commands) = commands else { return AppSource::Blank };
         let mut formation = self.formation(findings, &commands);
-        let is_stated =
-            |it: &ProcessType| self.stated.is_some_and(|stated| stated.formation.contains_key(it));
         let key = |key: &str| self.key(key);
-        let autoscale = autoscale(findings, key, self.written, is_stated, &mut formation);
+        let autoscale = autoscale(findings, key, self.written, self.stated, &mut formation);
         let (size, sizes) = self.sizes(findings, &commands);
         AppSource::Managed(ManagedApp {
             dir: make_absolute(&dir),

@@ -10,18 +10,18 @@ use crate::config::findings::Findings;
 use crate::config::values::duration_within;
 use crate::config::written::{self, Optional};
 use crate::config::{defaults, duration, limits};
-use crate::model::{Autoscale, Formation, ProcessType, Target};
+use crate::model::{Autoscale, Formation, ProcessType, StatedApp, StatedAutoscale, Target};
 
 /// What is said to somebody who wrote a target otherwise.
 const EXPECTED: &str = r#"a target like "p95 500ms", "in_flight 20" or "queue 50ms""#;
 
 /// Makes the rules of each process type, and has the formation begin within their bounds. `key` makes the whole
-/// name of one of the app's keys; `is_stated` says whether commands said a number of a process type.
+/// name of one of the app's keys. What commands said holds where the file has no word about the number of web dynos.
 pub(crate) fn autoscale(
     findings: &mut Findings<'_>,
     key: impl Fn(&str) -> String,
     written: &written::App,
-    is_stated: impl Fn(&ProcessType) -> bool,
+    stated: Option<&StatedApp>,
     formation: &mut Formation,
 ) -> BTreeMap<ProcessType, Autoscale> {
     let mut rules = BTreeMap::new();
@@ -44,7 +44,9 @@ pub(crate) fn autoscale(
         let begins = begins.into_iter().find(|(it, _)| it.get_ref() == name.get_ref());
         match begins {
             // Said by a command before there were bounds, so that it is nobody's mistake.
-            None if is_stated(process_type) => *count = (*count).clamp(of_type.min, of_type.max),
+            None if stated.is_some_and(|it| it.formation.contains_key(process_type)) => {
+                *count = (*count).clamp(of_type.min, of_type.max);
+            }
             None => *count = of_type.min,
             Some((begins, _)) if !(of_type.min..=of_type.max).contains(count) => {
                 let Autoscale { min, max, .. } = of_type;
@@ -57,7 +59,24 @@ pub(crate) fn autoscale(
         }
         rules.insert(process_type.clone(), of_type);
     }
+    let web = ProcessType::web();
+    if let Some(StatedAutoscale { min, max, p95 }) = stated.and_then(|it| it.autoscale)
+        && !is_said(written, &web)
+        && let Some(count) = formation.get_mut(&web)
+    {
+        *count = (*count).clamp(min, max);
+        let defaults::Autoscale { up_after, down_after } = defaults::AUTOSCALE;
+        let target = Target::P95(p95);
+        rules.insert(web, Autoscale { min, max, target, up_after, down_after });
+    }
     rules
+}
+
+/// Whether the file has a word about the number of dynos of a type.
+fn is_said(written: &written::App, process_type: &ProcessType) -> bool {
+    let formation = written.formation.iter().flat_map(|it| it.get_ref().keys());
+    let autoscale = written.autoscale.iter().flat_map(|it| it.get_ref().keys());
+    formation.chain(autoscale).any(|name| name.get_ref() == process_type.as_str())
 }
 
 /// All targets are about requests.
@@ -180,8 +199,8 @@ fn parse(written: &Spanned<String>) -> Result<Target, String> {
 mod tests {
     use super::*;
     use crate::config::fixture::Fixture;
-    use crate::config::{AppSource, ManagedApp};
-    use crate::model::AppName;
+    use crate::config::{AppSource, ManagedApp, Source};
+    use crate::model::{AppName, Id, Stated};
 
     const FILES: [(&str, &str); 1] = [("shop/Procfile", "web: serve\nworker: work\n")];
 
@@ -194,6 +213,21 @@ mod tests {
         let config = fixture(lines).loaded();
         let shop = &config.apps[&AppName::parse("shop").unwrap()];
         let AppSource::Managed(shop) = &shop.source else { panic!("{:?}", shop.source) };
+        shop.clone()
+    }
+
+    /// The same, and commands said this: a number, if any, and bounds with a p95 of 700 ms.
+    fn stated_shop(lines: &str, count: Option<u32>, bounds: (u32, u32)) -> ManagedApp {
+        let mut stated = StatedApp::new(Id::of_random([1; 16]), 0, false);
+        stated.formation.extend(count.map(|count| (ProcessType::web(), count)));
+        let (min, max) = bounds;
+        stated.autoscale = Some(StatedAutoscale { min, max, p95: Duration::from_millis(700) });
+        let name = AppName::parse("shop").unwrap();
+        let fixture = fixture(lines);
+        let source = Source::read(&fixture.path("dynomesh.toml")).unwrap();
+        let stated = Stated { apps: BTreeMap::from([(name.clone(), stated)]) };
+        let config = source.resolve(&stated).unwrap();
+        let AppSource::Managed(shop) = &config.apps[&name].source else { panic!("no dynos") };
         shop.clone()
     }
 
@@ -236,6 +270,36 @@ mod tests {
         let rules = shop.autoscale[&ProcessType::web()];
         assert_eq!((rules.min, rules.up_after, rules.down_after), (1, secs(2), secs(60)));
         assert_eq!(shop.formation[&ProcessType::web()], 4);
+    }
+
+    #[test]
+    fn a_command_decides_where_the_file_has_no_word_about_web() {
+        let secs = Duration::from_secs;
+        let stated = Autoscale {
+            min: 2,
+            max: 4,
+            target: Target::P95(Duration::from_millis(700)),
+            up_after: secs(10),
+            down_after: secs(300),
+        };
+        let check = |lines: &str, count: Option<u32>, expected: (u32, Option<Autoscale>)| {
+            let shop = stated_shop(lines, count, (2, 4));
+            let web = ProcessType::web();
+            let found = (shop.formation[&web], shop.autoscale.get(&web).copied());
+            assert_eq!(found, expected, "{lines} {count:?}");
+        };
+        // There are as many as there were, within the bounds.
+        check("", None, (2, Some(stated)));
+        check("", Some(0), (2, Some(stated)));
+        check("", Some(3), (3, Some(stated)));
+        check("", Some(9), (4, Some(stated)));
+        check("formation = { worker = 1 }", Some(3), (3, Some(stated)));
+        check("formation = { web = 1 }", Some(3), (1, None));
+        let target = Target::InFlight(NonZeroU32::new(1).unwrap());
+        let written = Autoscale { min: 1, max: 9, target, ..stated };
+        let line = "autoscale.web = { max = 9, target = \"in_flight 1\" }";
+        check(line, None, (1, Some(written)));
+        check(line, Some(3), (3, Some(written)));
     }
 
     #[test]

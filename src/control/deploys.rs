@@ -65,7 +65,8 @@ pub(in crate::control) struct Promoted {
     pub(in crate::control) begun: Result<Option<Id>, String>,
 }
 
-/// A slug that is to be uploaded, or was and is to be released.
+/// A slug that is to be uploaded, or was and is to be released; or was released, and is remembered by its id for those
+/// who release it again.
 #[derive(Clone, Debug)]
 pub(in crate::control) struct Waiting {
     pub(in crate::control) id: Id,
@@ -78,6 +79,7 @@ pub(in crate::control) struct Waiting {
     pub(in crate::control) checksum: Option<String>,
     /// Absent: it has not come yet.
     pub(in crate::control) slug: Option<Slug>,
+    is_released: bool,
     until: Instant,
 }
 
@@ -102,13 +104,14 @@ impl Deploys {
         let mut known = self.known();
         let now = Instant::now();
         known.slugs.retain(|_, waiting| waiting.until > now);
-        if known.slugs.len() >= limits::SLUGS_WAITING {
+        if known.slugs.len() >= limits::SLUGS_WAITING && !known.forget_a_released_slug() {
             let max = limits::SLUGS_WAITING;
             return Err(Problem::unavailable(format!("{max} slugs wait to be released already.")));
         }
         let (id, secret) = (new_id(), hexadecimal::of(&random::secret::<32>()));
         let until = now + limits::SLUG_WAIT;
-        let waiting = Waiting { id, app, secret, commands, checksum, slug: None, until };
+        let waiting =
+            Waiting { id, app, secret, commands, checksum, slug: None, is_released: false, until };
         known.slugs.insert(id, waiting.clone());
         Ok(waiting)
     }
@@ -127,6 +130,13 @@ impl Deploys {
         }
     }
 
+    /// An app's release is of the slug of this id: the release keeps it from now on.
+    pub(in crate::control) fn released(&self, id: Id) {
+        if let Some(waiting) = self.known().slugs.get_mut(&id) {
+            waiting.is_released = true;
+        }
+    }
+
     /// The slug that was expected under this id.
     pub(in crate::control) fn find(&self, app: &AppName, id: Id) -> Option<Waiting> {
         self.known().slugs.get(&id).filter(|it| it.app == *app).cloned()
@@ -136,7 +146,7 @@ impl Deploys {
     pub fn waiting(&self) -> BTreeSet<String> {
         let now = Instant::now();
         let known = self.known();
-        let waiting = known.slugs.values().filter(|it| it.until > now);
+        let waiting = known.slugs.values().filter(|it| it.until > now && !it.is_released);
         waiting.filter_map(|it| Some(it.slug.as_ref()?.name.clone())).collect()
     }
 
@@ -224,5 +234,52 @@ impl Deploys {
     fn known(&self) -> MutexGuard<'_, Known> {
         // Nothing panics while this lock is held, so poison says nothing.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// Forgets the oldest slug that was released. `false`: all of them wait.
+    fn forget_a_released_slug(&mut self) -> bool {
+        let released = self.slugs.values().filter(|it| it.is_released);
+        let oldest = released.min_by_key(|it| it.until).map(|it| it.id);
+        oldest.is_some_and(|id| self.slugs.remove(&id).is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expect(deploys: &Deploys) -> Result<Id, Problem> {
+        let app = AppName::parse("shop").unwrap();
+        let waiting = deploys.expect(app, BTreeMap::new(), None)?;
+        deploys.uploaded(waiting.id, Slug { name: waiting.id.to_string(), size: 1 });
+        Ok(waiting.id)
+    }
+
+    #[test]
+    fn slugs_that_were_released_are_in_the_way_of_none() {
+        let deploys = Deploys::default();
+        let released: Vec<Id> = std::iter::repeat_with(|| expect(&deploys).unwrap())
+            .inspect(|id| deploys.released(*id))
+            .take(3 * limits::SLUGS_WAITING)
+            .collect();
+        assert_eq!(deploys.waiting(), BTreeSet::new(), "what is released, the release keeps");
+        let app = AppName::parse("shop").unwrap();
+        let known = released.iter().filter(|id| deploys.find(&app, **id).is_some());
+        assert_eq!(known.count(), limits::SLUGS_WAITING);
+        assert!(deploys.find(&app, *released.last().unwrap()).is_some(), "the newest");
+    }
+
+    #[test]
+    fn slugs_that_wait_are_bounded() {
+        let deploys = Deploys::default();
+        let waiting: Vec<Id> =
+            (0..limits::SLUGS_WAITING).map(|_| expect(&deploys).unwrap()).collect();
+        assert!(expect(&deploys).unwrap_err().message.contains("slugs wait to be released"));
+        assert_eq!(deploys.waiting().len(), waiting.len());
+        deploys.released(waiting[0]);
+        assert!(expect(&deploys).is_ok());
+        assert!(expect(&deploys).is_err());
     }
 }

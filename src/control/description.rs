@@ -6,7 +6,8 @@
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 
-/// OpenAPI 3.1, of all that the API's listener answers and of nothing else.
+/// OpenAPI 3.1, of all that the API's listener answers by its own names, and of nothing else: what the heroku CLI has it
+/// answer in the name of a host of Heroku's is no part of the Platform API.
 const DESCRIPTION: &str = include_str!("openapi.json");
 
 /// `GET /openapi.json`

@@ -17,8 +17,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::config::limits;
-use crate::control::api::{Rates, is_known};
+use crate::certs::{Certs, CertsError};
+use crate::config::{AdminConfig, limits};
+use crate::control::api::{Part, Rates};
 use crate::control::connection::{Answer, connection};
 use crate::control::routes::api;
 use crate::control::{Problem, Running, rendezvous};
@@ -28,6 +29,8 @@ use crate::shutdown::Shutdown;
 const HANDSHAKE: u8 = 0x16;
 /// How a request to a proxy begins (RFC 9110 §9.3.6).
 const CONNECT: &[u8; 8] = b"CONNECT ";
+/// What those hear who want to be connected to anybody else.
+const REFUSED: &[u8] = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 /// Bytes of the head of such a request.
 const HEAD_MAX: usize = 8 * 1024;
 /// Bytes that are looked at for a line end, before they are left to HTTP: the secrets are shorter.
@@ -39,20 +42,45 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Answers on that port.
 pub(in crate::control) struct Edge {
     running: Arc<Running>,
-    tls: TlsAcceptor,
-    plain: axum::Router,
-    over_tls: axum::Router,
+    platform: Front,
+    metrics: Front,
     refusal: axum::Router,
 }
 
+/// How one part of the API is met.
+struct Front {
+    tls: TlsAcceptor,
+    plain: axum::Router,
+    over_tls: axum::Router,
+}
+
+/// What is shown to those who ask for each part of the API by TLS.
+pub struct ApiTls {
+    platform: Arc<ServerConfig>,
+    metrics: Arc<ServerConfig>,
+}
+
+impl ApiTls {
+    /// For the names of this configuration. The name of Heroku's is in none of the certificates that others get to see.
+    pub fn new(certs: &Certs, admin: &AdminConfig) -> Result<Self, CertsError> {
+        let of = |part: Part| certs.server_config_for(part.names(admin));
+        Ok(Self { platform: of(Part::Platform)?, metrics: of(Part::Metrics)? })
+    }
+}
+
 impl Edge {
-    pub(in crate::control) fn new(running: &Arc<Running>, tls: Arc<ServerConfig>) -> Self {
+    pub(in crate::control) fn new(running: &Arc<Running>, tls: ApiTls) -> Self {
         let rates = Arc::new(Rates::default());
+        let answers = |part, scheme| api(running.clone(), rates.clone(), part, scheme);
+        let front = |part, tls: Arc<ServerConfig>| Front {
+            tls: tls.into(),
+            plain: answers(part, "http"),
+            over_tls: answers(part, "https"),
+        };
         Self {
             running: running.clone(),
-            tls: tls.into(),
-            plain: api(running.clone(), rates.clone(), "http"),
-            over_tls: api(running.clone(), rates, "https"),
+            platform: front(Part::Platform, tls.platform),
+            metrics: front(Part::Metrics, tls.metrics),
             refusal: axum::Router::new().fallback(refuse_plain),
         }
     }
@@ -61,17 +89,16 @@ impl Edge {
         let peer = stream.peer_addr()?;
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-        let mut first = first_byte(&stream).await?;
+        let (mut first, mut front) = (first_byte(&stream).await?, &self.platform);
         if first == CONNECT[0] && is_near(peer.ip()) && begins_with_connect(&stream).await? {
-            match self.tunnel(&mut stream).await? {
-                true => first = first_byte(&stream).await?,
-                false => return Err(io::ErrorKind::ConnectionRefused.into()),
-            }
+            front = self.tunnel(&mut stream).await?;
+            first = first_byte(&stream).await?;
         }
         if first != HANDSHAKE {
-            return Ok(Guest::Plain { stream, is_near: is_near(peer.ip()) });
+            let answers = if is_near(peer.ip()) { &front.plain } else { &self.refusal };
+            return Ok(Guest::Plain { stream, answers: answers.clone() });
         }
-        let mut stream = Box::new(self.tls.accept(stream).await?);
+        let mut stream = Box::new(front.tls.accept(stream).await?);
         let mut line = Vec::new();
         let speech = loop {
             if let Some(speech) = Speech::of(&line) {
@@ -81,13 +108,13 @@ impl Edge {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         };
-        Ok(Guest::Tls { stream, line, speech })
+        Ok(Guest::Tls { stream, line, speech, answers: front.over_tls.clone() })
     }
 
     /// Answers somebody who takes this port for a proxy. `dynomesh heroku` has the CLI do so, since some of its commands
     /// go to hosts of Heroku's and take the token along: what is for this port goes on here, all else is refused, and
-    /// nothing is ever passed on. Returns whether it goes on.
-    async fn tunnel(&self, stream: &mut TcpStream) -> io::Result<bool> {
+    /// nothing is ever passed on. Returns who goes on.
+    async fn tunnel(&self, stream: &mut TcpStream) -> io::Result<&Front> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             if head.len() >= HEAD_MAX || stream.read_buf(&mut head).await? == 0 {
@@ -96,13 +123,16 @@ impl Edge {
         }
         let target = String::from_utf8_lossy(&head[CONNECT.len()..]);
         let target = target.split(' ').next().unwrap_or_default();
-        let goes_on = is_known(target, &self.running.config.load().admin.names_of_api());
-        let answer: &[u8] = match goes_on {
-            true => b"HTTP/1.1 200 OK\r\n\r\n",
-            false => b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        let front = match Part::of(target, &self.running.config.load().admin) {
+            Some(Part::Platform) => &self.platform,
+            Some(Part::Metrics) => &self.metrics,
+            None => {
+                stream.write_all(REFUSED).await?;
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
         };
-        stream.write_all(answer).await?;
-        Ok(goes_on)
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+        Ok(front)
     }
 }
 
@@ -122,8 +152,17 @@ async fn begins_with_connect(stream: &TcpStream) -> io::Result<bool> {
 
 /// Who has come.
 enum Guest {
-    Plain { stream: TcpStream, is_near: bool },
-    Tls { stream: Box<TlsStream<TcpStream>>, line: Vec<u8>, speech: Speech },
+    Plain {
+        stream: TcpStream,
+        answers: axum::Router,
+    },
+    Tls {
+        stream: Box<TlsStream<TcpStream>>,
+        /// What was read of it.
+        line: Vec<u8>,
+        speech: Speech,
+        answers: axum::Router,
+    },
 }
 
 impl Answer<TcpStream> for Edge {
@@ -134,16 +173,15 @@ impl Answer<TcpStream> for Edge {
             () = shutdown.begun() => return,
         };
         match greeted {
-            Ok(Ok(Guest::Plain { stream, is_near: true })) => {
-                connection(stream, self.plain.clone(), shutdown).await;
+            Ok(Ok(Guest::Plain { stream, answers })) => {
+                connection(stream, answers, shutdown).await;
             }
-            Ok(Ok(Guest::Plain { stream, is_near: false })) => {
-                connection(stream, self.refusal.clone(), shutdown).await;
+            Ok(Ok(Guest::Tls { stream, line, speech: Speech::Http, answers })) => {
+                connection(resumed(*stream, line), answers, shutdown).await;
             }
-            Ok(Ok(Guest::Tls { stream, line, speech: Speech::Http })) => {
-                connection(resumed(*stream, line), self.over_tls.clone(), shutdown).await;
-            }
-            Ok(Ok(Guest::Tls { stream, line, speech: Speech::Secret { secret, length } })) => {
+            Ok(Ok(Guest::Tls {
+                stream, line, speech: Speech::Secret { secret, length }, ..
+            })) => {
                 let stream = resumed(*stream, line[length..].to_vec());
                 rendezvous::meet(&self.running, &secret, stream, &shutdown).await;
             }

@@ -8,7 +8,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -19,7 +18,7 @@ use crate::certs::Ca;
 use crate::config::{AdminConfig, limits};
 use crate::control::Running;
 use crate::control::connection::Answer;
-use crate::control::edge::Edge;
+use crate::control::edge::{ApiTls, Edge};
 use crate::control::routes::{Listening, admin, control};
 use crate::model::ListenAddr;
 use crate::private_file;
@@ -103,7 +102,7 @@ impl Doors {
 
     /// Answers until the shutdown begins, on the Platform API's port by this TLS, too. The files of unix sockets are
     /// removed then.
-    pub fn serve(self, running: &Arc<Running>, tls: Arc<ServerConfig>, shutdown: &Shutdown) {
+    pub fn serve(self, running: &Arc<Running>, tls: ApiTls, shutdown: &Shutdown) {
         const MAX: usize = limits::ADMIN_CONNECTIONS_MAX;
         let state_dir = running.config.load().state_dir.clone();
         let listening = Listening { api: self.api_addr(), ca: Ca::file_in(&state_dir), state_dir };

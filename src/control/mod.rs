@@ -38,6 +38,7 @@ pub use change::{Caller, Change, ChangeRequest, Changed, Step};
 pub use client::{ClientError, Reply, Streamed, Upgraded, request, send, stream, upgrade, upload};
 pub use deploys::Deploys;
 pub use dynos::{AppObject, DynoObject, ReleaseObject};
+pub use edge::ApiTls;
 pub use frames::{Frame, Frames, Garbled, PAYLOAD_MAX};
 pub use listen::{ControlError, Doors};
 pub use logs::{LogSession, LogSessionCreate, LogSessions};

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::config::Summary;
-use crate::control::api::Rates;
+use crate::control::api::{Part, Rates};
 use crate::control::{
     ReloadOutcome, Running, api, description, dynos, exposition, logs, metrics, one_offs, output,
     readiness, usage,
@@ -42,16 +42,21 @@ pub(in crate::control) fn admin(running: Arc<Running>) -> axum::Router {
     pages().with_state(running)
 }
 
-/// What the Platform API's listener answers, to whoever has a token for it and came by this scheme.
+/// What the Platform API's listener answers of this part, to whoever has a token for it and came by this scheme.
 pub(in crate::control) fn api(
     running: Arc<Running>,
     rates: Arc<Rates>,
+    part: Part,
     scheme: &'static str,
 ) -> axum::Router {
-    let gate = api::Gate { running: running.clone(), rates, scheme };
-    apps()
+    let (behind_gate, beside_it) = match part {
+        Part::Platform => (apps(), told()),
+        Part::Metrics => (api::metrics_routes(), axum::Router::new()),
+    };
+    let gate = api::Gate { running: running.clone(), rates, part, scheme };
+    behind_gate
         .layer(middleware::from_fn_with_state(gate, api::require_token))
-        .merge(told())
+        .merge(beside_it)
         .fallback(api::unknown)
         .method_not_allowed_fallback(api::wrong_method)
         .with_state(running)

@@ -16,8 +16,8 @@ use tokio::time::{sleep, timeout};
 use crate::certs::{Acme, Certs, CertsError, Loaded};
 use crate::config::{Config, ConfigError, Source};
 use crate::control::{
-    self, Builds, ControlError, Deploys, Doors, LogSessions, Notes, Phase, Rendezvous, Repeats,
-    Running,
+    self, ApiTls, Builds, ControlError, Deploys, Doors, LogSessions, Notes, Phase, Rendezvous,
+    Repeats, Running,
 };
 use crate::daemon::access_log::AccessLogError;
 use crate::daemon::books::{eco_hours, keep_books};
@@ -194,7 +194,7 @@ async fn build(
     let (pending, state_dir) = (store.take_up_releases().await?, config.state_dir.clone());
     let config = Arc::new(config);
     let certs = Certs::open(&config.state_dir, loaded)?;
-    let api_tls = certs.server_config_for(config.admin.names_of_api())?;
+    let api_tls = ApiTls::new(&certs, &config.admin)?;
     // Before the router, so that its first handshake has what is kept; what is missing is ordered as soon as
     // this task waits, when the router accepts.
     let acme = Acme::start(certs.clone(), &config, control).await;
@@ -299,7 +299,7 @@ fn install_recorder() -> PrometheusHandle {
 async fn stop(running: Arc<Running>, dynos: &Shutdown, control: &Shutdown) {
     running.enter(Phase::Stopping);
     let bound = running.config.load().router.stop;
-    running.router.drain();
+    running.router.drain(bound);
     tokio::select! {
         () = running.router.drained() => tracing::info!("router: every connection is closed"),
         () = sleep(bound) => tracing::warn!("router: after {bound:?}, {}", Left(&running)),

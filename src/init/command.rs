@@ -1,40 +1,72 @@
-//! The third step: what becomes the app's command. Its standard input brings the order, its standard output is
-//! the command's already.
+//! The third step: a child of the init that becomes the app's command.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::path::Path;
+use std::process::{Child, Command, Stdio, exit};
 
 use rustix::process::{
-    Signal, chdir, getppid, ioctl_tiocsctty, set_parent_process_death_signal, setsid,
+    Pid, Signal, chdir, getppid, ioctl_tiocsctty, set_parent_process_death_signal, setsid,
 };
-use rustix::stdio::{dup2_stderr, dup2_stdin, stderr, stdout};
+use rustix::stdio::stdin;
 
 use crate::init::descriptors;
 use crate::init::failure::{During, Failure};
 use crate::init::order::Order;
 use crate::init::sandbox;
 
-/// Becomes the command. Returns only where that cannot be; what it says then is a line of the dyno's output.
-pub(in crate::init) fn run(parent: i32) -> ExitCode {
-    let failure = match prepare(parent) {
-        Ok(order) => become_shell(&order),
+/// Standard input, output and errors.
+pub(in crate::init) struct Streams {
+    pub(in crate::init) input: Stdio,
+    pub(in crate::init) output: Stdio,
+    pub(in crate::init) errors: Stdio,
+}
+
+/// Starts the command of an order, and returns when it has become the app's, or has ended because it could not: what it
+/// says then is a line of the dyno's output. `init`: whom it must not outlive, where the kernel does not see to that.
+///
+/// Call it in a process with one thread. Its child may then do all that the process might, and needs no exec for it:
+/// another of this binary would take 2 ms of each boot.
+///
+/// # Errors
+/// There is no child.
+#[expect(
+    unsafe_code,
+    reason = "what runs between a fork and an exec is nobody's business but ours"
+)]
+pub(in crate::init) fn start(
+    order: &Order,
+    init: Option<Pid>,
+    streams: Streams,
+) -> io::Result<Child> {
+    let order = order.clone();
+    let mut command = shell("sh", &order);
+    command.stdin(streams.input).stdout(streams.output).stderr(streams.errors);
+    // SAFETY: an init has one thread, so at its fork nobody holds a lock, and nobody is in the middle of anything.
+    unsafe { command.pre_exec(move || become_command(&order, init)) };
+    command.spawn()
+}
+
+/// Returns only where `sh` is to be executed, since there is no `bash`.
+fn become_command(order: &Order, init: Option<Pid>) -> io::Result<()> {
+    let failure = match prepare(order, init) {
+        Ok(()) => match shell("bash", order).exec() {
+            error if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            error => Failure::new("run the shell", error),
+        },
         Err(failure) => failure,
     };
     // Nobody is left to hear that it cannot be printed.
     let _ = writeln!(io::stderr(), "dynomesh init: {failure}");
-    ExitCode::from(failure.exit_code())
+    exit(failure.exit_code().into())
 }
 
-fn prepare(parent: i32) -> Result<Order, Failure> {
+fn prepare(order: &Order, init: Option<Pid>) -> Result<(), Failure> {
     descriptors::close_on_exec().during("part with the daemon's descriptors")?;
-    // To its end, which comes when the init has left the dyno's control groups to us.
-    let mut bytes = Vec::new();
-    io::stdin().read_to_end(&mut bytes).during("read the order")?;
-    let order = Order::parse(&bytes).map_err(io::Error::other).during("read the order")?;
     setsid().during("begin a session")?;
-    connect(&order).during("connect standard input")?;
+    if order.terminal.is_some() {
+        ioctl_tiocsctty(stdin()).during("take the terminal")?;
+    }
     chdir(&order.dir).during(format!("go to {}", order.dir.display()))?;
     if let Some(soft) = order.descriptors {
         descriptors::lower(soft).during("limit open files")?;
@@ -43,48 +75,19 @@ fn prepare(parent: i32) -> Result<Order, Failure> {
         sandbox::confine(confinement)?;
     }
     // Last: whoever becomes another user forgets whom to follow.
-    if parent != 0 {
-        die_with(parent).during("follow the init")?;
-    }
-    Ok(order)
-}
-
-fn connect(order: &Order) -> io::Result<()> {
-    if order.terminal.is_some() {
-        ioctl_tiocsctty(stdout())?;
-        dup2_stdin(stdout())?;
-    } else if order.stdin {
-        // It came as the standard errors, since three is all that a command is given.
-        dup2_stdin(stderr())?;
-        dup2_stderr(stdout())?;
-    } else {
-        dup2_stdin(File::open("/dev/null")?)?;
-    }
-    Ok(())
+    init.map_or(Ok(()), die_with).during("follow the init")
 }
 
 /// The command must not outlive its init, from whom all is heard of it.
-fn die_with(parent: i32) -> io::Result<()> {
+fn die_with(init: Pid) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // It may have died before the line above: then nobody would ever send the signal.
-    match getppid() {
-        Some(now) if now.as_raw_nonzero().get() == parent => Ok(()),
-        _ => Err(io::Error::other("it is gone")),
-    }
+    if getppid() == Some(init) { Ok(()) } else { Err(io::Error::other("it is gone")) }
 }
 
-/// `bash -c` where there is a bash, else `sh -c`.
-fn become_shell(order: &Order) -> Failure {
-    let error = match shell("bash", order).exec() {
-        error if error.kind() == io::ErrorKind::NotFound => shell("sh", order).exec(),
-        error => error,
-    };
-    Failure::new("run the shell", error)
-}
-
-#[expect(clippy::disallowed_methods, reason = "this replaces our own process, it makes no new one")]
+#[expect(clippy::disallowed_methods, reason = "the app's command, in place of a child of the init")]
 fn shell(name: &str, order: &Order) -> Command {
-    let mut shell = Command::new(name);
+    let mut shell = Command::new(Path::new(name));
     shell.arg("-c").arg(&order.command).env_clear().envs(&order.environment);
     shell
 }

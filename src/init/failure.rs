@@ -12,7 +12,7 @@ pub(in crate::init) const NOT_FOUND: u8 = 127;
 /// A step failed, and with it the dyno.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {source}")]
-pub(in crate::init) struct Failure {
+pub struct Failure {
     step: String,
     source: io::Error,
 }

@@ -9,7 +9,7 @@ use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::fstat;
@@ -24,13 +24,12 @@ use rustix::thread::UnshareFlags;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::limits;
-use crate::init::command_line::Step;
+use crate::init::command::{self, Streams};
 use crate::init::descendants::Reach;
 use crate::init::failure::{CANNOT_RUN, During, Failure};
 use crate::init::message::{HeardAt, Hello, OUTPUT_MAX, Report, Request, VERSION};
 use crate::init::namespaces::leave;
 use crate::init::order::{ControlGroup, Order, Terminal};
-use crate::init::outside::ourselves;
 use crate::init::ring::Ring;
 use crate::init::sandbox;
 use crate::init::socket;
@@ -120,7 +119,7 @@ struct Leader {
 impl Init {
     fn begin() -> Result<Self, Failure> {
         setsid().during("begin a session")?;
-        let (order, bytes) = Order::from_stdin().during("read the order")?;
+        let order = Order::from_stdin().during("read the order")?;
         let reach = Reach::establish(order.namespaces).during("take in orphans")?;
         let signals = Signals::catch().during("catch signals")?;
         let listener = socket::wait_here().during("wait for daemons")?;
@@ -139,7 +138,7 @@ impl Init {
             sandbox::enter(sandbox)?;
         }
         chdir("/").during("go to /")?;
-        let leader = Leader::start(&order, &bytes, &groups, printed, reach)?;
+        let leader = Leader::start(&order, &groups, printed, reach)?;
         let this = pidfd_open(getpid(), PidfdFlags::empty()).during("name itself")?;
         Ok(Self {
             reach,
@@ -354,51 +353,40 @@ impl Init {
 }
 
 impl Leader {
-    /// Starts the third step, which is born in the dyno's control groups, leaves those, and only then lets it go on.
+    /// Starts the third step, which is born in the dyno's control groups, and leaves those.
     fn start(
         order: &Order,
-        bytes: &[u8],
         groups: &Groups,
         printed: PipeWriter,
         reach: Reach,
     ) -> Result<Self, Failure> {
-        let parent = match reach {
-            Reach::Namespace => 0,
-            Reach::Descendants => getpid().as_raw_nonzero().get(),
+        let init = match reach {
+            Reach::Namespace => None,
+            Reach::Descendants => Some(getpid()),
         };
-        let mut command = ourselves(Step::Command { parent });
-        let input = connect(&mut command, order, printed).during("connect the command")?;
-        let mut child = command.stdin(Stdio::piped()).spawn().during("start the command")?;
+        let (streams, input) = connect(order, printed).during("connect the command")?;
+        let child = command::start(order, init, streams).during("start the command")?;
+        groups.go_home();
         let pid = Pid::from_child(&child);
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).during("watch the command")?;
-        groups.go_home();
-        if let Some(mut stdin) = child.stdin.take() {
-            // Where it died before it has read all, that is heard as its exit.
-            let _ = stdin.write_all(bytes);
-        }
         Ok(Self { pid, pidfd, input })
     }
 }
 
-/// Gives a command its output, and where it has one its input: the other side of that is returned.
-fn connect(
-    command: &mut Command,
-    order: &Order,
-    printed: PipeWriter,
-) -> io::Result<Option<OwnedFd>> {
+/// What a command reads and prints to, and the other side of its input, where it has one.
+fn connect(order: &Order, printed: PipeWriter) -> io::Result<(Streams, Option<OwnedFd>)> {
     if let Some(size) = order.terminal {
         let (master, terminal) = open_terminal(size)?;
-        command.stdout(terminal.try_clone()?).stderr(terminal);
-        return Ok(Some(master));
+        let [input, output] = [terminal.try_clone()?, terminal.try_clone()?].map(Stdio::from);
+        return Ok((Streams { input, output, errors: terminal.into() }, Some(master)));
     }
-    if order.stdin {
-        // The third step puts it in its place.
-        let (stdin, writer) = io::pipe()?;
-        command.stdout(printed).stderr(stdin);
-        return Ok(Some(writer.into()));
-    }
-    command.stdout(printed.try_clone()?).stderr(printed);
-    Ok(None)
+    let (input, writer) = if order.stdin {
+        let (reader, writer) = io::pipe()?;
+        (reader.into(), Some(writer.into()))
+    } else {
+        (Stdio::null(), None)
+    };
+    Ok((Streams { input, output: printed.try_clone()?.into(), errors: printed.into() }, writer))
 }
 
 fn open_terminal(size: Terminal) -> io::Result<(OwnedFd, OwnedFd)> {

@@ -21,13 +21,10 @@ pub const OUTPUT_MAX: usize = MESSAGE_MAX - 1;
 
 /// What an init says to its daemon.
 ///
-/// Where it has namespaces, the daemon that started it hears of it before it can speak itself. To each daemon it says
-/// hello first, then what it has kept for it, in this order: output, the pipe, that the
-/// command was started, how it ended, that nobody is left.
+/// To each daemon it says hello first, then what it has kept for it, in this order: output, the pipe, that the command
+/// was started, how it ended, that nobody is left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// There is an init in namespaces of its own, says the step before it. With a pidfd of the init.
-    Begun,
     /// I am here. With a pidfd of the init itself.
     Hello(Hello),
     /// What the dyno printed while no daemon was there.
@@ -92,7 +89,6 @@ const STARTED: u8 = 4;
 const EXITED: u8 = 5;
 const GONE: u8 = 6;
 const FAILED: u8 = 7;
-const BEGUN: u8 = 8;
 
 const SIGNAL: u8 = 1;
 const UP: u8 = 2;
@@ -116,7 +112,6 @@ impl Report {
                 let end = reason.floor_char_boundary(OUTPUT_MAX);
                 [&[FAILED], &reason.as_bytes()[..end]].concat()
             }
-            Self::Begun => vec![BEGUN],
             Self::Started => vec![STARTED],
             Self::Exited(Exit::Status(status), at) => exited(BY_ITSELF, *status, *at),
             Self::Exited(Exit::Signal(signal), at) => exited(BY_SIGNAL, *signal, *at),
@@ -138,7 +133,6 @@ impl Report {
             [FAILED, reason @ ..] => {
                 Ok(Self::Failed(str::from_utf8(reason).map_err(|_| MessageError)?.to_owned()))
             }
-            [BEGUN] => Ok(Self::Begun),
             [STARTED] => Ok(Self::Started),
             [EXITED, kind, rest @ ..] => {
                 let (number, at) = rest.split_first_chunk::<4>().ok_or(MessageError)?;
@@ -237,7 +231,6 @@ mod tests {
             prop::collection::vec(any::<u8>(), 0..99).prop_map(Report::Output),
             lost().prop_map(Report::Pipe),
             ".{0,99}".prop_map(Report::Failed),
-            Just(Report::Begun),
             Just(Report::Started),
             any::<(i32, u64)>().prop_map(|(it, at)| Report::Exited(Exit::Status(it), HeardAt(at))),
             any::<(i32, u64)>().prop_map(|(it, at)| Report::Exited(Exit::Signal(it), HeardAt(at))),

@@ -1,8 +1,8 @@
 //! `dynomesh init`: what runs inside a dyno, from the daemon's spawn to the last of its processes.
 //!
-//! In three steps, each an exec of this binary, so that nothing runs between a fork and an exec: *outside*, which
-//! leaves the host's namespaces; *inside*, PID 1 of the dyno, which stays; and the one that becomes the app's
-//! *command*. No threads, no runtime: a dyno is to have little beside its app.
+//! In three steps: *outside*, in the daemon, which leaves the host's namespaces in a thread; *inside*, PID 1 of the dyno,
+//! which stays; and the one that becomes the app's *command*. Inside is an exec of this binary, without threads and
+//! without a runtime: a dyno is to have little beside its app.
 //!
 //! The daemon is a client. It writes the order, and hears and asks over a socket; when it dies, the dyno goes on,
 //! and the next one connects. What both need of that conversation is here too.
@@ -11,8 +11,7 @@ mod order; // what the daemon orders
 mod message; // what they say to each other
 mod socket; // over which
 mod namespaces; // how the host's are left
-mod command_line; // which step is asked for
-mod outside; // the first step
+mod outside; // the first step, in the daemon
 mod inside; // PID 1 of the dyno
 mod command; // the third step, which becomes the app's command
 mod descendants; // how a signal reaches everyone in a dyno
@@ -30,8 +29,8 @@ use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 use rustix::stdio::stdout;
 
-pub use command_line::{Step, UsageError};
 pub use descriptors::{descriptors_before_raise, raise_descriptors};
+pub use failure::Failure;
 pub use message::{
     HeardAt, Hello, Lost, MESSAGE_MAX, MessageError, OUTPUT_MAX, Report, Request, VERSION,
 };
@@ -42,30 +41,24 @@ pub use network::{
 pub use order::{
     ControlGroup, Identity, ORDER_FILE, Order, OrderError, SOCKET_FILE, Terminal, dynos_dir,
 };
+pub use outside::{OURSELVES, start};
 pub use sandbox::{
     Confinement, Part, SYSTEM, Sandbox, SandboxError, Trial, TrialError, Upper, run_trial,
     try_sandbox, unreached_resolver,
 };
 pub use socket::{Datagram, connect, pair, receive, send};
 
-/// Takes a step. Its standard input is the order; standard output is the socket, but for the last step, which
-/// has the dyno's own.
+/// A person has typed this.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("usage: dynomesh init (it is the daemon that runs this)")]
+pub struct UsageError;
+
+/// Is the init of a dyno, whose order is the standard input, and standard output the socket to its daemon.
 ///
 /// # Errors
-/// The standard output is no such socket: a person has typed this.
-pub fn run(step: Step) -> Result<ExitCode, UsageError> {
-    match step {
-        Step::Outside => {
-            let daemon = daemon()?;
-            Ok(match outside::start() {
-                Ok(true) => ExitCode::SUCCESS,
-                Ok(false) => inside::run(daemon),
-                Err(failure) => daemon.fail(&failure),
-            })
-        }
-        Step::Inside => Ok(inside::run(daemon()?)),
-        Step::Command { parent } => Ok(command::run(parent)),
-    }
+/// The standard output is no such socket.
+pub fn run() -> Result<ExitCode, UsageError> {
+    Ok(inside::run(daemon()?))
 }
 
 fn daemon() -> Result<inside::Daemon, UsageError> {

@@ -121,13 +121,12 @@ impl Order {
 
     /// Reads this process' standard input from its beginning, wherever somebody has read to. It stays open, and
     /// locked.
-    pub(in crate::init) fn from_stdin() -> io::Result<(Self, Vec<u8>)> {
+    pub(in crate::init) fn from_stdin() -> io::Result<Self> {
         let mut file = File::from(stdin().try_clone_to_owned()?);
         file.rewind()?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let order = Self::parse(&bytes).map_err(io::Error::other)?;
-        Ok((order, bytes))
+        Self::parse(&bytes).map_err(io::Error::other)
     }
 
     /// The bytes of the file. Fails where a path is not UTF-8.

@@ -41,8 +41,8 @@ pub use release::{Release, ReleaseFailure, ReleaseStatus, Runs};
 pub use schedule::{Period, Schedule};
 pub use size::{CpuShare, Size, SizeLimits, SizeName, Sizes};
 pub use stated::{
-    Feature, Stated, StatedAddon, StatedApp, StatedAttachment, StatedCertificate, StatedDomain,
-    StatedDrain, certificate_of,
+    Feature, Stated, StatedAddon, StatedApp, StatedAttachment, StatedAutoscale, StatedCertificate,
+    StatedDomain, StatedDrain, certificate_of,
 };
 pub use token::{Scope, Token};
 pub use usage::{Payer, Usage};

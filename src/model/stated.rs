@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use crate::model::{AppName, Domain, DrainUrl, Id, ProcessType};
 
@@ -27,6 +28,8 @@ pub struct StatedApp {
     pub domains: Vec<StatedDomain>,
     /// `ps:scale`: how many dynos of a process type there should be.
     pub formation: BTreeMap<ProcessType, u32>,
+    /// `ps:autoscale:enable`: that the number of web dynos follows the requests.
+    pub autoscale: Option<StatedAutoscale>,
     /// `ps:type`: the name of a process type's size.
     pub sizes: BTreeMap<ProcessType, String>,
     /// `config:set`
@@ -43,6 +46,17 @@ pub struct StatedApp {
     pub addons: Vec<StatedAddon>,
     /// `addons:create`, `addons:attach`, in that order; no name twice.
     pub attachments: Vec<StatedAttachment>,
+}
+
+/// Between which bounds a command has the number of web dynos follow the requests, and by what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatedAutoscale {
+    /// Never fewer; at least 1.
+    pub min: u32,
+    /// Never more; at least `min`.
+    pub max: u32,
+    /// At most one request in twenty takes the dyno longer than this: whole milliseconds.
+    pub p95: Duration,
 }
 
 /// A domain that a command gave to an app.
@@ -232,6 +246,7 @@ impl StatedApp {
             maintenance: None,
             domains: Vec::new(),
             formation: BTreeMap::new(),
+            autoscale: None,
             sizes: BTreeMap::new(),
             config_vars: BTreeMap::new(),
             slug: None,
@@ -254,6 +269,7 @@ impl fmt::Debug for StatedApp {
             .field("maintenance", &self.maintenance)
             .field("domains", &self.domains)
             .field("formation", &self.formation)
+            .field("autoscale", &self.autoscale)
             .field("sizes", &self.sizes)
             .field("config_vars", &config_vars)
             .field("slug", &self.slug)

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,8 +16,8 @@ pub(crate) enum Message {
     Connection { socket: OwnedFd, peer: Peer, listener: Arc<Listener> },
     /// The table or a dyno has changed.
     Notice(Notice),
-    /// Finish what there is: every answer from now on closes its connection.
-    Drain,
+    /// Finish what there is within this time: every answer from now on closes its connection.
+    Drain(Duration),
     /// Cut what is left, and end.
     Stop,
     /// Say that you are alive.

@@ -196,10 +196,11 @@ impl Router {
         self.door.connections()
     }
 
-    /// Stops accepting; each connection finishes its exchange and closes.
-    pub fn drain(&self) {
+    /// Stops accepting; each connection finishes its exchange and closes, and WebSockets are closed (1012), each at a
+    /// moment of its own. `bound`: how long until [`stop`](Self::stop).
+    pub fn drain(&self, bound: Duration) {
         self.door.listen(Vec::new());
-        self.workers.iter().for_each(|worker| worker.post(Message::Drain));
+        self.workers.iter().for_each(|worker| worker.post(Message::Drain(bound)));
     }
 
     /// Waits until no connection is left.

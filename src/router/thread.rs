@@ -81,7 +81,7 @@ fn receive(worker: &Rc<Worker>, message: Message) {
     match message {
         Message::Connection { socket, peer, listener } => welcome(worker, socket, peer, listener),
         Message::Notice(notice) => worker.heed(notice),
-        Message::Drain => worker.drain(),
+        Message::Drain(bound) => worker.drain(bound),
         Message::Stop => worker.stop(),
         Message::Ping => worker.pulse(),
         // Whoever asked may have gone.

@@ -30,8 +30,9 @@ pub(crate) struct Piped {
 }
 
 /// Carries bytes both ways until one side ends, both are silent for `rolling`, or the `leased` dyno is given up.
-/// Of a dyno that drains, a WebSocket is closed at some moment within `ws_drain`; anything else goes on until the
-/// dyno's time is over. What the dyno sent behind its 101 goes first.
+/// Of a dyno that drains, or where the daemon stops, a WebSocket is closed at some moment within `ws_drain`, and of a
+/// daemon while there is time for goodbyes; anything else goes on until the dyno's or the daemon's time is over. What
+/// the dyno sent behind its 101 goes first.
 pub(crate) async fn pipe(
     client: &mut Client<impl Transport>,
     leased: &Dyno,
@@ -51,6 +52,10 @@ pub(crate) async fn pipe(
     client.deadline.set(silent_at);
     let refusal = poll_fn(|cx| {
         if worker.is_stopping() || leased.is_given_up() {
+            if is_websocket && !down.is_mute {
+                down.say_last(&mut client.transport, cx, || close_frame(SERVICE_RESTART, None));
+                up.say_last(&mut dyno, cx, || masked_close(&worker));
+            }
             return Poll::Ready(Some(Refusal::ForcedClose));
         }
         let before = down.moved + up.moved;
@@ -68,8 +73,8 @@ pub(crate) async fn pipe(
                 client.transport.shut_write();
                 return Poll::Ready(None);
             }
-            if !(is_websocket && leased.is_closed() && farewell.advance(&worker, timeouts.ws_drain))
-            {
+            let must_close = is_websocket && (leased.is_closed() || worker.is_draining());
+            if !(must_close && farewell.advance(&worker, timeouts.ws_drain)) {
                 break;
             }
             down.end_with(close_frame(SERVICE_RESTART, None));
@@ -96,7 +101,7 @@ fn masked_close(worker: &Worker) -> Vec<u8> {
     close_frame(SERVICE_RESTART, Some([a, b, c, d]))
 }
 
-/// How far the end of a WebSocket is whose dyno drains.
+/// How far the end of a WebSocket is whose dyno drains, or whose daemon stops.
 enum Farewell {
     None,
     /// It is told at this tick: not all clients come back at once.
@@ -109,9 +114,12 @@ impl Farewell {
     /// Goes on as far as the clock says. `true`: it is to be told now.
     fn advance(&mut self, worker: &Worker, within: Duration) -> bool {
         let now = worker.read_clock();
-        if let Self::None = self {
+        let latest = now.deadline(within).min(worker.last_farewell());
+        // One that has been given longer has less time once the daemon stops.
+        if matches!(self, Self::None) || matches!(self, Self::At(tick) if *tick > latest) {
             let part = worker.random.number() as f64 / u64::MAX as f64;
-            *self = Self::At(now.deadline(within.mul_f64(part)));
+            let ticks = f64::from(latest.saturating_sub(now.tick())) * part;
+            *self = Self::At(now.tick() + ticks.ceil() as Tick);
         }
         let is_due = matches!(self, Self::At(tick) if *tick <= now.tick());
         if is_due {

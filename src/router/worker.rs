@@ -6,6 +6,7 @@ use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustls::ServerConfig;
@@ -15,7 +16,7 @@ use crate::config::limits;
 use crate::model::AppName;
 use crate::router::access_log::AccessLog;
 use crate::router::affinity::Seal;
-use crate::router::clock::Moment;
+use crate::router::clock::{Moment, Tick};
 use crate::router::deadlines::Deadlines;
 use crate::router::door::Door;
 use crate::router::http_date::HttpDate;
@@ -72,6 +73,8 @@ pub(crate) struct Worker {
     changes: Cell<u64>,
     now: Cell<Moment>,
     draining: Cell<bool>,
+    /// When the last WebSocket is to be told that the daemon stops.
+    last_farewell: Cell<Tick>,
     stopping: Cell<bool>,
     registry: Arc<Registry>,
     publisher: Arc<Publisher>,
@@ -140,10 +143,17 @@ impl Worker {
         self.changes.get()
     }
 
-    /// Answers every request with its connection's last answer from now on.
-    pub(crate) fn drain(&self) {
+    /// Until when a WebSocket may wait for being told to close.
+    pub(crate) fn last_farewell(&self) -> Tick {
+        self.last_farewell.get()
+    }
+
+    /// Answers every request with its connection's last answer from now on, for all the time that is left: `bound`.
+    pub(crate) fn drain(&self, bound: Duration) {
         self.draining.set(true);
-        // HTTP/2 says so at once (GOAWAY).
+        let for_goodbyes = limits::WEBSOCKET_CLOSE.min(bound / 2);
+        self.last_farewell.set(self.read_clock().deadline(bound - for_goodbyes));
+        // HTTP/2 says so at once (GOAWAY), WebSockets each in its turn.
         self.deadlines.wake_all();
     }
 
@@ -212,6 +222,7 @@ impl Worker {
             changes: Cell::default(),
             now: Cell::new(Moment::now()),
             draining: Cell::default(),
+            last_farewell: Cell::new(Tick::MAX),
             stopping: Cell::default(),
             registry: start.registry,
             publisher: start.publisher,

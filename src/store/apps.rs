@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use crate::model::{AppName, Domain, Id, ProcessType, Stated, StatedApp, StatedDomain};
 use crate::store::columns::{opened, parsed};
 use crate::store::sealed::SealKey;
-use crate::store::{addons, certificates, drains, features};
+use crate::store::{addons, autoscale, certificates, drains, features};
 
 /// Everything that commands said.
 pub(in crate::store) fn read(connection: &Connection, key: &SealKey) -> rusqlite::Result<Stated> {
@@ -62,6 +62,7 @@ fn read_parts(connection: &Connection, key: &SealKey, app: &mut StatedApp) -> ru
     }
     app.drains = drains::read(connection, key, &id)?;
     app.features = features::read(connection, &id)?;
+    app.autoscale = autoscale::read(connection, &id)?;
     app.certificates = certificates::read(connection, key, &id)?;
     app.addons = addons::read(connection, key, &id)?;
     app.attachments = addons::read_attachments(connection, &id)?;
@@ -111,6 +112,7 @@ pub(in crate::store) fn put(
     }
     drains::put(transaction, key, &id, &app.drains)?;
     features::put(transaction, &id, &app.features)?;
+    autoscale::put(transaction, &id, app.autoscale)?;
     certificates::put(transaction, key, &id, &app.certificates)?;
     addons::put(transaction, key, &id, &app.addons)?;
     addons::put_attachments(transaction, &id, &app.attachments)
@@ -140,9 +142,12 @@ fn place(id: &str, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::model::{
-        DrainUrl, Feature, StatedAddon, StatedAttachment, StatedCertificate, StatedDrain,
+        DrainUrl, Feature, StatedAddon, StatedAttachment, StatedAutoscale, StatedCertificate,
+        StatedDrain,
     };
     use crate::store::database;
 
@@ -216,6 +221,7 @@ mod tests {
         });
         app.attachments = ["REDIS", "CACHE"].map(|name| attachment(name, addon)).to_vec();
         app.certificates = ["one", "two"].map(certificate).to_vec();
+        app.autoscale = Some(StatedAutoscale { min: 2, max: 5, p95: Duration::from_millis(700) });
         app.features =
             BTreeMap::from([(Feature::Preboot, true), (Feature::SessionAffinity, false)]);
         (AppName::parse("shop").unwrap(), app)

@@ -13,7 +13,7 @@ use crate::private_file;
 
 /// Each takes the schema one step further; its place, from 1, is the schema's version. What was once shipped
 /// is never changed.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     "
     CREATE TABLE usage (
         month INTEGER NOT NULL,       -- its first Unix second, UTC
@@ -189,6 +189,14 @@ const STEPS: [&str; 4] = [
         fingerprint, created_at, NULL FROM releases_before;
     DROP TABLE releases_before;
 ",
+    "
+    CREATE TABLE autoscale (          -- of web dynos; no row: no command said
+        app TEXT PRIMARY KEY REFERENCES apps ON DELETE CASCADE,
+        min INTEGER NOT NULL,
+        max INTEGER NOT NULL,
+        p95 INTEGER NOT NULL          -- milliseconds
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// The database cannot be used.
@@ -348,6 +356,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_an_older_one_stays_when_it_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        // From the first that has apps on.
+        for known in 2..STEPS.len() {
+            let path = dir.path().join(known.to_string());
+            let connection = Connection::open(&path).unwrap();
+            STEPS[..known].iter().for_each(|step| connection.execute_batch(step).unwrap());
+            connection.pragma_update(None, "user_version", known).unwrap();
+            let shop = "INSERT INTO apps (id, name, created_at, made) VALUES ('1', 'shop', 2, 1)";
+            connection.execute(shop, ()).unwrap();
+            drop(connection);
+            let opened = open(&path).unwrap();
+            let name = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+            assert_eq!(opened.query_row("SELECT name FROM apps", (), name), Ok("shop".into()));
+            assert_eq!(version(&opened), Ok(STEPS.len()));
+        }
+    }
+
+    #[test]
     fn what_cannot_be_used_is_said_with_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("dynomesh.db");
@@ -359,7 +386,7 @@ mod tests {
         open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         let error = open(&path).unwrap_err().to_string();
         assert!(
-            error.ends_with("was written by a newer dynomesh (schema 99, this one knows 4)"),
+            error.ends_with("was written by a newer dynomesh (schema 99, this one knows 5)"),
             "{error}"
         );
     }

@@ -10,6 +10,7 @@ mod columns; // read as what they stand for
 mod apps; // what commands said
 mod drains; // where they said that logs go
 mod features; // what they turned on or off
+mod autoscale; // how many dynos they said there may be
 mod certificates; // what is shown to clients
 mod addons; // what is outside, and who is told of it
 mod requests; // what was done already

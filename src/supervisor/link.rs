@@ -42,7 +42,7 @@ pub(crate) struct About {
     pub(crate) group: Option<Arc<Group>>,
     /// Whether the init is PID 1 of a namespace, so that everyone of the dyno dies with it.
     pub(crate) namespaces: bool,
-    /// A pidfd of the process that was started, or found, to be the init. With namespaces it is not the init yet.
+    /// A pidfd of the init that was started, or found.
     pub(crate) init: Option<OwnedFd>,
     /// The user that it runs as, where it has one of its own: lent until the directory is removed.
     pub(crate) uid: Option<LentNumber>,
@@ -279,7 +279,6 @@ impl Listener {
     fn hear(&mut self, report: Report, descriptors: Vec<OwnedFd>) {
         let mut descriptors = descriptors.into_iter();
         match report {
-            Report::Begun => self.init = descriptors.next().or(self.init.take()),
             Report::Hello(hello) => {
                 self.init = descriptors.next().or(self.init.take());
                 self.tell(|heard| heard.hello = Some(hello));
@@ -432,6 +431,11 @@ mod tests {
 
     impl Stage {
         fn new(streams: Streams) -> Self {
+            Self::with(streams, None)
+        }
+
+        /// With a process that was started to be the init.
+        fn with(streams: Streams, started: Option<OwnedFd>) -> Self {
             let dir = tempfile::tempdir().unwrap();
             fs::create_dir(dir.path().join("dyno")).unwrap();
             let log =
@@ -446,7 +450,7 @@ mod tests {
                 dir: dir.path().join("dyno"),
                 group: None,
                 namespaces: true,
-                init: None,
+                init: started,
                 uid: uids.lend(),
                 addresses: None,
                 log: log.clone(),
@@ -525,12 +529,12 @@ mod tests {
         soon(stage.link.gone()).await;
     }
 
-    /// It is killed before it has said anything, with whatever it has begun.
+    /// It is killed before it has said anything.
     #[tokio::test]
     async fn an_init_that_never_speaks_is_killed_and_its_end_is_heard() {
-        let Stage { link, init, .. } = Stage::new(Streams::Log);
         let (mut child, pidfd) = sleeper();
-        init::send(&init, &Report::Begun.print(), &[pidfd.as_fd()]).unwrap();
+        let started = pidfd.try_clone().unwrap();
+        let Stage { link, init, .. } = Stage::with(Streams::Log, Some(started));
         link.kill();
         soon(watch_fd(pidfd).unwrap().readable()).await.unwrap().retain_ready();
         let status = child.wait().unwrap();

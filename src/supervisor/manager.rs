@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{self, Instant};
 
 use crate::config::{AppConfig, AppSource, Config, ManagedApp, limits};
-use crate::model::{AppName, AppPolicy, DynoName, Payer, ProcessType};
+use crate::model::{AppName, AppPolicy, DynoName, Formation, Payer, ProcessType};
 use crate::random;
 use crate::shutdown::Shutdown;
 use crate::supervisor::autoscale::{AcceptQueues, Autoscaler};
@@ -51,6 +51,8 @@ pub(crate) enum Command {
         /// They are.
         used_up: bool,
     },
+    /// How many dynos of each type an app is to have now; not heard of where there is no such app.
+    Formation(AppName, oneshot::Sender<Formation>),
     /// How far the newest release of an app is; not heard of where there is no such app.
     Follow(AppName, oneshot::Sender<watch::Receiver<Rollout>>),
     /// Restart these dynos of a formation. `false`: there are none.
@@ -224,6 +226,11 @@ impl<S: Spawn> Manager<S> {
             }
             Command::Attach(app, dyno, visitor) => self.attach(&app, &dyno, visitor),
             Command::EcoHours { used_up } => self.follow_eco_hours(used_up),
+            Command::Formation(app, formation) => {
+                if let Some(formed) = self.apps.get(&app) {
+                    let _ = formation.send(formed.formation());
+                }
+            }
             Command::Follow(app, follower) => {
                 if let Some(formed) = self.apps.get(&app) {
                     let _ = follower.send(formed.releases.follow());

@@ -24,6 +24,7 @@ mod load; // averages of their load
 mod figures; // the same, as it is shown
 mod probe; // when a web dyno is ready
 mod listener; // who listens on a port
+mod sock_diag; // the same, and who waits there, as the kernel is asked
 mod health; // whether it is well
 mod turns; // how many are replaced at a time
 mod autoscale; // how many there are to be
@@ -53,7 +54,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ManagedApp, limits};
-use crate::model::{AppName, Usage};
+use crate::model::{AppName, Formation, Usage};
 use crate::shutdown::Shutdown;
 use crate::table::Publisher;
 use crate::telemetry::AppLog;
@@ -250,6 +251,14 @@ impl Supervisor {
     /// Says whether the eco dynos' hours of this month are used up: those dynos sleep until there are some again.
     pub fn set_eco_used_up(&self, used_up: bool) {
         self.command(Command::EcoHours { used_up });
+    }
+
+    /// How many dynos of each type an app is to have now, also where that follows its requests. Asked after
+    /// [`apply`](Self::apply), it is about what that brought. `None`: dynomesh runs no such app.
+    pub async fn formation(&self, app: &AppName) -> Option<Formation> {
+        let (formation, answer) = oneshot::channel();
+        self.command(Command::Formation(app.clone(), formation));
+        answer.await.ok()
     }
 
     /// How far the newest release of an app is, until it is there, has failed, or another one comes. Asked after

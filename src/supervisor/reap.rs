@@ -1,5 +1,5 @@
-//! Children that have ended are taken off the kernel's list: the first steps of inits, inits, and what is left of
-//! dynos whose init was killed.
+//! Children that have ended are taken off the kernel's list: inits, and what is left of dynos whose init was
+//! killed.
 
 use std::io;
 

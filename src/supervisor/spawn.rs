@@ -1,8 +1,4 @@
-//! The only place that makes processes.
-//!
-//! By posix_spawn: a fork of a daemon of 500 MB takes 26 ms in place of 3.5, and its workers pay for copied
-//! pages afterwards. So nothing may run between fork and exec here (no `pre_exec`), and what a dyno needs is set
-//! up by `dynomesh init`, which this starts with an order and talks to from then on.
+//! What makes dynos: each is an order to a `dynomesh init`, which this starts and talks to from then on.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,9 +8,7 @@ use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +26,6 @@ use crate::model::{AppName, DynoName, Exit, Id};
 use crate::private_file;
 use crate::random;
 use crate::shutdown::Shutdown;
-use crate::supervisor::autoscale::on_loopback;
 use crate::supervisor::cgroup::{Cgroups, Group, Usage};
 use crate::supervisor::health::{self, Unwell};
 use crate::supervisor::isolation::{Isolated, Isolation, NoUid};
@@ -42,6 +35,7 @@ use crate::supervisor::numbers::LentNumber;
 use crate::supervisor::probe;
 use crate::supervisor::program::{Ends, ProcessId, Program, Start, Streams};
 use crate::supervisor::remove::remove;
+use crate::supervisor::sock_diag::on_loopback;
 use crate::telemetry::AppLog;
 use crate::wall_clock::unix_millis;
 
@@ -125,8 +119,10 @@ pub(crate) enum SpawnError {
     User(#[from] NoUid),
     #[error(transparent)]
     Network(#[from] NoNetwork),
-    #[error("start an init: {0}")]
-    Init(io::Error),
+    #[error(transparent)]
+    Init(#[from] init::Failure),
+    #[error("hear its init: {0}")]
+    Link(io::Error),
 }
 
 /// Starts processes of the operating system.
@@ -271,9 +267,11 @@ impl Spawn for Launcher {
             shutdown: shutdown.clone(),
         };
         let started = write_order(&dir, &order).and_then(|file| {
-            let (socket, init) = start_init(&dir, file).map_err(SpawnError::Init)?;
-            about.init = Some(init);
-            self.process(socket, &order, about).map_err(SpawnError::Init)
+            let (socket, init) = init::start(Path::new(init::OURSELVES), &dir, &order, file)?;
+            // Whoever waits for all children reaps it, but not before this turn of the runtime is over.
+            let init = pidfd_open(Pid::from_child(&init), PidfdFlags::empty());
+            about.init = Some(init.map_err(io::Error::from).map_err(SpawnError::Link)?);
+            self.process(socket, &order, about).map_err(SpawnError::Link)
         });
         if started.is_err() {
             // What cannot be removed now is removed by the next daemon.
@@ -301,19 +299,6 @@ fn write_order(dir: &Path, order: &Order) -> Result<File, SpawnError> {
         Ok(file)
     };
     write().map_err(|source| SpawnError::Write { path: path.clone(), source })
-}
-
-/// Starts an init whose order this is, and returns the daemon's end of its socket and a pidfd.
-fn start_init(dir: &Path, order: File) -> io::Result<(OwnedFd, OwnedFd)> {
-    let (ours, theirs) = init::pair()?;
-    // This binary, even where another one has its name by now: they must understand each other.
-    #[expect(clippy::disallowed_methods, reason = "the only place that makes processes")]
-    let mut init = Command::new("/proc/self/exe");
-    init.arg0("dynomesh").arg("init").env_clear().current_dir(dir);
-    init.stdin(Stdio::from(order)).stdout(Stdio::from(theirs)).stderr(Stdio::null());
-    // Whoever waits for all children reaps it, but not before this turn of the runtime is over.
-    let init = init.spawn()?;
-    Ok((ours, pidfd_open(Pid::from_child(&init), PidfdFlags::empty())?))
 }
 
 /// The same for two programs that do the same, whatever release they belong to. It is kept with a dyno; a daemon

@@ -52,16 +52,20 @@ class Mesh:
 
     def start(self):
         """Starts the process, again after its death, and waits until it is ready."""
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                [BINARY, "serve", "--config", self.config],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )
+        self.spawn()
         try:
             wait_until("dynomesh is ready", self.is_ready)
         except Exception:
             self.stop()
             raise
+
+    def spawn(self, before=()):
+        """Starts the process, as the last words of a command that begins with `before`."""
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                [*before, BINARY, "serve", "--config", self.config],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )
 
     def write(self, apps):
         """Writes the configuration. It is in force after the start, or after `reload`."""

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::{Answer, Client, Mesh, Setup, Tls, becomes_true};
+use crate::support::{Answer, Client, Mesh, Setup, Tls, becomes_true, json_of};
 
 const PROCFILE: &str = "web: TESTAPP\nconsole: echo console\n";
 /// What the CLI puts behind a command whose exit code it wants to know.
@@ -75,10 +75,6 @@ impl Api {
         client.send(input).await;
         String::from_utf8(client.rest().await).unwrap()
     }
-}
-
-fn json_of(answer: &Answer) -> Value {
-    serde_json::from_str(answer.text()).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
 }
 
 #[tokio::test]

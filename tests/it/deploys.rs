@@ -9,11 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::support::{
-    Answer, Client, Load, Mesh, Ran, Setup, becomes_true, request, testapp, within,
+    Answer, Client, Load, Mesh, Ran, Setup, Sockets, becomes_true, request, testapp, within,
 };
 
-const QUICK: &str =
-    "timeouts = { boot = \"5s\", exit = \"5s\", cool_off = \"200ms\", cool_off_max = \"400ms\" }";
+const QUICK: &str = "timeouts = { boot = \"5s\", exit = \"5s\", cool_off = \"200ms\", cool_off_max = \"400ms\", ws_drain = \"500ms\" }";
 
 /// A daemon with the app `shop`, of which the file says nothing but how patient it is.
 async fn shop() -> Mesh {
@@ -240,6 +239,55 @@ async fn deploys_under_load_lose_nothing() {
     assert_eq!(seen(&mesh, "V").await, "22");
 }
 
+/// Deploys, scalings, restarts and rollbacks: no request fails, and every WebSocket of a dyno that goes ends by 1012.
+/// `bench/compare/run deploys` does it a hundred times.
+async fn what_operators_do_loses_nothing(strategy: &str) {
+    let lines = format!("deploy = {strategy:?}\n{QUICK}");
+    let mesh = Setup::new().app("shop", &lines).start().await;
+    deploys(&mesh, "web: V=first TESTAPP\n", 1).await;
+    does(&mesh, &["ps:scale", "web=2"]).await;
+    let get = Load::start(mesh.http(), 2, &request("GET", "/", "", ""));
+    let post = Load::start(mesh.http(), 2, &request("POST", "/echo", "", "hello"));
+    let sockets = Sockets::start(mesh.http(), 4);
+    for round in 0..3 {
+        for (name, version) in [("old", 3 * round + 2), ("new", 3 * round + 3)] {
+            let before = sockets.restarts();
+            deploys(&mesh, &format!("web: V={name}{round} TESTAPP\n"), version).await;
+            assert_eq!(seen(&mesh, "V").await, format!("{name}{round}"));
+            sockets.restarted(before + 4).await;
+        }
+        does(&mesh, &["ps:scale", "web+2"]).await;
+        does(&mesh, &["ps:wait"]).await;
+        does(&mesh, &["ps:scale", "web-2"]).await;
+        // Over what is under way.
+        does(&mesh, &["ps:restart"]).await;
+        let before = sockets.restarts();
+        does(&mesh, &["rollback"]).await;
+        does(&mesh, &["ps:wait"]).await;
+        assert_eq!(seen(&mesh, "V").await, format!("old{round}"));
+        sockets.restarted(before + 4).await;
+    }
+    sockets.stop().await;
+    for load in [get, post] {
+        load.carries(50).await;
+        let tally = load.stop().await;
+        assert_eq!((tally.refused, tally.broken), (0, 0), "{strategy}: {tally:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_operators_do_loses_nothing_where_dynos_roll() {
+    what_operators_do_loses_nothing("rolling").await;
+}
+
+#[tokio::test]
+async fn what_operators_do_loses_nothing_where_dynos_are_prebooted() {
+    what_operators_do_loses_nothing("preboot").await;
+}
+
+/// How often, where nobody says otherwise by `DEPLOYS_KILLED`.
+const DEPLOYS_KILLED: u64 = 8;
+
 /// The daemon is killed at some moment of a deploy: the app serves the one or the other as a whole, and the releases say
 /// which. What is random is the moment, by numbers that are the same each time.
 #[tokio::test]
@@ -247,7 +295,8 @@ async fn a_daemon_that_is_killed_in_a_deploy_leaves_the_old_or_the_new() {
     let mut mesh = shop().await;
     deploys(&mesh, "web: V=0 TESTAPP\nrelease: sleep 0.1\n", 1).await;
     let mut seed: u64 = 0x9e37_79b9_7f4a_7c15;
-    for round in 1..=8 {
+    let killed = std::env::var("DEPLOYS_KILLED").map(|it| it.parse().expect("a number"));
+    for round in 1..=killed.unwrap_or(DEPLOYS_KILLED) {
         // George Marsaglia, Xorshift RNGs: the triple 13, 7, 17.
         seed ^= seed << 13;
         seed ^= seed >> 7;
@@ -432,6 +481,25 @@ async fn what_cannot_be_promoted_is_said() {
     let (_, releases) = ask(&mesh, "GET", "/apps/prod/releases", "").await;
     assert_eq!(releases.as_array().unwrap().len(), 1, "of none of it, for nobody");
     assert_eq!(ask(&mesh, "GET", "/pipeline-promotions/none/promotion-targets", "").await.0, 404);
+}
+
+/// Within the hour for which a slug that nobody releases is kept.
+#[tokio::test]
+async fn an_app_is_deployed_more_often_than_slugs_may_wait() {
+    let mesh = shop().await;
+    for round in 0..70 {
+        let (status, slug) =
+            ask(&mesh, "POST", "/apps/shop/slugs", r#"{"process_types":{"task":"sleep 1"}}"#).await;
+        assert_eq!(status, 201, "{round}: {slug}");
+        assert_eq!(ask(&mesh, "PUT", slug["blob"]["url"].as_str().unwrap(), "").await.0, 200);
+        let release = json!({ "slug": slug["id"] }).to_string();
+        becomes_true("it to be released", async || {
+            let (status, said) = ask(&mesh, "POST", "/apps/shop/releases", &release).await;
+            assert!([201, 409].contains(&status), "{round}: {said}");
+            status == 201
+        })
+        .await;
+    }
 }
 
 /// As clients of Heroku's Platform API do it.

@@ -172,16 +172,20 @@ async fn the_port_is_a_proxy_to_itself_alone() {
         let status = client.head().await.status;
         (client, status)
     };
-    for elsewhere in ["api.metrics.heroku.com:5000", "particleboard.heroku.com:443", "10.0.0.1:80"]
+    for elsewhere in ["api.metrics.herokai.com:5000", "particleboard.heroku.com:443", "10.0.0.1:80"]
     {
         let (mut client, status) = connect(elsewhere).await;
         assert_eq!(status, 403, "{elsewhere}");
         assert_eq!(client.rest().await, b"");
     }
-    let (mut plain, status) = connect("localhost:5000").await;
-    assert_eq!(status, 200);
-    plain.send("GET /account HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-    assert_eq!(plain.answer().await.status, 401);
+    for (name, path) in
+        [("localhost", "/account"), ("api.metrics.heroku.com", "/apps/shop/formation/web/monitors")]
+    {
+        let (mut plain, status) = connect(&format!("{name}:5000")).await;
+        assert_eq!(status, 200);
+        plain.send(format!("GET {path} HTTP/1.1\r\nHost: {name}\r\n\r\n")).await;
+        assert_eq!(plain.answer().await.status, 401, "{name}");
+    }
     let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
     let request = b"CONNECT 127.0.0.1:5000 HTTP/1.1\r\n\r\n";
     tokio::io::AsyncWriteExt::write_all(&mut stream, request).await.unwrap();

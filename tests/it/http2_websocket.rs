@@ -2,11 +2,13 @@
 
 use h2::ext::Protocol;
 use http::{Request, request};
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::support::{
-    App, Http2, Http2Exchange, Mesh, Setup, get, is_switched, percent_encoded, read_body, within,
+    App, GOODBYE, Http2, Http2Exchange, Mesh, RESTART, Setup, get, is_switched, percent_encoded,
+    read_body, within,
 };
 
 fn websocket(target: &str) -> request::Builder {
@@ -193,6 +195,17 @@ async fn a_websocket_over_tls_works_the_same() {
     mesh.request("/ws").await.has(&["tls=true", "status=200"]);
 }
 
+/// Reads the close frame, says goodbye, and sees the stream end as it should.
+async fn is_restarted(exchange: &mut Http2Exchange, from: &mut h2::RecvStream) {
+    assert_eq!(read_body(from, 4).await.unwrap(), RESTART);
+    exchange.send(GOODBYE, true).await;
+    let mut behind = Vec::new();
+    while let Some(data) = within("the end", from.data()).await {
+        behind.extend(data.unwrap());
+    }
+    assert_eq!(behind, b"");
+}
+
 /// The close frame is ours, the end of the stream the dyno's.
 #[tokio::test]
 async fn a_websocket_of_a_dyno_that_goes_is_closed_with_1012() {
@@ -207,13 +220,21 @@ async fn a_websocket_of_a_dyno_that_goes_is_closed_with_1012() {
         setup.shop(&[&stays])
     })
     .await;
-    assert_eq!(read_body(&mut from, 4).await.unwrap(), [0x88, 0x02, 0x03, 0xf4]);
-    exchange.send(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xf4], true).await;
-    let mut behind = Vec::new();
-    while let Some(data) = within("the end", from.data()).await {
-        behind.extend(data.unwrap());
-    }
-    assert_eq!(behind, b"");
+    is_restarted(&mut exchange, &mut from).await;
     mesh.request("/ws").await.has(&["at=info", "status=200", "dyno=web.1"]);
     assert_eq!(client.get("/").await.status, 200, "the connection goes on");
+}
+
+#[tokio::test]
+async fn a_websocket_of_a_daemon_that_stops_is_closed_with_1012() {
+    let app = App::start().await;
+    let timeouts = "stop = \"10m\"\nws_drain = \"500ms\"";
+    let mut mesh = Setup::new().timeouts(timeouts).shop(&[&app]).start().await;
+    let mut client = connected(&mesh).await;
+    let (mut exchange, mut from) = opened(&mut client, "/ws").await;
+    mesh.signal(Signal::TERM);
+    is_restarted(&mut exchange, &mut from).await;
+    mesh.request("/ws").await.has(&["at=info", "status=200", "dyno=web.1"]);
+    drop(client);
+    assert!(mesh.ended().await.success());
 }

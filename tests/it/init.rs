@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use dynomesh::init::{
     Hello, Identity, ORDER_FILE, Order, Report, Request, Terminal, connect, pair, receive, send,
+    start,
 };
 use dynomesh::model::Exit;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -54,7 +55,6 @@ impl Init {
         Self::start_with(command, |_| {})
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a test stands outside the house")]
     fn start_with(command: &str, change: impl FnOnce(&mut Order)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // For commands that wait for a word.
@@ -63,28 +63,14 @@ impl Init {
         change(&mut order);
         let file = dir.path().join(ORDER_FILE);
         fs::write(&file, order.print().unwrap()).unwrap();
-        let (socket, theirs) = pair().unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_dynomesh"))
-            .arg("init")
-            .current_dir(dir.path())
-            .stdin(File::open(file).unwrap())
-            .stdout(Stdio::from(theirs))
-            .spawn()
-            .unwrap();
+        let file = File::open(file).unwrap();
+        let binary = Path::new(env!("CARGO_BIN_EXE_dynomesh"));
+        let (socket, process) = start(binary, dir.path(), &order, file).unwrap();
         Self { process, socket, dir }
     }
 
-    /// The next thing that it says itself.
+    /// The next thing that it says.
     fn hear(&self) -> (Report, Vec<OwnedFd>) {
-        loop {
-            let heard = self.hear_any();
-            if heard.0 != Report::Begun {
-                return heard;
-            }
-        }
-    }
-
-    fn hear_any(&self) -> (Report, Vec<OwnedFd>) {
         let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
         // The children of tests beside this one interrupt it, where all run in one process.
         while poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&patience))

@@ -113,6 +113,10 @@ async fn logs_of_app_router_and_manager_are_in_one_order() {
     }
     let last = logs(&mesh, &["-n", "1"]).await;
     assert_eq!(last, lines[lines.len() - 1..]);
+    let printed = logs(&mesh, &["-s", "app", "-n", "1", "--json"]).await;
+    let parts: serde_json::Value = serde_json::from_str(&printed[0]).unwrap();
+    assert_eq!((&parts["dyno"], &parts["message"]), (&"web.1".into(), &"second".into()));
+    assert!(lines.iter().any(|line| line.starts_with(parts["at"].as_str().unwrap())), "{parts}");
     assert!(logs(&mesh, &["-d", "web.2"]).await.is_empty());
     let unknown = mesh.command(&["logs", "-a", "shpo"]).await;
     assert_eq!((unknown.code, &*unknown.err), (Some(1), "dynomesh: Couldn't find the app shpo.\n"));

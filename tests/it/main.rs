@@ -47,6 +47,7 @@ mod logs; // what apps said, read back, followed and sent elsewhere
 mod usage; // how long dynos ran
 mod one_offs; // dynos for one command
 mod api_port; // the Platform API over the network, and the heroku CLI's way to them
+mod monitors; // numbers of dynos that follow the requests, as the heroku CLI asks for it
 mod heroku; // the heroku CLI, by dynomesh heroku
 mod jobs; // what apps run by the clock
 mod isolation; // what dynos cannot reach

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::JoinSet;
 
-use crate::support::{Client, Http2, Load, Mesh, Setup, becomes_true, request, within};
+use crate::support::{
+    Client, GOODBYE, HELLO, Http2, Load, Mesh, RESTART, Setup, becomes_true, request, within,
+};
 
 const QUICK: &str = "timeouts = { cool_off = \"200ms\", cool_off_max = \"400ms\", boot = \"5s\", exit = \"5s\", ws_drain = \"500ms\" }";
 
@@ -52,11 +54,6 @@ async fn seen(mesh: &Mesh, name: &str) -> Vec<String> {
 // ---- WebSockets ------------------------------------------------------------------------------------------
 
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
-/// Text, as a client masks it.
-const HELLO: &[u8] = b"\x81\x85\x01\x02\x03\x04\x69\x67\x6f\x68\x6e";
-/// Closed by the router: 1012, service restart.
-const RESTART: &[u8] = &[0x88, 0x02, 0x03, 0xf4];
-
 async fn websocket(mesh: &Mesh) -> Client {
     let mut client = mesh.client().await;
     client.send(request("GET", "/ws", UPGRADE, "")).await;
@@ -73,8 +70,7 @@ async fn talk(mut client: Client) -> Vec<u8> {
         let first = client.exactly(2).await;
         if first != HELLO[..2] {
             let rest = client.exactly(2).await;
-            // The same code back, masked by nothing.
-            let _ = client.try_send([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xf4]).await;
+            let _ = client.try_send(GOODBYE).await;
             client.finish().await;
             let after = client.rest_and_end().await.0;
             return [first, rest, after].concat();

@@ -101,6 +101,15 @@ async fn what_the_file_says_no_command_changes() {
 }
 
 #[tokio::test]
+async fn who_scales_at_the_same_time_scales_together() {
+    let mesh = shop("").await;
+    let more = || mesh.command(&["ps:scale", "worker+1"]);
+    let ran = tokio::join!(more(), more(), more(), more());
+    assert_eq!([ran.0, ran.1, ran.2, ran.3].map(|it| it.code), [Some(0); 4]);
+    assert_eq!(does(&mesh, &["ps:scale"]).await.0, "web=1:Basic worker=4:Basic\n");
+}
+
+#[tokio::test]
 async fn what_commands_said_outlives_the_daemon_and_a_reload() {
     let mesh = shop("").await;
     let (_, err) = does(&mesh, &["ps:scale", "web=2", "worker+1"]).await;

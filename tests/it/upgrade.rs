@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::time::Instant;
 
-use crate::support::{App, Client, Mesh, Setup, becomes_true, request, within};
+use crate::support::{
+    App, Client, End, GOODBYE, HELLO, Mesh, RESTART, Setup, becomes_true, request, within,
+};
 
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
 
@@ -119,6 +122,77 @@ async fn a_pipe_to_a_dyno_that_a_reload_removes_is_cut_at_the_drain_bound() {
     }
     mesh.metric_becomes("dynomesh_in_flight", &[("app", "shop")], 0.0).await;
 }
+
+// ---- a daemon that stops ---------------------------------------------------------------------------------
+
+/// Reads the close frame, says goodbye, and sees the connection end as it should.
+async fn is_restarted(client: &mut Client) {
+    assert_eq!(client.exactly(RESTART.len()).await, RESTART);
+    client.send(GOODBYE).await;
+    client.finish().await;
+    assert_eq!(client.rest_and_end().await, (Vec::new(), End::Closed));
+}
+
+#[tokio::test]
+async fn a_daemon_that_stops_closes_websockets_with_1012_between_two_frames() {
+    let app = App::start().await;
+    let timeouts = "stop = \"10m\"\nws_drain = \"500ms\"";
+    let mut mesh = Setup::new().timeouts(timeouts).shop(&[&app]).start().await;
+    let mut silent = upgraded(&mesh).await;
+    let mut cut = upgraded(&mesh).await;
+    cut.send(&HELLO[..8]).await;
+    assert_eq!(cut.exactly(8).await, HELLO[..8]);
+    mesh.signal(Signal::TERM);
+    is_restarted(&mut silent).await;
+    // What it began goes on until that is whole.
+    cut.send(&HELLO[8..]).await;
+    assert_eq!(cut.exactly(HELLO.len() - 8).await, HELLO[8..]);
+    is_restarted(&mut cut).await;
+    assert!(mesh.ended().await.success());
+    assert_eq!(mesh.requests("/ws").len(), 2);
+    for line in mesh.requests("/ws") {
+        line.has(&["at=info", "status=101"]);
+    }
+}
+
+/// Also those that had a day, because their dyno alone was to go.
+#[tokio::test]
+async fn websockets_are_closed_before_the_bound_of_a_stop_cuts_them() {
+    let [goes, stays] = [App::start().await, App::start().await];
+    let timeouts = "stop = \"4s\"\nws_drain = \"24h\"";
+    let mut mesh = Setup::new().timeouts(timeouts).shop(&[&goes]).start().await;
+    let mut old = upgraded(&mesh).await;
+    mesh.reload(|mut setup| {
+        setup.clear_apps();
+        setup.shop(&[&stays])
+    })
+    .await;
+    let mut new = upgraded(&mesh).await;
+    mesh.signal(Signal::TERM);
+    tokio::join!(is_restarted(&mut old), is_restarted(&mut new));
+    assert!(mesh.ended().await.success());
+    assert_eq!(mesh.requests("/ws").len(), 2);
+    for line in mesh.requests("/ws") {
+        line.has(&["at=info", "status=101"]);
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_is_a_close_frame_too() {
+    let app = App::start().await;
+    let timeouts = "stop = \"10m\"\nws_drain = \"24h\"";
+    let mut mesh = Setup::new().timeouts(timeouts).shop(&[&app]).start().await;
+    let mut client = upgraded(&mesh).await;
+    mesh.signal(Signal::TERM);
+    mesh.line("it to stop", |line| line.message.contains("SIGTERM: stopping").then_some(())).await;
+    mesh.signal(Signal::TERM);
+    assert_eq!(client.exactly(RESTART.len()).await, RESTART);
+    assert_eq!(client.rest_and_end().await.0, b"");
+    assert!(mesh.ended().await.success());
+    mesh.request("/ws").await.has(&["at=error", "code=H24", "status=101"]);
+}
+
+// ---- what comes with the request -------------------------------------------------------------------------
 
 /// Bytes that come with the request wait for the 101, and go first then.
 #[tokio::test]

@@ -1,4 +1,4 @@
--- `-- METHOD BODY_BYTES` after the address; one number at the end, in the harness's form.
+-- `-- METHOD BODY_BYTES` after the address; numbers at the end, in the harness's form.
 function init(arguments)
    wrk.method = arguments[1]
    local length = tonumber(arguments[2])
@@ -6,6 +6,12 @@ function init(arguments)
 end
 
 function done(summary)
-   local errors = summary.errors
-   print("failures " .. errors.connect + errors.read + errors.write + errors.status + errors.timeout)
+   local failures = 0
+   for _, kind in ipairs({"connect", "read", "write", "status", "timeout"}) do
+      local count = summary.errors[kind]
+      failures = failures + count
+      if count > 0 then print("lost-wrk-" .. kind .. " " .. count) end
+   end
+   print("requests " .. summary.requests)
+   print("failures " .. failures)
 end

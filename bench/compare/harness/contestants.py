@@ -13,6 +13,7 @@ import sys
 import urllib.request
 
 from . import certificate, machine
+from .load import LoadFailed
 from .processes import Process
 from .site import TOOLS, free_ports, wait_for_answer, wait_for_port
 
@@ -47,8 +48,12 @@ class Contestant:
                 self.command(site), machine.PROXY_CORES, site.folder / "stderr", cwd=site.folder, stdout=stdout
             )
         wait_for_port(site.port, process)
+        self.settle(site)
         wait_for_answer(site.port, process, site.tls)
         return process
+
+    def settle(self, site):
+        """What it needs once it accepts, before it can answer."""
 
     def log_bytes(self, site):
         """How much it wrote of its access log."""
@@ -320,6 +325,50 @@ class DynomeshFrosty(DynomeshIsolated):
     lines = 'freeze_after = "1s"'
 
 
+# What is deployed, by turns.
+DEPLOYED = ["blue", "green"]
+# And how many dynos answer.
+WEB = 3
+
+
+class DynomeshRolling(Dynomesh):
+    """dynomesh with an app that is deployed to it; its dynos are kept apart where it is root."""
+
+    name = "dynomesh+rolling"
+    strategy = "rolling"
+
+    def command(self, site):
+        # At once, so that every deploy closes all WebSockets of what it replaces.
+        return self._serve(site, f'deploy = "{self.strategy}"\ntimeouts = {{ ws_drain = "1s" }}')
+
+    def settle(self, site):
+        self.deploy(site, DEPLOYED[0])
+        self.say(site, "ps:scale", f"web={WEB}")
+
+    def deploy(self, site, name):
+        """Deploys the upstream under this name."""
+        source = site.folder / name
+        if not source.exists():
+            source.mkdir()
+            shutil.copy(TOOLS / "upstream", source)
+            (source / "Procfile").write_text(f"web: exec ./upstream --name {name} $PORT\n")
+        self.say(site, "deploy", source)
+
+    def say(self, site, command, *words):
+        """Runs a command on the load's cores, to its end. One that fails ends the turn."""
+        of_app = ["--app", "bench", "--config", site.folder / "dynomesh.toml"]
+        process = Process([self.program(), command, *of_app, *words], machine.LOAD_CORES, site.folder / "commands")
+        if process.child.wait(timeout=120) != 0:
+            raise LoadFailed(f"{command}: {process.last_words()}")
+
+
+class DynomeshPreboot(DynomeshRolling):
+    """The same whose dynos are all replaced in one moment."""
+
+    name = "dynomesh+preboot"
+    strategy = "preboot"
+
+
 ALL = [Direct(), Relay(), Nginx(), Haproxy(), Envoy(), Sozu(), Pingora(), Dynomesh()]
 VARIANTS = {
     "reload": [HaproxyIdleClose()],
@@ -327,4 +376,5 @@ VARIANTS = {
     "crash": [DynomeshManaged(), DynomeshIsolated()],
     "wake": [DynomeshSleepy()],
     "thaw": [DynomeshFrosty()],
+    "deploys": [DynomeshRolling(), DynomeshPreboot()],
 }

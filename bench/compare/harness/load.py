@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 
@@ -35,6 +36,11 @@ class Load:
         if code != 0:
             raise LoadFailed(f"{self.process.command[0]}: {text}{self.process.last_words()}")
         return text
+
+    def ended(self):
+        """Has it end now; what it counted."""
+        self.process.signal(signal.SIGINT)
+        return self.values()
 
     def values(self):
         """Waits for its end; the lines `name number` of what it printed."""
@@ -105,6 +111,11 @@ def losses(target, path, connections, seconds, method="GET", body=0):
     """Starts the client that counts losses."""
     options = ["--connections", connections, "--seconds", seconds, "--method", method, "--body", body]
     return Load([TOOLS / "losses", *options, *target.options, "--numbered", "yes", target.address, path])
+
+
+def restarts(target, path, connections):
+    """Starts WebSockets that come back when they are closed for a restart, until it is told to end."""
+    return Load([TOOLS / "restarts", "--connections", connections, *target.options, target.address, path])
 
 
 class Driven:

@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 
-from . import contestants, edge, machine, processes, report, scenarios
+from . import contestants, deploys, edge, machine, processes, report, scenarios
 from .load import LoadFailed
 from .site import Unready
 
 
 def main():
-    scenario_by_name = {each.name: each for each in [*scenarios.every(), *edge.every()]}
+    scenario_by_name = {each.name: each for each in [*scenarios.every(), *deploys.every(), *edge.every()]}
     arguments = parse_arguments(scenario_by_name)
     if problem := machine.check():
         print(problem, file=sys.stderr)

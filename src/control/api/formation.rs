@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use crate::config::{AppSource, ManagedApp, limits};
 use crate::control::api::scene::{AppScene, change_app, show_app};
-use crate::control::dynos::titled;
+use crate::control::dynos::{find_app, titled};
 use crate::control::given::{Given, Path};
 use crate::control::{Caller, Problem, Running};
-use crate::model::{ProcessType, StatedApp};
+use crate::model::{AppName, Autoscale, Formation, ProcessType, StatedApp};
 
 /// `PATCH /apps/APP/formation`
 #[derive(Deserialize)]
@@ -57,7 +57,10 @@ pub(in crate::control) async fn list(
     State(running): State<Arc<Running>>,
     Path(app): Path<String>,
 ) -> Result<Response, Problem> {
-    Ok(Json(show_app(&running, &app, |scene| objects(scene, |_| true))?).into_response())
+    let (name, _) = find_app(&running, &app)?;
+    let counts = counts(&running, &name).await;
+    let types = show_app(&running, name.as_str(), |scene| objects(scene, &counts, |_| true))?;
+    Ok(Json(types).into_response())
 }
 
 /// `PATCH /apps/APP/formation`: the answer has those that were spoken of.
@@ -68,15 +71,30 @@ pub(in crate::control) async fn update(
     Given(update): Given<Update>,
 ) -> Result<Response, Problem> {
     let types: Vec<String> = update.updates.iter().map(|it| it.process_type.clone()).collect();
-    let change =
-        move |scene: &AppScene<'_>, now: &mut StatedApp| scale(scene, now, &update.updates);
-    let name = change_app(&running, caller, &app, change).await?;
+    let (name, _) = find_app(&running, &app)?;
+    let before = counts(&running, &name).await;
+    let change = move |scene: &AppScene<'_>, now: &mut StatedApp| {
+        scale(scene, now, &before, &update.updates)
+    };
+    let name = change_app(&running, caller, name.as_str(), change).await?;
+    let counts = counts(&running, &name).await;
     let is_spoken_of = |it: &ProcessType| types.iter().any(|name| name == it.as_str());
-    let spoken_of = show_app(&running, name.as_str(), |scene| objects(scene, is_spoken_of))?;
+    let spoken_of =
+        show_app(&running, name.as_str(), |scene| objects(scene, &counts, is_spoken_of))?;
     Ok(Json(spoken_of).into_response())
 }
 
-fn scale(scene: &AppScene<'_>, now: &mut StatedApp, updates: &[OfType]) -> Result<String, Problem> {
+/// How many dynos of each type the manager wants now.
+async fn counts(running: &Running, app: &AppName) -> Formation {
+    running.supervisor.formation(app).await.unwrap_or_default()
+}
+
+fn scale(
+    scene: &AppScene<'_>,
+    now: &mut StatedApp,
+    counts: &Formation,
+    updates: &[OfType],
+) -> Result<String, Problem> {
     scene.refuse_external()?;
     let AppScene { config, name, app, .. } = *scene;
     let AppSource::Managed(managed) = &app.source else {
@@ -87,20 +105,26 @@ fn scale(scene: &AppScene<'_>, now: &mut StatedApp, updates: &[OfType]) -> Resul
     for OfType { process_type, quantity, size } in updates {
         let parsed = ProcessType::parse(process_type).ok();
         let known = parsed.and_then(|it| managed.formation.get_key_value(&it));
-        let Some((known, running)) = known else {
+        let Some((known, _)) = known else {
             return Err(Problem::not_found(format!(
                 "Couldn't find that process type ({process_type})."
             )));
         };
+        let running = quantity_of(managed, counts, known);
         if let Some(quantity) = quantity {
-            let wanted = quantity.of(*running).filter(|it| *it <= limits::FORMATION_MAX);
+            let wanted = quantity.of(running).filter(|it| *it <= limits::FORMATION_MAX);
             let wanted = wanted.ok_or_else(|| {
                 let max = limits::FORMATION_MAX;
                 Problem::invalid(format!("{process_type}: expected 0 to {max} dynos, +N or -N."))
             })?;
-            if wanted != *running {
+            if wanted != running {
                 let what = format!("The number of {process_type} dynos of {name}");
                 scene.refuse_said(&format!("formation.{process_type}"), &what)?;
+                if let Some(Autoscale { min, max, .. }) = managed.autoscale.get(known) {
+                    return Err(Problem::invalid(format!(
+                        "{what} follows its requests, from {min} to {max}: ps:autoscale:disable comes first."
+                    )));
+                }
                 now.formation.insert(known.clone(), wanted);
             }
         }
@@ -119,24 +143,42 @@ fn scale(scene: &AppScene<'_>, now: &mut StatedApp, updates: &[OfType]) -> Resul
     Ok("Scaled".into())
 }
 
+/// How many dynos of a type there are to be: of one that follows the requests the configuration says with how many it
+/// began. Of the others it says all, and at this moment: who says `+1` beside somebody else must count his.
+fn quantity_of(app: &ManagedApp, counts: &Formation, process_type: &ProcessType) -> u32 {
+    let follows = app.autoscale.contains_key(process_type);
+    let now = counts.get(process_type).filter(|_| follows);
+    now.or(app.formation.get(process_type)).copied().unwrap_or_default()
+}
+
 /// The process types of the app that are asked for.
-fn objects(scene: &AppScene<'_>, wanted: impl Fn(&ProcessType) -> bool) -> Vec<Value> {
+fn objects(
+    scene: &AppScene<'_>,
+    counts: &Formation,
+    wanted: impl Fn(&ProcessType) -> bool,
+) -> Vec<Value> {
     match &scene.app.source {
         AppSource::Managed(managed) => {
             let wanted = managed.formation.keys().filter(|it| wanted(it));
-            wanted.map(|it| object(scene, managed, it)).collect()
+            let quantity = |it| quantity_of(managed, counts, it);
+            wanted.map(|it| object(scene, managed, it, quantity(it))).collect()
         }
         _ => Vec::new(),
     }
 }
 
-fn object(scene: &AppScene<'_>, app: &ManagedApp, process_type: &ProcessType) -> Value {
+fn object(
+    scene: &AppScene<'_>,
+    app: &ManagedApp,
+    process_type: &ProcessType,
+    quantity: u32,
+) -> Value {
     let id = scene.known().map(|it| it.id);
     let size = app.sizes.get(process_type).map(|size| titled(size.name.as_str()));
     json!({
         "id": id.map(|id| format!("{id}/{process_type}")),
         "type": process_type.as_str(),
-        "quantity": app.formation.get(process_type),
+        "quantity": quantity,
         "size": size,
         "command": app.commands.get(process_type),
         "app": scene.named(),

@@ -7,6 +7,7 @@ mod range; // parts of lists
 mod account; // whose all of it is
 mod caller; // who asks
 mod rate; // how often
+mod hosts; // by which names
 mod auth; // whether they may
 mod tokens; // by what they show that they may
 mod absent; // what there is none of
@@ -14,6 +15,7 @@ mod scene; // an app as a verb finds it, and how it is changed
 mod apps; // made, shown, ended; maintenance
 mod config_vars; // set and unset
 mod formation; // scaled
+mod monitors; // whether its number of web dynos follows the requests
 mod domains; // added and removed
 mod certificates; // added, exchanged and removed
 mod pipelines; // apps of one code base
@@ -33,7 +35,8 @@ use axum::routing::{delete, get, patch, post, put};
 use crate::control::Running;
 
 pub(in crate::control) use absent::{unknown, wrong_method};
-pub(in crate::control) use auth::{Gate, is_known, require_token};
+pub(in crate::control) use auth::{Gate, require_token};
+pub(in crate::control) use hosts::Part;
 pub(in crate::control) use rate::Rates;
 
 /// What makes tokens.
@@ -77,6 +80,13 @@ fn pipeline_routes() -> axum::Router<Arc<Running>> {
         .route("/pipeline-promotions/{promotion}", get(promotions::show))
         .route("/pipeline-promotions/{promotion}/promotion-targets", get(promotions::targets))
         .route("/filters/apps", post(apps::filter))
+}
+
+/// What Heroku has on the host of its metrics.
+pub(in crate::control) fn metrics_routes() -> axum::Router<Arc<Running>> {
+    axum::Router::new()
+        .route("/apps/{app}/formation/web/monitors", get(monitors::list).post(monitors::make))
+        .route("/apps/{app}/formation/web/monitors/{monitor}", patch(monitors::update))
 }
 
 /// What is uploaded to, and what is read while it is made.

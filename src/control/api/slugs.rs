@@ -228,6 +228,7 @@ pub(in crate::control) async fn release(
         running.deploys.end(app);
         return Err(problem);
     }
+    running.deploys.released(id);
     let (of, here, shutdown) = (app.clone(), running.clone(), running.shutdown.clone());
     running.shutdown.spawn(async move {
         tokio::select! {

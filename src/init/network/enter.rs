@@ -17,10 +17,10 @@ use crate::init::network::plan::Network;
 const INTERFACE: &str = "eth0";
 
 /// Leaves the host's network and these namespaces, for a network that has a way to the host and the addresses of
-/// the order. Nothing by which the host's could be reached is left open in this process but what goes with its end.
+/// the order: for this thread alone, and what it starts.
 ///
 /// # Errors
-/// The step that failed. What was made until then goes with this process.
+/// The step that failed. What was made until then goes with this thread.
 pub(in crate::init) fn enter(network: &Network, others: UnshareFlags) -> Result<(), Failure> {
     let host = Netlink::open().during("ask for interfaces")?;
     leave(others | UnshareFlags::NEWNET).during("leave the host's namespaces")?;
@@ -41,7 +41,7 @@ pub(in crate::init) fn enter(network: &Network, others: UnshareFlags) -> Result<
 
 fn make_pair(host: &Netlink, network: &Network) -> io::Result<()> {
     let Network { interface, host: ours, dyno, .. } = network;
-    let here = File::open("/proc/self/ns/net")?;
+    let here = File::open("/proc/thread-self/ns/net")?;
     host.ask(&Request::NewPair {
         name: interface,
         mac: mac(*ours),

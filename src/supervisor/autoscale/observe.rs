@@ -26,7 +26,10 @@ pub(crate) fn observe(observed: &Observed<'_>, queues: &mut AcceptQueues, at: Du
     let mut seen = |(dyno, pid): &(Arc<Dyno>, ProcessId)| Seen {
         in_flight: dyno.in_flight().saturating_sub(dyno.lingering().load(Ordering::Relaxed)),
         queued: match target {
-            Target::Queue(_) => queued(dyno, pid, queues),
+            Target::Queue(_) => match dyno.addr() {
+                DynoAddr::Tcp(addr) => queues.waiting(pid, *addr),
+                DynoAddr::Unix(_) => 0,
+            },
             Target::P95(_) | Target::InFlight(_) => 0,
         },
     };
@@ -42,22 +45,5 @@ pub(crate) fn observe(observed: &Observed<'_>, queues: &mut AcceptQueues, at: Du
         held: roster.held().load(Ordering::Relaxed),
         pipes: load.pipes(),
         served: load.total(),
-    }
-}
-
-/// Those that wait until the dyno's app accepts them; none, as far as the kernel tells.
-fn queued(dyno: &Dyno, pid: &ProcessId, queues: &mut AcceptQueues) -> u32 {
-    let DynoAddr::Tcp(addr) = dyno.addr() else { return 0 };
-    let waiting = match pid.get() {
-        // It has a network of its own.
-        Some(pid) if !addr.ip().is_loopback() => AcceptQueues::waiting_in(pid, *addr),
-        _ => queues.waiting(*addr),
-    };
-    match waiting {
-        Ok(waiting) => waiting.unwrap_or(0),
-        Err(error) => {
-            queues.complain(&error);
-            0
-        }
     }
 }

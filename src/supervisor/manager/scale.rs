@@ -140,7 +140,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::config::{AppSource, Config};
-    use crate::model::{Autoscale, ProcessType, Target};
+    use crate::model::{AppName, Autoscale, ProcessType, Target};
     use crate::supervisor::scripted::Script;
     use crate::supervisor::tests::{Formation, config, managed, passes};
     use crate::table::Lease;
@@ -186,6 +186,8 @@ mod tests {
         let held = leases(&formation, 9);
         passes(20).await;
         assert_eq!(web(&formation), 3);
+        let wanted = formation.supervisor.formation(&AppName::parse("shop").unwrap()).await;
+        assert_eq!(wanted, Some([(ProcessType::web(), 3)].into()));
         passes(100).await;
         assert_eq!(web(&formation), 3, "there may be no more");
         drop(held);

@@ -429,6 +429,11 @@ impl Answer {
     }
 }
 
+/// The body of an answer of the Platform API.
+pub(crate) fn json_of(answer: &Answer) -> serde_json::Value {
+    serde_json::from_str(answer.text()).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+}
+
 /// A request for the usual host.
 pub(crate) fn request(method: &str, target: &str, fields: &str, body: &str) -> String {
     let length =

@@ -13,11 +13,12 @@ mod load; // clients that never retry
 mod mesh; // the daemon: its configuration, process and log
 mod metrics; // what /metrics says
 mod processes; // what dynos are to the machine
+mod sockets; // WebSockets that come back
 mod tls; // TLS, as clients speak it
 
 pub(crate) use acme_server::{AcmeServer, Fault, Issued, Resource};
 pub(crate) use app::{App, refusing_addr};
-pub(crate) use client::{Answer, Client, End, percent_encoded, request};
+pub(crate) use client::{Answer, Client, End, json_of, percent_encoded, request};
 pub(crate) use drains::DrainServer;
 pub(crate) use http2::{Http2, Http2Exchange, get, is_switched, post, read_body};
 pub(crate) use http2_frames::{Frame, Frames, PREFACE, get_fields};
@@ -26,6 +27,7 @@ pub(crate) use load::Load;
 pub(crate) use mesh::{Known, Mesh, Ran, Setup, control_groups};
 pub(crate) use metrics::Metrics;
 pub(crate) use processes::{directories, init_of, is_gone};
+pub(crate) use sockets::{GOODBYE, HELLO, RESTART, Sockets};
 pub(crate) use tls::Tls;
 
 use std::future::Future;

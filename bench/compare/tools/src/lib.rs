@@ -5,6 +5,7 @@
 
 pub mod client; // an HTTP/1.1 client that never retries
 pub mod options; // `--name value` and the rest
+pub mod socket; // a client's WebSocket
 pub mod tally; // what became of the requests
 pub mod target; // the proxy under test, over TCP or TLS
 pub mod websocket; // frames of RFC 6455

@@ -1,8 +1,8 @@
 //! Counts what goes wrong: each connection sends one request after the other and never repeats one.
 //!
 //! `losses --connections N --seconds S [--method M] [--body BYTES] [--certificate FILE]
-//! ADDRESS PATH`. The first requests go out together. With `--numbered yes` each request is told apart by
-//! `?n=`, for the upstream's journal.
+//! ADDRESS PATH`. The first requests go out together; SIGINT ends them before their time. With `--numbered yes` each
+//! request is told apart by `?n=`, for the upstream's journal.
 
 use std::cell::{Cell, RefCell};
 use std::process::ExitCode;
@@ -13,6 +13,7 @@ use compare_tools::client::{self, Client};
 use compare_tools::options::Options;
 use compare_tools::tally::Tally;
 use compare_tools::target::Target;
+use tokio::signal;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
 
@@ -38,12 +39,19 @@ async fn drive() -> Result<(), String> {
         path: path.clone(),
         body: options.get("body", 0)?,
         numbered: options.get("numbered", "no".to_owned())? == "yes",
-        end: Instant::now() + Duration::from_secs_f64(options.require("seconds")?),
+        end: Cell::new(Instant::now() + Duration::from_secs_f64(options.require("seconds")?)),
         next: Cell::new(0),
         tally: RefCell::default(),
     });
     let tasks = (0..connections).map(|_| tokio::task::spawn_local(load.clone().repeat()));
-    for task in tasks.collect::<Vec<_>>() {
+    let tasks: Vec<_> = tasks.collect();
+    let interrupted = load.clone();
+    tokio::task::spawn_local(async move {
+        if signal::ctrl_c().await.is_ok() {
+            interrupted.end.set(Instant::now());
+        }
+    });
+    for task in tasks {
         task.await.map_err(|error| error.to_string())?;
     }
     load.tally.take().print();
@@ -56,7 +64,7 @@ struct Load {
     path: String,
     body: usize,
     numbered: bool,
-    end: Instant,
+    end: Cell<Instant>,
     next: Cell<u64>,
     tally: RefCell<Tally>,
 }
@@ -65,7 +73,7 @@ impl Load {
     async fn repeat(self: Rc<Self>) {
         let plain = client::request(&self.method, self.target.addr(), &self.path, self.body);
         let mut client = Client::new(&self.target);
-        while Instant::now() < self.end {
+        while Instant::now() < self.end.get() {
             let numbered = self.numbered.then(|| self.numbered_request());
             let since = Instant::now();
             let outcome = client.exchange(numbered.as_deref().unwrap_or(&plain)).await;

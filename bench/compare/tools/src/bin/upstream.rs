@@ -1,8 +1,8 @@
 //! The app behind every contestant: answers by path, for as little CPU as a small program can.
 //!
-//! `upstream [--journal FILE] PORT…`, each port a dyno:
+//! `upstream [--journal FILE] [--name TEXT] PORT…`, each port a dyno:
 //! `/small` 12 bytes · `/bytes/N` N bytes · `/slow/MS` 12 bytes after MS milliseconds · `/echo` a WebSocket that
-//! sends back what it gets, each message counting as a request · `/count` how many requests were answered and
+//! sends back what it gets, each message counting as a request · `/name` the name it was given · `/count` how many requests were answered and
 //! how many bytes of bodies went through, so that a moment under load can be measured whatever makes the load.
 //! A body is read to its end and dropped. With a journal, each request that came whole is a line of it
 //! (`PORT METHOD PATH`), so that a request that a proxy sent twice is seen twice.
@@ -36,9 +36,9 @@ async fn serve() -> Result<(), String> {
     let options = Options::parse()?;
     let journal = options.get("journal", String::new())?;
     let journal = if journal.is_empty() { None } else { Some(open(&journal)?) };
-    let app = Rc::new(App { journal, ..App::default() });
+    let app = Rc::new(App { journal, name: options.get("name", String::new())?, ..App::default() });
     if options.rest.is_empty() {
-        return Err("usage: upstream [--journal FILE] PORT…".into());
+        return Err("usage: upstream [--journal FILE] [--name TEXT] PORT…".into());
     }
     let mut listeners = Vec::new();
     for port in &options.rest {
@@ -83,6 +83,7 @@ struct App {
     /// By body length: the head and as much of the body as fits into one write.
     starts: RefCell<HashMap<usize, Rc<[u8]>>>,
     journal: Option<File>,
+    name: String,
     answered: Cell<u64>,
     body_bytes: Cell<u64>,
 }
@@ -110,7 +111,11 @@ impl App {
             }
             match request.answer {
                 Answer::Bytes(length) => self.answer(&mut stream, length).await?,
-                Answer::Count => self.answer_count(&mut stream).await?,
+                Answer::Count => {
+                    let count = format!("{} {}", self.answered.get(), self.body_bytes.get());
+                    say(&mut stream, &count).await?;
+                }
+                Answer::Name => say(&mut stream, &self.name).await?,
                 Answer::Echo(key) => return self.echo(&mut stream, &key, &mut received).await,
             }
         }
@@ -129,12 +134,6 @@ impl App {
         }
         self.answered.set(self.answered.get() + 1);
         Ok(())
-    }
-
-    async fn answer_count(&self, stream: &mut TcpStream) -> io::Result<()> {
-        let body = format!("{} {}", self.answered.get(), self.body_bytes.get());
-        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        stream.write_all(answer.as_bytes()).await
     }
 
     /// A WebSocket until either side closes it.
@@ -211,6 +210,11 @@ fn start(length: usize) -> Rc<[u8]> {
     [head.as_bytes(), &ZEROS[..length.min(BLOCK)]].concat().into()
 }
 
+async fn say(stream: &mut TcpStream, body: &str) -> io::Result<()> {
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(answer.as_bytes()).await
+}
+
 async fn refuse(stream: &mut TcpStream) -> io::Result<()> {
     stream
         .write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
@@ -243,6 +247,7 @@ struct Request {
 enum Answer {
     Bytes(usize),
     Count,
+    Name,
     /// With the key of the request.
     Echo(String),
 }
@@ -261,6 +266,8 @@ impl Request {
             request.delay = Some(Duration::from_millis(delay.parse().ok()?));
         } else if path == "/count" {
             request.answer = Answer::Count;
+        } else if path == "/name" {
+            request.answer = Answer::Name;
         } else if path == "/echo" {
             request.answer = Answer::Echo(field(&head[end..], "sec-websocket-key")?.to_owned());
         } else if path != "/small" {

@@ -8,22 +8,11 @@ use std::io::BufRead;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use compare_tools::client;
 use compare_tools::options::Options;
-use compare_tools::target::{Stream, Target};
-use compare_tools::websocket::{self, Frame};
-use memchr::memmem;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use compare_tools::socket::Socket;
+use compare_tools::target::Target;
 use tokio::task::LocalSet;
-use tokio::time::{Instant, timeout};
-
-const MESSAGE: [u8; 100] = [b'm'; 100];
-/// Any will do: a mask hides messages from proxies that would take them for requests, RFC 6455 §10.3.
-const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-/// The key is the standard's example, RFC 6455 §1.3, and so is the answer to it.
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-/// How long a message may take to come back.
-const PATIENCE: Duration = Duration::from_secs(20);
+use tokio::time::Instant;
 
 fn main() -> ExitCode {
     compare_tools::run(LocalSet::new().run_until(drive()))
@@ -55,9 +44,9 @@ async fn drive() -> Result<(), String> {
 async fn open(target: &Target, path: &str, connections: usize, sockets: &mut Vec<Socket>) -> usize {
     while sockets.len() < connections {
         // What does not open is left out.
-        match timeout(PATIENCE, Socket::open(target, path)).await.ok().flatten() {
-            Some(socket) => sockets.push(socket),
-            None => return connections - sockets.len(),
+        match Socket::open(target, path).await {
+            Ok(socket) => sockets.push(socket),
+            Err(_) => return connections - sockets.len(),
         }
     }
     0
@@ -70,7 +59,7 @@ async fn echo(sockets: &mut Vec<Socket>, duration: Duration) -> Result<usize, St
     let tasks = sockets.drain(..).map(|mut socket| {
         tokio::task::spawn_local(async move {
             while Instant::now() < end {
-                timeout(PATIENCE, socket.echo()).await.ok().flatten()?;
+                socket.echo().await.ok()?;
             }
             Some(socket)
         })
@@ -79,63 +68,4 @@ async fn echo(sockets: &mut Vec<Socket>, duration: Duration) -> Result<usize, St
         sockets.extend(task.await.map_err(|error| error.to_string())?);
     }
     Ok(before - sockets.len())
-}
-
-struct Socket {
-    stream: Stream,
-    message: Vec<u8>,
-    received: Vec<u8>,
-}
-
-impl Socket {
-    /// Opens a socket and sees a first message come back.
-    async fn open(target: &Target, path: &str) -> Option<Self> {
-        let mut message = Vec::new();
-        websocket::push(&mut message, websocket::BINARY, &MESSAGE, Some(MASK));
-        let stream = target.connect().await.ok()?;
-        let mut socket = Self { stream, message, received: Vec::new() };
-        let head = client::head("GET", target.addr(), path);
-        let request = format!(
-            "{head}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
-        );
-        socket.stream.write_all(request.as_bytes()).await.ok()?;
-        socket.stream.flush().await.ok()?;
-        let head = socket.read_head().await?;
-        let accepted = head.starts_with("HTTP/1.1 101") && head.contains(&websocket::accept(KEY));
-        if !accepted {
-            return None;
-        }
-        socket.echo().await?;
-        Some(socket)
-    }
-
-    /// Sends a message and waits until it has come back; `None` where something else came.
-    async fn echo(&mut self) -> Option<()> {
-        self.stream.write_all(&self.message).await.ok()?;
-        self.stream.flush().await.ok()?;
-        loop {
-            if let Some(frame) = Frame::take(&mut self.received) {
-                let same = frame.opcode == websocket::BINARY
-                    && self.received[frame.payload.clone()] == MESSAGE;
-                self.received.drain(..frame.payload.end);
-                return same.then_some(());
-            }
-            self.read().await?;
-        }
-    }
-
-    async fn read_head(&mut self) -> Option<String> {
-        loop {
-            if let Some(at) = memmem::find(&self.received, b"\r\n\r\n") {
-                return String::from_utf8(self.received.drain(..at + 4).collect()).ok();
-            }
-            self.read().await?;
-        }
-    }
-
-    async fn read(&mut self) -> Option<()> {
-        self.received.reserve(512);
-        let size = self.stream.read_buf(&mut self.received).await.ok()?;
-        (size > 0).then_some(())
-    }
 }
