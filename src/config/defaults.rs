@@ -10,7 +10,8 @@ use ipnet::Ipv4Net;
 
 use crate::config::{Deploy, SupervisorTimeouts, Upkeep, limits};
 use crate::model::{
-    Affinity, AppPolicy, AppTimeouts, Balance, Expect, ListenerPolicy, TrafficLimits,
+    Affinity, AppPolicy, AppTimeouts, Balance, Expect, Guard, Hundredths, ListenerPolicy,
+    TrafficLimits,
 };
 
 pub(crate) const HTTP: &str = "127.0.0.1:8080";
@@ -86,6 +87,15 @@ pub(crate) struct Autoscale {
 /// wait for it to boot again, which may take a minute itself.
 pub(crate) const AUTOSCALE: Autoscale =
     Autoscale { up_after: Duration::from_secs(10), down_after: Duration::from_secs(5 * 60) };
+
+/// By what a release is judged, where there is to be a guard. One request in twenty is more than an app's daily mishaps;
+/// two minutes are what caches and connections of most apps take to fill.
+pub(crate) const GUARD: Guard = Guard {
+    errors: Hundredths(500),
+    p95: None,
+    within: Duration::from_secs(2 * 60),
+    requests: NonZeroU32::new(20).expect("20 is not 0"),
+};
 
 /// How a web dyno is asked, where the file says at which path.
 pub(crate) struct Health {

@@ -207,6 +207,8 @@ mod tests {
             error_page = "page.html"
             timeouts = { exit = "10s", ws_drain = "0s" }
             deploy = "preboot"
+            guard = { p95 = "3x" }
+            keep_warm = "10m"
             size = "eco"
             sizes = { worker = "nap" }
             recycle_on_r14 = "5m"
@@ -271,11 +273,13 @@ app shop
   config vars  TOKEN
   deploy       preboot
   error_page   own (3 bytes, HASH)
+  guard        errors 5%, p95 3x, within 2m, from 20 requests on
+  keep_warm    10m
   recycle_on_r14 5m
   size         eco
   timeouts     exit 10s, first_byte 10s, ws_drain 0s
 warnings
-  dynomesh.toml:35: apps.blank: the app has neither dir nor dynos: requests are answered with H81, Blank app
+  dynomesh.toml:37: apps.blank: the app has neither dir nor dynos: requests are answered with H81, Blank app
   shop/Procfile:2:1: `Worker` is read as `worker`
 ";
         let hash = format!("{:016x}", crate::config::config_var::fingerprint("<p>"));

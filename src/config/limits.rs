@@ -258,6 +258,15 @@ pub const AUTOSCALE_AFTER_MIN: Duration = Duration::from_secs(2);
 /// What may be a target of time: a shorter one is noise of the machine, a longer one no request lives to see.
 pub const AUTOSCALE_TIMES: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(60 * 60);
+/// How often a release that is being judged is looked at: each look sums up some hundred numbers per worker.
+pub const GUARD_LOOK: Duration = Duration::from_secs(1);
+/// The shortest time for which a release is judged after it is there: some looks.
+pub const GUARD_WITHIN_MIN: Duration = Duration::from_secs(5);
+/// How many times as long requests may take at most until a release is not judged by it: more is no bound.
+pub const GUARD_P95_MAX: u32 = 1000;
+/// By how much a request in twenty must take longer, besides, until that is held against a release: below it is noise of
+/// the machine.
+pub const GUARD_P95_LEAST: Duration = Duration::from_millis(10);
 /// What a file of an app's log may be at least before it is put aside: a fraction of a second of a loud app.
 pub const LOG_FILE_SIZE_MIN: u64 = 1 << 20;
 /// Files of an app's log that may be kept; all are renamed when one is put aside.

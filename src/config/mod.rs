@@ -13,6 +13,7 @@ mod resolve_sizes; // the same for sizes of dynos
 mod resolve_app; // the same for one app
 mod said; // what of an app the file decides
 mod resolve_autoscale; // the same for how their numbers follow its requests
+mod resolve_guard; // the same for what its releases are judged by
 mod resolve_jobs; // the same for what it runs by the clock
 mod resolve_upkeep; // the same for how its dynos are looked after
 mod claims; // which app a domain belongs to
@@ -38,6 +39,7 @@ mod example; // config/example.toml stays complete and true
 
 pub use config_var::check_config_var;
 pub use diff::{Change, Diff, Mark, diff};
+pub(crate) use duration::print as print_duration;
 pub(crate) use findings::COMMANDS;
 pub use load::{SLUG_TREE, SLUGS_DIR, Source, default_path, load, slug_dir};
 pub use problem::{ConfigError, ConfigProblem, Remark};

@@ -11,6 +11,7 @@ use crate::config::findings::{COMMAND, Findings};
 use crate::config::nearest::nearest;
 use crate::config::procfile::{self, Procfile};
 use crate::config::resolve_autoscale::autoscale;
+use crate::config::resolve_guard::guard;
 use crate::config::resolve_jobs::resolve_jobs;
 use crate::config::resolve_logs::resolve_drains;
 use crate::config::resolve_sizes::size_named;
@@ -298,6 +299,7 @@ impl AppResolver<'_> {
         let key = |key: &str| self.key(key);
         let autoscale = autoscale(findings, key, self.written, self.stated, &mut formation);
         let (size, sizes) = self.sizes(findings, &commands);
+        let deploy = self.deploy(findings);
         AppSource::Managed(ManagedApp {
             dir: make_absolute(&dir),
             commands,
@@ -305,7 +307,9 @@ impl AppResolver<'_> {
             autoscale,
             size,
             sizes,
-            deploy: self.deploy(findings),
+            deploy,
+            guard: guard(findings, |key| self.key(key), self.written.guard.as_ref()),
+            keep_warm: self.keep_warm(findings, deploy),
             release: None,
             recycle_on_r14: self.recycle_on_r14(findings),
             runtime_metrics: self
@@ -332,6 +336,16 @@ impl AppResolver<'_> {
         choice(findings, &self.key("deploy"), &self.written.deploy, &deploys, default)
     }
 
+    fn keep_warm(&self, findings: &mut Findings<'_>, deploy: Deploy) -> Option<Duration> {
+        let written = self.written.keep_warm.as_ref()?;
+        let key = self.key("keep_warm");
+        if deploy == Deploy::Restart {
+            let message = "is for deploys that start the new dynos while the old ones are up: deploy = \"rolling\" or \"preboot\"";
+            findings.problem(written.span().start, &key, message);
+        }
+        Some(timeout(findings, &key, &self.written.keep_warm, limits::TIMEOUT_MAX))
+    }
+
     /// Whether a command turned it on or off.
     fn feature(&self, feature: Feature) -> Option<bool> {
         self.stated?.features.get(&feature).copied()
@@ -356,6 +370,8 @@ impl AppResolver<'_> {
             ("size", written.size.as_ref().map(|it| it.span().start)),
             ("sizes", written.sizes.as_ref().map(|it| it.span().start)),
             ("deploy", written.deploy.as_ref().map(|it| it.span().start)),
+            ("keep_warm", start(&written.keep_warm)),
+            ("guard", written.guard.as_ref().map(|it| it.span().start)),
             ("recycle_on_r14", start(&written.recycle_on_r14)),
             ("runtime_metrics", written.runtime_metrics.as_ref().map(|it| it.span().start)),
             ("env_file", written.env_file.as_ref().map(|it| it.span().start)),

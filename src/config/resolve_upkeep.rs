@@ -202,6 +202,13 @@ mod tests {
                 "4: apps.shop.timeouts.ws_drain: expected a duration from 100ms to 1d, not 25h",
             ],
         );
+        check(
+            "dir = \"shop\"",
+            "deploy = \"restart\"\nkeep_warm = \"10m\"",
+            &[
+                "4: apps.shop.keep_warm: is for deploys that start the new dynos while the old ones are up: deploy = \"rolling\" or \"preboot\"",
+            ],
+        );
     }
 
     #[test]

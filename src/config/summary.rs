@@ -19,7 +19,8 @@ use crate::config::{
 use crate::config::{bytes, defaults, duration};
 use crate::model::{
     Affinity, AppName, AppPolicy, AppTimeouts, Autoscale, Balance, CpuShare, DrainUrl, Endpoint,
-    Expect, ListenerPolicy, ProcessType, Size, SizeLimits, Sizes, StatedCertificate, TrafficLimits,
+    Expect, Guard, ListenerPolicy, ProcessType, Size, SizeLimits, Sizes, StatedCertificate,
+    TrafficLimits,
 };
 
 /// What a configuration says, without secrets.
@@ -206,6 +207,8 @@ impl AppSummary {
             defaults::RUNTIME_METRICS,
         ));
         of_app.insert("autoscale".into(), autoscale_setting(&BTreeMap::new()));
+        of_app.insert("guard".into(), guard_setting(None));
+        of_app.insert("keep_warm".into(), or_off(None));
         of_app.extend(upkeep_settings(&defaults::UPKEEP));
         of_app
     }
@@ -236,6 +239,8 @@ fn sum_up(config: &Config, name: &AppName, app: &AppConfig) -> AppSummary {
             let size = size.name.as_str();
             settings.extend(dyno_settings(size, *deploy, *recycle_on_r14, *runtime_metrics));
             settings.insert("autoscale".into(), autoscale_setting(&managed.autoscale));
+            settings.insert("guard".into(), guard_setting(managed.guard));
+            settings.insert("keep_warm".into(), or_off(managed.keep_warm));
             settings.extend(upkeep_settings(&managed.upkeep));
             timeouts.extend(supervisor_timeouts(&managed.timeouts));
             SourceSummary::Managed {
@@ -386,6 +391,13 @@ fn autoscale_setting(rules: &BTreeMap<ProcessType, Autoscale>) -> String {
     };
     let rules: Vec<_> = rules.iter().map(of_type).collect();
     if rules.is_empty() { "off".into() } else { rules.join("; ") }
+}
+
+/// `errors 5%, p95 3x, within 2m, from 20 requests on`
+fn guard_setting(guard: Option<Guard>) -> String {
+    let Some(guard) = guard else { return "off".into() };
+    let Guard { errors: _, p95: _, within, requests } = guard;
+    format!("{guard}, within {}, from {requests} requests on", duration::print(within))
 }
 
 /// `256MB, cpu_share 1, 256 processes, sleeps after 30m, $5 a month`

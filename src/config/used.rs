@@ -15,8 +15,8 @@ use ipnet::Ipv4Net;
 use crate::config::config_var::Redacted;
 use crate::config::{ConfigProblem, Said, defaults};
 use crate::model::{
-    AppName, AppPolicy, Autoscale, Domain, DrainUrl, DynoAddr, Endpoint, Formation, ListenAddr,
-    ListenerPolicy, ProcessType, Schedule, Size, Sizes, StatedCertificate,
+    AppName, AppPolicy, Autoscale, Domain, DrainUrl, DynoAddr, Endpoint, Formation, Guard,
+    ListenAddr, ListenerPolicy, ProcessType, Schedule, Size, Sizes, StatedCertificate,
 };
 
 /// Everything `serve` needs to know.
@@ -280,6 +280,10 @@ pub struct ManagedApp {
     pub sizes: BTreeMap<ProcessType, Arc<Size>>,
     /// How another release takes the place of the one that runs.
     pub deploy: Deploy,
+    /// By what a release is judged once it has requests; absent: by whether its dynos come up.
+    pub guard: Option<Guard>,
+    /// How long the web dynos' processes of the release before are kept, out of the line-up; absent: they end.
+    pub keep_warm: Option<Duration>,
     /// The number of the release that this is: 7 is `v7`. Absent: whoever runs it counts, one more for each change
     /// of what it runs.
     pub release: Option<u64>,
@@ -305,6 +309,8 @@ impl fmt::Debug for ManagedApp {
             .field("size", &self.size)
             .field("sizes", &self.sizes)
             .field("deploy", &self.deploy)
+            .field("guard", &self.guard)
+            .field("keep_warm", &self.keep_warm)
             .field("release", &self.release)
             .field("recycle_on_r14", &self.recycle_on_r14)
             .field("runtime_metrics", &self.runtime_metrics)

@@ -138,6 +138,8 @@ pub(crate) struct App {
     pub(crate) size: Optional<String>,
     pub(crate) sizes: Optional<BTreeMap<Spanned<String>, Spanned<String>>>,
     pub(crate) deploy: Optional<String>,
+    pub(crate) guard: Optional<Table<Guard>>,
+    pub(crate) keep_warm: Optional<DurationText>,
     pub(crate) recycle_on_r14: Optional<DurationText>,
     pub(crate) runtime_metrics: Optional<bool>,
     pub(crate) balance: Optional<String>,
@@ -175,6 +177,15 @@ pub(crate) struct Autoscale {
     pub(crate) target: Optional<String>,
     pub(crate) up_after: Optional<DurationText>,
     pub(crate) down_after: Optional<DurationText>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Guard {
+    pub(crate) errors: Optional<String>,
+    pub(crate) p95: Optional<String>,
+    pub(crate) within: Optional<DurationText>,
+    pub(crate) requests: Optional<u32>,
 }
 
 #[derive(Deserialize, Default)]

@@ -18,6 +18,8 @@ pub(in crate::daemon) const DAEMON: &str = "dynomesh";
 /// For the start: goes on with what an earlier daemon had on its way, and clears away what it had begun.
 pub(in crate::daemon) fn take_up(running: &Arc<Running>, pending: Begun) {
     see_all_through(running, pending);
+    // Before anybody can upload to this one.
+    let abandoned = running.shelf.abandoned();
     let here = running.clone();
     running.shutdown.spawn(async move {
         // Nobody waits for the end of such a release any more.
@@ -29,7 +31,8 @@ pub(in crate::daemon) fn take_up(running: &Arc<Running>, pending: Begun) {
             }
         }
         let shelf = here.shelf.clone();
-        if let Ok(Err(error)) = spawn_blocking(move || shelf.sweep()).await {
+        let sweep = move || shelf.sweep(&abandoned?);
+        if let Ok(Err(error)) = spawn_blocking(sweep).await {
             tracing::warn!("uploads of an earlier daemon are left: {error}");
         }
     });
@@ -100,7 +103,7 @@ pub(in crate::daemon) async fn end(
 /// A release has failed. `true`: the app is at another one again.
 async fn fail(running: &Arc<Running>, app: &AppName, version: u64, failure: Failure) -> bool {
     let Failure { dyno, reason, last_lines } = failure;
-    let failure = ReleaseFailure { dyno: dyno.to_string(), reason: reason.to_string(), last_lines };
+    let failure = ReleaseFailure { dyno, reason: reason.to_string(), last_lines };
     let releases = running.store.releases(app).await.unwrap_or_default();
     let is_good = |it: &&Release| it.version < version && it.status == ReleaseStatus::Succeeded;
     let went_back = match releases.iter().find(is_good) {

@@ -8,6 +8,7 @@ mod process_type;
 mod dyno;
 mod policy;
 mod autoscale;
+mod guard;
 mod size;
 mod address;
 mod drain;
@@ -31,6 +32,7 @@ pub use domain::{Domain, Host};
 pub use drain::{DrainKind, DrainUrl};
 pub use dyno::{DynoName, DynoState, Exit};
 pub use eco::EcoHours;
+pub use guard::{Guard, Hundredths};
 pub use id::Id;
 pub use pipeline::{Coupling, Pipeline, Stage};
 pub use policy::{

@@ -447,7 +447,8 @@ impl Exchange {
         if piped.refusal.is_none() { After::WindDown } else { After::Close }
     }
 
-    /// What its number of dynos follows, where it follows something; pipes say nothing of how long requests take.
+    /// What its number of dynos follows, where it follows something, and what its release is judged by; pipes say
+    /// nothing of how long requests take.
     fn end<T: Transport>(
         &self,
         client: &Client<T>,
@@ -461,6 +462,12 @@ impl Exchange {
             let worker = &client.worker;
             let service = self.connected.map(|connected| worker.now().since(connected));
             load.count(worker.index, wait, service, refusal.is_none());
+        }
+        if let Some(tally) = self.dyno.as_ref().and_then(|dyno| dyno.tally()) {
+            let worker = &client.worker;
+            let took = worker.now().since(self.connected.unwrap_or(self.began));
+            let failed = refusal.map_or(status >= 500, Refusal::blames_dyno);
+            tally.count(worker.index, took, failed);
         }
         self.close_books(client, refusal, status, bytes);
     }

@@ -112,6 +112,21 @@ impl Refusal {
         }
     }
 
+    /// Whether it is the dyno that failed the request, and not its client, a limit or the router.
+    pub(crate) fn blames_dyno(self) -> bool {
+        matches!(
+            self,
+            Self::RequestTimeout
+                | Self::ClosedWithoutResponse
+                | Self::IdleConnection
+                | Self::BadResponse(_)
+                | Self::ServerInterrupted
+                | Self::ConnectTimeout
+                | Self::ConnectRefused
+                | Self::Restriction(_)
+        )
+    }
+
     /// What exactly was wrong, where there is more to say.
     pub(crate) fn cause(self) -> &'static str {
         match self {

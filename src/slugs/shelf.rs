@@ -135,9 +135,15 @@ impl Shelf {
         List::read(name, &dir.join(LIST))?.check(name, &dir.join(SLUG_TREE))
     }
 
-    /// Removes what an earlier daemon had under way.
-    pub fn sweep(&self) -> io::Result<()> {
-        self.remove_where(|name| name.starts_with(UNDER_WAY))
+    /// What an earlier daemon had under way. To be asked before anything new is.
+    pub fn abandoned(&self) -> io::Result<BTreeSet<String>> {
+        let names = self.entries()?.into_iter();
+        Ok(names.filter(|name| name.starts_with(UNDER_WAY)).collect())
+    }
+
+    /// Removes what was abandoned. What has come under way since is somebody's.
+    pub fn sweep(&self, abandoned: &BTreeSet<String>) -> io::Result<()> {
+        self.remove_where(|name| abandoned.contains(name))
     }
 
     /// Removes every slug but these.
@@ -146,14 +152,10 @@ impl Shelf {
     }
 
     fn remove_where(&self, which: impl Fn(&str) -> bool) -> io::Result<()> {
-        for entry in entries(&self.dir)? {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if !which(&name) {
-                continue;
-            }
+        for name in self.entries()?.into_iter().filter(|name| which(name)) {
             // First its name: half of a slug must not have it.
             let gone = self.under_way();
-            fs::rename(entry.path(), &gone)?;
+            fs::rename(self.dir.join(name), &gone)?;
             match gone.is_dir() {
                 true => fs::remove_dir_all(&gone)?,
                 false => fs::remove_file(&gone)?,
@@ -163,22 +165,23 @@ impl Shelf {
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
-        let names = entries(&self.dir)?.into_iter();
-        let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let names = self.entries()?.into_iter();
         Ok(names.filter(|name| !name.starts_with(UNDER_WAY)).collect())
+    }
+
+    /// The names of all that is there; none, if nothing was ever kept.
+    fn entries(&self) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+        entries.map(|entry| entry.map(name)).collect()
     }
 
     fn under_way(&self) -> PathBuf {
         self.dir.join(format!("{UNDER_WAY}{}", hexadecimal::of(&random::secret::<16>())))
-    }
-}
-
-/// What is in a directory; nothing, if it is not there.
-fn entries(dir: &Path) -> io::Result<Vec<fs::DirEntry>> {
-    match fs::read_dir(dir) {
-        Ok(entries) => entries.collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
     }
 }
 

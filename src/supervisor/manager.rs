@@ -4,6 +4,7 @@ mod adopt; // what an earlier daemon has left
 mod rollouts; // how another release gets to dynos
 mod one_offs; // those for one command
 mod defects; // lives that a defect of ours has ended
+mod guard; // whether a release stands the test of its requests
 mod scale; // more and fewer of them, by what they are asked
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use crate::random;
 use crate::shutdown::Shutdown;
 use crate::supervisor::autoscale::{AcceptQueues, Autoscaler};
 use crate::supervisor::dyno::Dyno;
+use crate::supervisor::guard::Watch;
 use crate::supervisor::manager::defects::Defects;
 use crate::supervisor::meter::Meter;
 use crate::supervisor::one_off::Visitor;
@@ -111,6 +113,8 @@ pub(crate) struct Manager<S> {
     began: Instant,
     /// When the load of those that are autoscaled was looked at last.
     looked: Instant,
+    /// When releases that a guard is over were looked at last.
+    guarded: Instant,
     accept_queues: AcceptQueues,
     /// How long dynos may drain when the daemon itself ends.
     stop: Duration,
@@ -125,6 +129,8 @@ pub(crate) struct Manager<S> {
 struct Formed {
     app: ManagedApp,
     releases: Releases,
+    /// Looks at what they answer, where there is to be a guard.
+    watch: Option<Watch>,
     drain: Duration,
     slow_start: Option<Duration>,
     /// By process type: how many are replaced at a time.
@@ -186,6 +192,7 @@ impl<S: Spawn> Manager<S> {
             next_id: 1,
             began: now,
             looked: now,
+            guarded: now,
             accept_queues: AcceptQueues::default(),
             stop: Duration::ZERO,
             events,
@@ -203,6 +210,9 @@ impl<S: Spawn> Manager<S> {
                 () = shutdown.forced(), if !stopping => stopping = manager.stop_all(),
                 () = time::sleep_until(manager.looked + limits::AUTOSCALE_LOOK), if manager.is_scaling() => {
                     manager.look();
+                }
+                () = time::sleep_until(manager.guarded + limits::GUARD_LOOK), if manager.is_guarding() => {
+                    manager.look_at_releases();
                 }
                 command = commands.recv(), if !stopping => {
                     if let Some(Command::Apply(config)) = &command {
@@ -472,6 +482,7 @@ impl Formed {
     fn new(app: ManagedApp) -> Self {
         Self {
             releases: Releases::beginning_with(&app),
+            watch: None,
             app,
             drain: Duration::ZERO,
             slow_start: None,
@@ -605,6 +616,7 @@ impl Formed {
             upkeep: self.app.upkeep.clone(),
             slow_start: None,
             replace: Replace::Beside,
+            keep_warm: None,
             restart: 0,
             asleep: false,
             stop: false,

@@ -5,6 +5,7 @@
 mod manager; // one loop owns what is wanted
 mod plan; // wanted against actual, as steps
 mod releases; // what an app runs, and ran before
+mod guard; // whether it is worse than the one before it
 mod rollout; // a release on its way, for whoever follows it
 mod dyno; // the life
 mod one_off; // the life of a one-off dyno
@@ -71,6 +72,7 @@ use survivors::{Claim, Left, Survivor};
 
 pub use autoscale::{Autoscaler, Judged, Look, Seen, Shortfall, Verdict};
 pub use figures::DynoUsage;
+pub use guard::{Compared, Figures};
 pub use isolation::IsolationError;
 pub use manager::Which;
 pub(crate) use metrics::SWIFT as SWIFT_METRICS;

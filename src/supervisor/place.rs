@@ -33,6 +33,8 @@ pub(crate) struct Orders {
     pub(crate) slow_start: Option<Duration>,
     /// How another release takes the place of the one that runs.
     pub(crate) replace: Replace,
+    /// How long the process of another release is kept once its successor has its place; absent: it ends.
+    pub(crate) keep_warm: Option<Duration>,
     /// Grows with each restart that was asked for.
     pub(crate) restart: u64,
     /// Run nothing until this is false again.

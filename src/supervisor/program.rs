@@ -22,6 +22,15 @@ pub(crate) struct Program {
     pub(crate) config_vars: Arc<BTreeMap<String, String>>,
 }
 
+impl Program {
+    /// Whether a process of this runs what a process of the other would: the number of a release is no part of it.
+    pub(crate) fn runs_as(&self, other: &Self) -> bool {
+        let Self { release: _, command, dir, size, config_vars } = self;
+        (command, dir, config_vars) == (&other.command, &other.dir, &other.config_vars)
+            && size.runs_as(&other.size)
+    }
+}
+
 /// One start of a process.
 #[derive(Clone, Debug)]
 pub(crate) struct Start {

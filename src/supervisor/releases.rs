@@ -1,12 +1,14 @@
 //! What an app's dynos run: its releases, as data. `manager` brings them to the dynos.
 //!
-//! A release that was up with all of its dynos has proven itself. The next one must, too: one dyno that does not
-//! come up with it fails it, and those that have not changed yet go on with what they run. The first release of an
+//! A release that was up with all of its dynos has proven itself, once its guard has no word against it, where it has
+//! one. The next one must, too: one dyno that does not come up with it fails it, and those that have not changed yet go
+//! on with what they run. The first release of an
 //! app has nothing to go back to, and its dynos are started until they come up.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -31,6 +33,8 @@ pub(crate) struct Releases {
     pub(crate) wanted: Arc<Release>,
     /// The last one before it that had proven itself.
     pub(crate) earlier: Option<Arc<Release>>,
+    /// Whether what exactly that ran is known: an earlier daemon has left no more than its number.
+    is_earlier_known: bool,
     /// The highest number so far.
     last: u64,
     deploy: Deploy,
@@ -45,9 +49,11 @@ pub(crate) enum Phase {
     Going,
     /// The same, and under `preboot` its web dynos have the requests.
     Switched,
-    /// One did not come up with it.
+    /// All have come up with it, and what they answer is looked at.
+    Guarded,
+    /// One did not come up with it, or it was worse than what was before.
     Failed,
-    /// All have come up with it.
+    /// All have come up with it, and no guard has a word against it.
     Proven,
 }
 
@@ -92,6 +98,7 @@ impl Releases {
         Self {
             wanted: Release::new(number, app),
             earlier: None,
+            is_earlier_known: true,
             last: number,
             deploy: app.deploy,
             phase: Phase::Going,
@@ -111,6 +118,7 @@ impl Releases {
         let older = up.iter().filter(|older| **older != number).max();
         // What exactly that was is not known here; its processes go on whatever it was.
         self.earlier = older.map(|older| self.wanted.numbered(*older));
+        self.is_earlier_known = false;
     }
 
     /// Takes over what the configuration says now. What the app runs has changed, or the number that it is known
@@ -120,6 +128,11 @@ impl Releases {
         let differs = self.wanted.differs(app);
         if !differs && app.release.is_none_or(|number| number == self.wanted.number) {
             return;
+        }
+        if self.phase == Phase::Guarded {
+            // Whoever brings the next one takes it as it is.
+            self.prove();
+            self.earlier = None;
         }
         let is_proven = self.phase == Phase::Proven;
         let is_back = |earlier: &Arc<Release>| {
@@ -138,7 +151,7 @@ impl Releases {
         }
         let before = std::mem::replace(&mut self.wanted, next);
         if is_proven {
-            self.earlier = Some(before);
+            (self.earlier, self.is_earlier_known) = (Some(before), true);
         }
         self.last = self.last.max(self.wanted.number);
         self.phase = Phase::Going;
@@ -153,6 +166,24 @@ impl Releases {
             self.told = rollout(self.wanted.number);
         }
         again
+    }
+
+    /// The number of the release that its guard has to judge. One that an earlier daemon began is judged by nothing but
+    /// its dynos coming up.
+    pub(crate) fn on_trial(&self) -> Option<u64> {
+        let is_judged = matches!(self.phase, Phase::Going | Phase::Switched | Phase::Guarded);
+        let can_go_back = self.earlier.is_some() && self.is_earlier_known;
+        (is_judged && can_go_back).then_some(self.wanted.number)
+    }
+
+    /// All dynos are up with it, and what they answer is looked at for so long. `false`: that was said before.
+    pub(crate) fn guard(&mut self, within: Duration) -> bool {
+        let is_new = self.phase != Phase::Guarded;
+        self.phase = Phase::Guarded;
+        if is_new {
+            self.told.send_modify(|rollout| rollout.guarded_for = Some(within));
+        }
+        is_new
     }
 
     pub(crate) fn follow(&self) -> watch::Receiver<Rollout> {
@@ -177,7 +208,7 @@ impl Releases {
     pub(crate) fn replace(&self, process_type: &ProcessType) -> Replace {
         match (self.deploy, self.phase) {
             // There is nothing to go back to, or nothing to wait for.
-            (_, Phase::Failed | Phase::Proven) => Replace::Beside,
+            (_, Phase::Guarded | Phase::Failed | Phase::Proven) => Replace::Beside,
             (Deploy::Restart, _) => Replace::InPlace,
             (Deploy::Preboot, Phase::Going) if process_type.is_web() && self.earlier.is_some() => {
                 Replace::Together
@@ -187,15 +218,21 @@ impl Releases {
         }
     }
 
-    /// The dynos that are to be told of the wanted release now.
-    pub(crate) fn due(&self, dynos: &BTreeMap<DynoName, Stand>) -> Vec<DynoName> {
+    /// The dynos that are to be told of the wanted release now. `holds`: where some web dynos were, the others wait.
+    pub(crate) fn due(&self, dynos: &BTreeMap<DynoName, Stand>, holds: bool) -> Vec<DynoName> {
         let deploy = match self.phase {
             Phase::Failed if self.earlier.is_some() => return Vec::new(),
             // Nothing that runs is worth waiting for: they take their turns among themselves.
             _ if self.earlier.is_none() => Deploy::Restart,
             _ => self.deploy,
         };
-        plan::due(deploy, dynos)
+        let is_told = |(name, stand): (&DynoName, &Stand)| {
+            name.process_type.is_web() && !matches!(stand, Stand::Outdated { .. })
+        };
+        let web_waits = holds && dynos.iter().any(is_told);
+        let mut due = plan::due(deploy, dynos);
+        due.retain(|name| !(web_waits && name.process_type.is_web()));
+        due
     }
 
     pub(crate) fn end(&mut self, outcome: Outcome) {
@@ -246,6 +283,7 @@ fn rollout(release: u64) -> watch::Sender<Rollout> {
         release,
         types: BTreeMap::new(),
         up: Vec::new(),
+        guarded_for: None,
         outcome: None,
         stands: false,
     })

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use crate::model::{DynoName, Exit, ProcessType};
+use crate::supervisor::guard::Compared;
 
 /// How far a release is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub struct Rollout {
     pub types: BTreeMap<ProcessType, Progress>,
     /// The dynos that came up with it, in this order.
     pub up: Vec<DynoName>,
+    /// All dynos are up with it, and for so long its requests are looked at before it is done.
+    pub guarded_for: Option<Duration>,
     /// How it ended. Absent: it has not.
     pub outcome: Option<Outcome>,
     /// Whether all dynos are up with it. After a failure too: where there is nothing to go back to, they are started
@@ -35,7 +39,8 @@ pub struct Progress {
 pub enum Outcome {
     /// Every dyno runs the release.
     Done,
-    /// A dyno did not come up with it. What ran before goes on where it was not replaced yet.
+    /// A dyno did not come up with it, or its guard found it worse than what was before. That goes on where it was not
+    /// replaced yet.
     Failed(Failure),
     /// Another release came before it was done.
     Superseded {
@@ -47,15 +52,15 @@ pub enum Outcome {
 /// Why a release failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Which dyno did not come up.
-    pub dyno: DynoName,
-    /// Why not.
+    /// Which dyno did not come up; `web`: all web dynos are at fault.
+    pub dyno: String,
+    /// What was wrong.
     pub reason: Reason,
     /// The last that it printed, at most [`FAILURE_LINES`](crate::config::limits::FAILURE_LINES) lines.
     pub last_lines: Vec<String>,
 }
 
-/// Why a dyno did not come up. Prints as the rest of a sentence about it.
+/// What was wrong with a dyno of a release. Prints as the rest of a sentence about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// Its process could not be started.
@@ -67,6 +72,8 @@ pub enum Reason {
         /// The seconds that it had.
         secs: u64,
     },
+    /// It is up, and worse than what was before it.
+    Worse(Compared),
 }
 
 impl fmt::Display for Reason {
@@ -81,6 +88,13 @@ impl fmt::Display for Reason {
             }
             Self::BootTimeout { secs } => {
                 write!(f, "was not up within {secs} seconds (R10, boot timeout)")
+            }
+            Self::Worse(compared) => {
+                let Compared { rules, standing, .. } = compared;
+                write!(
+                    f,
+                    "is worse than v{standing} by more than its guard allows ({rules}): {compared}"
+                )
             }
         }
     }

@@ -5,7 +5,7 @@
 //! configuration changes the whole table. One lock puts these in order; nothing waits while it is held.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
@@ -16,7 +16,7 @@ use crate::model::{Affinity, AppName, AppPolicy, DynoAddr, DynoName, ProcessType
 use crate::shutdown::Shutdown;
 use crate::table::{
     App, AppId, Dyno, Lineup, Load, Place, Publisher, Ring, Roster, Routes as TableRoutes,
-    Standing, Table, Traffic,
+    Standing, Table, Tally, Traffic,
 };
 
 /// Owns what the table is made from.
@@ -53,6 +53,10 @@ struct KnownApp {
     traffic: Option<Arc<Traffic>>,
     /// How long its requests take, where its number of dynos follows that.
     load: Option<Arc<Load>>,
+    /// Whether its releases are judged by what they answer.
+    is_guarded: bool,
+    /// What its releases answer, by their numbers; gone with the last that counts there or reads it.
+    tallies: BTreeMap<u64, Weak<Tally>>,
     /// How long one of those may finish what it holds once it has gone from the configuration.
     drain: Duration,
     /// Its web dynos sleep because their hours of this month are used up.
@@ -204,6 +208,21 @@ impl Routes {
         self.known().apps.get(app)?.load.clone()
     }
 
+    /// What the dynos of a release answer, as far as they were started since this was asked first. `None`: no guard
+    /// judges the app's releases by it.
+    pub(crate) fn tally(&self, app: &AppName, release: u64) -> Option<Arc<Tally>> {
+        let mut known = self.known();
+        let workers = known.workers;
+        let app = known.apps.get_mut(app).filter(|app| app.is_guarded)?;
+        if let Some(tally) = app.tallies.get(&release).and_then(Weak::upgrade) {
+            return Some(tally);
+        }
+        let tally = Tally::new(workers);
+        app.tallies.retain(|_, it| it.strong_count() > 0);
+        app.tallies.insert(release, Arc::downgrade(&tally));
+        Some(tally)
+    }
+
     /// Says whether an app's web dynos, where they sleep, can be woken this month.
     pub(crate) fn set_out_of_hours(&self, app: &AppName, out_of_hours: bool) {
         if let Some(app) =
@@ -252,7 +271,7 @@ impl Known {
     fn table(&mut self, config: &Config) -> Table {
         self.version += 1;
         for (_, gone) in self.apps.iter_mut().filter(|(name, _)| !config.apps.contains_key(name)) {
-            (gone.traffic, gone.load) = (None, None);
+            (gone.traffic, gone.load, gone.is_guarded) = (None, None, false);
         }
         let apps = config.apps.iter().map(|(name, app)| {
             let known = self
@@ -264,6 +283,8 @@ impl Known {
                 Traffic::of(limits, client_limits, known.traffic.as_deref()).map(Arc::new);
             known.load = is_autoscaled(&app.source)
                 .then(|| known.load.take().unwrap_or_else(|| Load::new(self.workers)));
+            known.is_guarded =
+                matches!(&app.source, AppSource::Managed(app) if app.guard.is_some());
             let routed = App {
                 id: known.id,
                 name: name.clone(),
@@ -297,6 +318,8 @@ impl KnownApp {
             ring: None,
             traffic: None,
             load: None,
+            is_guarded: false,
+            tallies: BTreeMap::new(),
             drain: Duration::ZERO,
             out_of_hours: false,
         };

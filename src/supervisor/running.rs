@@ -4,9 +4,11 @@
 //! close its lease word, wait (bounded) for what is in flight, have the workers close their idle connections,
 //! SIGTERM, SIGKILL.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{HealthCheck, limits};
 use crate::model::{DynoAddr, Exit};
@@ -22,14 +24,19 @@ use crate::table::Dyno;
 /// One process of a dyno.
 pub(crate) struct Running<P> {
     pub(crate) process: Arc<P>,
+    /// What it runs; absent: an earlier daemon started it, and that is not known exactly.
+    pub(crate) program: Option<Arc<Program>>,
     /// Over what it takes.
     pub(crate) watch: Watch,
     /// Web only.
     pub(crate) record: Option<Arc<Dyno>>,
+    /// Web only: what it held before it was taken up again, under another record, is finished.
+    finished: Option<CancellationToken>,
     pub(crate) started: Instant,
     pub(crate) routes: Arc<Routes>,
-    /// Web only; given back with the rest of this.
-    pub(crate) _port: Option<LentPort>,
+    /// Where it listens, and the port, where it is among those that are lent; given back with the rest of this. Web
+    /// only.
+    port: Option<(u16, Option<LentPort>)>,
 }
 
 /// Why a process is not given more time.
@@ -50,6 +57,7 @@ impl<P: Process> Running<P> {
         routes: Arc<Routes>,
     ) -> Result<Self, SpawnError> {
         place.say(format_args!("Starting process with command `{}`", program.command));
+        let (release, runs) = (program.release, program.clone());
         let start = Start {
             app: place.app.clone(),
             dyno: place.dyno.clone(),
@@ -60,15 +68,17 @@ impl<P: Process> Running<P> {
         let started = Instant::now();
         let process = spawn.spawn(&start)?;
         let web = port.map(|port| (port.number(), Some(port)));
-        Ok(Self::new(process, place, web, started, routes))
+        let running = Self::new(process, place, web, release, started, routes);
+        Ok(Self { program: Some(runs), ..running })
     }
 
     /// A process of the dyno of this place, over which is watched from here on. `web`: where it listens, and the
-    /// port, where it is among those that are lent.
+    /// port, where it is among those that are lent. `release`: what it runs.
     pub(crate) fn new(
         process: P,
         place: &Place,
         web: Option<(u16, Option<LentPort>)>,
+        release: u64,
         started: Instant,
         routes: Arc<Routes>,
     ) -> Self {
@@ -76,12 +86,30 @@ impl<P: Process> Running<P> {
         let process = Arc::new(process);
         let watch = Watch::start(&process, place);
         let (record, port) = web
-            .map(|(number, port)| {
-                let addr = DynoAddr::Tcp((ip, number).into());
-                (Dyno::new(place.dyno.clone(), addr, true), port)
-            })
+            .map(|(number, port)| (record(place, ip, number, release, &routes), (number, port)))
             .unzip();
-        Self { process, watch, record, started, routes, _port: port.flatten() }
+        Self { process, program: None, watch, record, finished: None, started, routes, port }
+    }
+
+    /// The same process as if it were started now, for this program, which it runs already. `finished`: what it still
+    /// holds is.
+    pub(crate) fn again(
+        self,
+        place: &Place,
+        program: Arc<Program>,
+        finished: CancellationToken,
+    ) -> Self {
+        let number = self.port.as_ref().map(|(number, _)| *number);
+        let of_port =
+            |number| record(place, self.process.ip(), number, program.release, &self.routes);
+        let record = number.map(of_port);
+        let (program, finished) = (Some(program), Some(finished));
+        Self { record, program, finished, started: Instant::now(), ..self }
+    }
+
+    /// Whether it was the dyno before, and was taken up again.
+    pub(crate) fn was_warm(&self) -> bool {
+        self.finished.is_some()
     }
 
     /// Returns once the process is ready: a web dyno accepts connections, and answers well where it is asked; any
@@ -121,24 +149,20 @@ impl<P: Process> Running<P> {
 
     /// Tells the record how its process ended.
     fn note(&self, exit: Exit) {
-        if let Some(record) = self.record.as_ref().filter(|record| record.exit().is_none()) {
-            record.exited(exit);
+        if let Some(record) = &self.record {
+            note(record, exit);
         }
     }
 
-    /// Waits until the requests in flight are finished, the process is gone, or the bound has passed. The
-    /// bound is read again when it changes: the daemon's own end does not wait for minutes.
+    /// Waits until the requests in flight are finished, as [`drain`] does.
     pub(crate) async fn drain(&self, place: &Place) {
         let Some(record) = &self.record else { return };
-        self.routes.close(record);
-        tokio::select! {
-            biased;
-            exit = self.process.exited() => return self.note_and_purge(exit),
-            () = record.drained() => {}
-            () = drain_bound(place.clone()) => {}
-            () = place.shutdown.forced() => {}
-        }
-        let _ = time::timeout(limits::PURGE_WAIT, self.routes.gone(record).all()).await;
+        let of_before = async {
+            if let Some(finished) = &self.finished {
+                finished.cancelled().await;
+            }
+        };
+        tokio::join!(drain(record, &*self.process, &self.routes, place), of_before);
     }
 
     /// Ends the process group: SIGTERM, and after its time SIGKILL. Returns once nothing of it is left, with how
@@ -213,12 +237,47 @@ impl<P: Process> Running<P> {
 
     /// For a process that is gone: nobody waits for the workers in order to stop it.
     fn note_and_purge(&self, exit: Exit) {
-        self.note(exit);
         if let Some(record) = &self.record {
-            record.close();
-            drop(self.routes.gone(record));
+            note_and_purge(record, exit, &self.routes);
         }
     }
+}
+
+/// The record of a web process of the dyno of this place.
+fn record(place: &Place, ip: Ipv4Addr, port: u16, release: u64, routes: &Routes) -> Arc<Dyno> {
+    let addr = DynoAddr::Tcp((ip, port).into());
+    Dyno::counted(place.dyno.clone(), addr, true, routes.tally(&place.app, release))
+}
+
+/// Waits until the requests in flight are finished, the process is gone, or the bound has passed. The bound is read
+/// again when it changes: the daemon's own end does not wait for minutes. The record must be out of the line-up.
+pub(crate) async fn drain<P: Process>(
+    record: &Arc<Dyno>,
+    process: &P,
+    routes: &Routes,
+    place: &Place,
+) {
+    routes.close(record);
+    tokio::select! {
+        biased;
+        exit = process.exited() => return note_and_purge(record, exit, routes),
+        () = record.drained() => {}
+        () = drain_bound(place.clone()) => {}
+        () = place.shutdown.forced() => {}
+    }
+    let _ = time::timeout(limits::PURGE_WAIT, routes.gone(record).all()).await;
+}
+
+fn note(record: &Dyno, exit: Exit) {
+    if record.exit().is_none() {
+        record.exited(exit);
+    }
+}
+
+fn note_and_purge(record: &Arc<Dyno>, exit: Exit, routes: &Routes) {
+    note(record, exit);
+    record.close();
+    drop(routes.gone(record));
 }
 
 async fn drain_bound(mut place: Place) {

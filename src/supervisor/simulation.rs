@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tokio::time::{self, Instant};
 
 use crate::config::{AppSource, Deploy, HealthCheck, ManagedApp, Upkeep, limits};
-use crate::model::{Exit, ProcessType};
+use crate::model::{Exit, Guard, Hundredths, ProcessType};
 use crate::supervisor::scripted::Script;
 use crate::supervisor::tests::{Formation, config, external, managed, passes};
 use crate::table::{Lease, Standing};
@@ -39,6 +39,7 @@ enum Wanted {
         command: u8,
         tended: bool,
         deploy: Deploy,
+        guarded: bool,
     },
     External(u8),
 }
@@ -48,13 +49,15 @@ impl Wanted {
         match self {
             Self::External(1) => external(&["127.0.0.1:5001"]),
             Self::External(_) => external(&["127.0.0.1:5001", "127.0.0.1:5002"]),
-            Self::Managed { web, worker, command, tended, deploy } => {
+            Self::Managed { web, worker, command, tended, deploy, guarded } => {
                 let AppSource::Managed(mut app) = managed(&[("web", web), ("worker", worker)])
                 else {
                     unreachable!("managed makes managed apps")
                 };
                 app.commands.insert(ProcessType::web(), format!("command {command}"));
                 app.deploy = deploy;
+                app.guard = guarded.then_some(GUARD);
+                app.keep_warm = (guarded && deploy != Deploy::Restart).then_some(GUARD.within);
                 if tended {
                     tend(&mut app);
                 }
@@ -63,6 +66,14 @@ impl Wanted {
         }
     }
 }
+
+/// One that some requests are enough for.
+const GUARD: Guard = Guard {
+    errors: Hundredths(500),
+    p95: None,
+    within: Duration::from_secs(40),
+    requests: NonZeroU32::new(3).expect("3 is not 0"),
+};
 
 fn tend(app: &mut ManagedApp) {
     let failures = |number| NonZeroU32::new(number).expect("it is not 0");
@@ -85,13 +96,9 @@ fn tend(app: &mut ManagedApp) {
 
 fn any_step() -> impl Strategy<Value = Step> {
     let deploy = prop::sample::select(vec![Deploy::Rolling, Deploy::Preboot, Deploy::Restart]);
-    let managed = (0u32..4, 0u32..3, 0u8..3, prop::bool::ANY, deploy);
-    let managed = managed.prop_map(|(web, worker, command, tended, deploy)| Wanted::Managed {
-        web,
-        worker,
-        command,
-        tended,
-        deploy,
+    let managed = (0u32..4, 0u32..3, 0u8..3, prop::bool::ANY, deploy, prop::bool::ANY);
+    let managed = managed.prop_map(|(web, worker, command, tended, deploy, guarded)| {
+        Wanted::Managed { web, worker, command, tended, deploy, guarded }
     });
     let wanted = prop_oneof![4 => managed, 1 => (1u8..3).prop_map(Wanted::External)];
     let script = (
@@ -141,7 +148,12 @@ fn lease(formation: &Formation) -> Option<Lease> {
     if lineup.standing == Standing::Asleep {
         roster.bell().ring();
     }
-    lineup.dynos.first()?.lease()
+    let dyno = lineup.dynos.first()?;
+    if let Some(tally) = dyno.tally() {
+        // Some dynos fail all that they are asked.
+        (0..5).for_each(|_| tally.count(0, Duration::from_millis(1), dyno.id() % 3 == 0));
+    }
+    dyno.lease()
 }
 
 async fn simulate(steps: Vec<Step>) {
@@ -167,8 +179,8 @@ async fn simulate(steps: Vec<Step>) {
     formation.scripts.plan(&[Script::listens(1)]);
     leases.clear();
     passes(1000).await;
-    if let Some(Wanted::Managed { web, worker, deploy, .. }) = wanted {
-        let calm = Wanted::Managed { web, worker, command: 9, tended: false, deploy };
+    if let Some(Wanted::Managed { web, worker, deploy, guarded, .. }) = wanted {
+        let calm = Wanted::Managed { web, worker, command: 9, tended: false, deploy, guarded };
         apply(&formation, Some(calm));
         passes(1000).await;
         let names = |of: &'static str, count| {

@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 
 use crate::model::{DynoAddr, DynoName, Exit};
-use crate::table::Doorbell;
 use crate::table::lease::{LeaseWord, Take};
+use crate::table::{Doorbell, Tally};
 
 /// One start of one dyno's process. A restart makes a new record, so that pools, leases and quarantine
 /// of the old process cannot be taken for the new one's, even on the same port.
@@ -28,6 +28,7 @@ pub struct Dyno {
     name: DynoName,
     addr: DynoAddr,
     managed: bool,
+    tally: Option<Arc<Tally>>,
     exit: OnceLock<Exit>,
     drained: Notify,
     bell: Doorbell,
@@ -37,6 +38,16 @@ impl Dyno {
     /// A record for a process that dynomesh started (`managed`: its end will be reported with
     /// [`exited`](Self::exited)) or that somebody else runs.
     pub fn new(name: DynoName, addr: DynoAddr, managed: bool) -> Arc<Self> {
+        Self::counted(name, addr, managed, None)
+    }
+
+    /// The same of one whose requests are counted for its release.
+    pub fn counted(
+        name: DynoName,
+        addr: DynoAddr,
+        managed: bool,
+        tally: Option<Arc<Tally>>,
+    ) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self {
             lease: LeaseWord::new(),
@@ -49,6 +60,7 @@ impl Dyno {
             name,
             addr,
             managed,
+            tally,
             exit: OnceLock::new(),
             drained: Notify::new(),
             bell: Doorbell::default(),
@@ -73,6 +85,11 @@ impl Dyno {
     /// Whether dynomesh runs its process.
     pub fn is_managed(&self) -> bool {
         self.managed
+    }
+
+    /// What its release has answered, where that is counted.
+    pub fn tally(&self) -> Option<&Arc<Tally>> {
+        self.tally.as_ref()
     }
 
     /// Takes a slot, or `None` where the dyno takes no more requests.

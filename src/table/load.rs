@@ -3,10 +3,11 @@
 //! Each worker has its own counters and is the only one that writes them, by plain loads and stores; whoever reads
 //! sums them up, and takes the difference to what it saw before.
 
-use std::array;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+use crate::table::histogram::{Durations, Histogram, add};
 
 /// What the workers count of one app.
 pub struct Load(Box<[Counters]>);
@@ -86,11 +87,6 @@ impl Drop for Pipe {
     }
 }
 
-/// One writer per counter, so no read-modify-write is needed. Counters wrap; whoever reads takes differences.
-fn add(counter: &AtomicU32, by: u32) {
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
-}
-
 /// Requests that have ended, over all workers.
 #[derive(Clone, Debug, Default)]
 pub struct Served {
@@ -130,83 +126,6 @@ impl Served {
     pub fn wait_p95(&self) -> Option<Duration> {
         self.wait.quantile(95)
     }
-}
-
-// ---- durations --------------------------------------------------------------------------------------------
-
-/// Each doubling of the time has so many buckets: one is a sixteenth wide at most.
-const PARTS: u32 = 16;
-/// Microseconds below which times are not told apart.
-const FIRST: u32 = 256;
-/// From [`FIRST`] on up to 274 s: beyond the longest timer that a request usually meets.
-const DOUBLINGS: u32 = 20;
-const BUCKETS: usize = (1 + DOUBLINGS * PARTS) as usize;
-
-/// How many took how long.
-struct Histogram([AtomicU32; BUCKETS]);
-
-impl Histogram {
-    fn new() -> Self {
-        Self(array::from_fn(|_| AtomicU32::new(0)))
-    }
-
-    fn count(&self, duration: Duration) {
-        let micros = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
-        add(&self.0[bucket(micros)], 1);
-    }
-
-    fn add_to(&self, total: &mut Durations) {
-        for (total, counter) in total.0.iter_mut().zip(&self.0) {
-            *total = total.wrapping_add(counter.load(Ordering::Relaxed));
-        }
-    }
-}
-
-/// The same, as it was at one moment.
-#[derive(Clone, Debug)]
-struct Durations(Box<[u32; BUCKETS]>);
-
-impl Default for Durations {
-    fn default() -> Self {
-        Self(Box::new([0; BUCKETS]))
-    }
-}
-
-impl Durations {
-    fn since(&self, earlier: &Self) -> Self {
-        Self(Box::new(array::from_fn(|at| self.0[at].wrapping_sub(earlier.0[at]))))
-    }
-
-    fn count(&self) -> u32 {
-        self.0.iter().fold(0, |sum, it| sum.wrapping_add(*it))
-    }
-
-    fn quantile(&self, hundredths: u64) -> Option<Duration> {
-        let rank = (u64::from(self.count()) * hundredths).div_ceil(100);
-        let mut seen = 0;
-        let within = self.0.iter().position(|count| {
-            seen += u64::from(*count);
-            seen >= rank
-        });
-        within.filter(|_| rank > 0).map(|bucket| Duration::from_micros(end(bucket)))
-    }
-}
-
-/// Where a time is counted.
-fn bucket(micros: u32) -> usize {
-    if micros < FIRST {
-        return 0;
-    }
-    let doubling = micros.ilog2();
-    let part = (micros >> (doubling - PARTS.ilog2())) - PARTS;
-    ((1 + (doubling - FIRST.ilog2()) * PARTS + part) as usize).min(BUCKETS - 1)
-}
-
-/// The time, in microseconds, at which a bucket ends.
-fn end(bucket: usize) -> u64 {
-    let Some(bucket) = (bucket as u64).checked_sub(1) else { return FIRST.into() };
-    let (doubling, part) = (bucket / u64::from(PARTS), bucket % u64::from(PARTS));
-    (u64::from(FIRST / PARTS) * (u64::from(PARTS) + part + 1)) << doubling
 }
 
 #[cfg(test)]
@@ -251,18 +170,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn each_time_is_below_the_end_of_its_bucket_and_not_below_that_of_the_one_before(micros: u32) {
-            let bucket = bucket(micros);
-            if bucket < BUCKETS - 1 {
-                prop_assert!(u64::from(micros) < end(bucket));
-            }
-            if let Some(before) = bucket.checked_sub(1) {
-                prop_assert!(u64::from(micros) >= end(before));
-                prop_assert!(end(bucket) - end(before) <= end(before) / 16);
-            }
-        }
-
         #[test]
         fn at_most_a_twentieth_took_longer(millis in prop::collection::vec(0_u64..100_000, 1..200)) {
             let load = Load::new(1);

@@ -10,6 +10,8 @@ mod dyno; // the record of one process start
 mod doorbell; // how a request wakes who sleeps or is frozen
 mod ring; // which dyno a client belongs to
 mod traffic; // what an app is asked, counted against its limits
+mod histogram; // how many took how long
+mod tally; // what a release's dynos have answered, where that is judged
 mod load; // how long its requests take, where its number of dynos follows that
 mod roster; // an app's dynos, as routable now
 mod snapshot; // domain → app
@@ -22,4 +24,5 @@ pub use publish::{Acknowledged, Notice, Publisher, Subscriber};
 pub use ring::{Place, Ring};
 pub use roster::{Lineup, Roster, Standing};
 pub use snapshot::{App, AppId, Routes, Table};
+pub use tally::{Answered, Tally};
 pub use traffic::{ClientSlot, Limited, Slot, Traffic};

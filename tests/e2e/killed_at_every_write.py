@@ -134,7 +134,7 @@ class KilledAtEveryWrite(unittest.TestCase):
                 self.assertIn(content(self.settled()), [content(old), content(new)])
                 self.run_command(*deploy)
                 self.assertEqual(content(self.settled()), content(new))
-                wait_until("nothing is left over", lambda: self.files() == left)
+                self.expect_files(left)
                 self.end()
         print(f"  a start: {watch.writes} writes, killed before {len(moments)}")
 
@@ -182,7 +182,7 @@ class KilledAtEveryWrite(unittest.TestCase):
             # Nothing of it is in the way of the next one.
             self.run_command(*command)
             self.assertEqual(content(self.settled()), content(new))
-        wait_until("nothing is left over", lambda: self.files() == left)
+        self.expect_files(left)
         self.end()
         return came_to
 
@@ -286,6 +286,13 @@ class KilledAtEveryWrite(unittest.TestCase):
         names = (path.relative_to(self.state) for path in self.state.rglob("*"))
         living = ("dynos", "dead")
         return {str(name) for name in names if name.parts[0] not in living and not name.name.endswith(("-wal", "-shm"))}
+
+    def expect_files(self, expected):
+        """What is left over is removed in the background."""
+        end = time.monotonic() + PATIENCE_S
+        while self.files() != expected and time.monotonic() < end:
+            time.sleep(0.05)
+        self.assertEqual(self.files() ^ expected, set(), "what is left over, or missing")
 
 
 class Watch:

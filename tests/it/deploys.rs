@@ -342,6 +342,142 @@ async fn a_daemon_that_is_killed_in_a_deploy_leaves_the_old_or_the_new() {
     assert_eq!(seen(&mesh, "V").await, "last");
 }
 
+// ---- guard -----------------------------------------------------------------------------------------------
+
+/// The same, judged by its requests.
+async fn guarded_shop(within: &str) -> Mesh {
+    let guard = format!("guard = {{ errors = \"5%\", within = \"{within}\" }}\n{QUICK}");
+    Setup::new().app("shop", &guard).start().await
+}
+
+#[tokio::test]
+async fn a_release_that_answers_500_goes_back_and_the_old_one_serves_on() {
+    let mesh = guarded_shop("2m").await;
+    deploys(&mesh, "web: V=1 TESTAPP\n", 1).await;
+    does(&mesh, &["ps:scale", "web=4"]).await;
+    becomes_true("four to be up", async || does(&mesh, &["ps"]).await.matches(": up").count() == 4)
+        .await;
+    let load = Load::start(mesh.http(), 4, &request("GET", "/", "", ""));
+    load.carries(200).await;
+
+    let said = fails(&mesh, "web: FAIL_ALWAYS=1 TESTAPP\n").await;
+    for expected in [
+        "release v2 of shop failed: web is worse than v1 by more than its guard allows (errors 5%): errors=100.0%",
+        "v1: errors=0.0%",
+        "What ran before goes on",
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
+    mesh.line("the figures", |line| {
+        let is_it =
+            line.source == "heroku[rollout]" && line.message.starts_with("Release v2 failed: web");
+        (is_it && line.message.ends_with("All go back to v1")).then_some(())
+    })
+    .await;
+    becomes_true("all to be back", async || {
+        let before = load.tally();
+        load.carries(100).await;
+        load.tally().refused == before.refused
+    })
+    .await;
+    let tally = load.stop().await;
+    assert_eq!(tally.broken, 0, "{tally:?}");
+    assert!(tally.refused >= 20 && tally.refused < tally.fine, "the old ones served: {tally:?}");
+    assert_eq!(seen(&mesh, "V").await, "1");
+    assert_eq!(releases(&mesh).await, [row(2, "failed", false), row(1, "succeeded", true)]);
+}
+
+#[tokio::test]
+async fn a_release_is_there_when_its_guard_has_no_word_against_it() {
+    let mesh = guarded_shop("5s").await;
+    deploys(&mesh, "web: V=1 TESTAPP\n", 1).await;
+    let load = Load::start(mesh.http(), 2, &request("GET", "/", "", ""));
+    load.carries(50).await;
+    let said = deploys(&mesh, "web: V=2 TESTAPP\n", 2).await;
+    assert!(said.contains("All are up. The guard looks at their requests for 5 s"), "{said}");
+    mesh.line("the figures", |line| {
+        line.message.starts_with("Release v2 stands: errors=0.0%").then_some(())
+    })
+    .await;
+    let tally = load.stop().await;
+    assert_eq!((tally.refused, tally.broken), (0, 0), "{tally:?}");
+    assert_eq!(seen(&mesh, "V").await, "2");
+}
+
+/// What the daemon has seen of requests goes with it: what was up is taken as it is.
+#[tokio::test]
+async fn a_guard_is_over_with_its_daemon() {
+    let mut mesh = guarded_shop("1h").await;
+    deploys(&mesh, "web: V=1 TESTAPP\n", 1).await;
+    let dir = source(&mesh, "web: V=2 TESTAPP\n");
+    let args = ["deploy", dir.to_str().unwrap(), "-a", "shop"];
+    {
+        let mut deploying = std::pin::pin!(mesh.command(&args));
+        tokio::select! {
+            ran = &mut deploying => panic!("{ran:?}"),
+            _ = mesh.says("heroku[rollout]", "Release v2 is up in place of v1") => {}
+        }
+        assert_eq!(releases(&mesh).await[0], row(2, "pending", true));
+    }
+    mesh = mesh.killed().await.start().await;
+    becomes_true("it to be decided", async || {
+        releases(&mesh).await == [row(2, "succeeded", true), row(1, "succeeded", false)]
+    })
+    .await;
+    assert_eq!(seen(&mesh, "V").await, "2");
+}
+
+// ---- warm ------------------------------------------------------------------------------------------------
+
+async fn pid(mesh: &Mesh) -> String {
+    mesh.get("/pid").await.text().to_string()
+}
+
+#[tokio::test]
+async fn a_rollback_to_what_is_warm_boots_nothing_and_loses_nothing() {
+    let setup = Setup::new().app("shop", &format!("keep_warm = \"1h\"\n{QUICK}"));
+    let mesh = setup.start().await;
+    deploys(&mesh, "web: V=1 TESTAPP\n", 1).await;
+    let old = pid(&mesh).await;
+    deploys(&mesh, "web: V=2 TESTAPP\n", 2).await;
+    mesh.says("heroku[web.1]", "v1 is kept warm for 1h").await;
+    assert_eq!(seen(&mesh, "V").await, "2");
+    let new = pid(&mesh).await;
+    let load = Load::start(mesh.http(), 4, &request("GET", "/", "", ""));
+    load.carries(50).await;
+    does(&mesh, &["rollback", "v1"]).await;
+    becomes_true("v1 to be back", async || pid(&mesh).await == old).await;
+    mesh.says("heroku[web.1]", "v1 is warm, and goes on").await;
+    load.carries(50).await;
+    let tally = load.stop().await;
+    assert_eq!((tally.refused, tally.broken), (0, 0), "{tally:?}");
+    becomes_true("it to be decided", async || releases(&mesh).await[0].1 == "succeeded").await;
+    becomes_true("the new one to be gone", async || !is_alive(&new)).await;
+    let starts =
+        mesh.lines().iter().filter(|it| it.message.starts_with("Starting process")).count();
+    assert_eq!(starts, 2);
+}
+
+fn is_alive(pid: &str) -> bool {
+    PathBuf::from(format!("/proc/{pid}")).exists()
+}
+
+#[tokio::test]
+async fn what_was_warm_when_its_daemon_was_killed_ends_with_the_next_one() {
+    let setup = Setup::new().app("shop", &format!("keep_warm = \"1h\"\n{QUICK}"));
+    let mut mesh = setup.start().await;
+    deploys(&mesh, "web: V=1 TESTAPP\n", 1).await;
+    let old = pid(&mesh).await;
+    deploys(&mesh, "web: V=2 TESTAPP\n", 2).await;
+    mesh.says("heroku[web.1]", "v1 is kept warm").await;
+    let new = pid(&mesh).await;
+    assert!(is_alive(&old));
+    mesh = mesh.killed().await.start().await;
+    assert_eq!((pid(&mesh).await, &*seen(&mesh, "V").await), (new, "2"));
+    mesh.says("heroku[web.1]", "Adopted to be stopped").await;
+    becomes_true("the warm one to be gone", async || !is_alive(&old)).await;
+}
+
 /// Whatever a dyno writes to its directory is its own, where dynos are isolated; where they are not, an upload of the same
 /// finds what is there, and going back to it finds that it is not what it was.
 #[tokio::test]

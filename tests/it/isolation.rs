@@ -66,6 +66,23 @@ pub(crate) fn tries(commands: &[impl AsRef<str>]) -> String {
 
 // ---- files ------------------------------------------------------------------------------------------------
 
+/// What a trial that was killed had mounted says that nobody may mount it again: taken for what the host cannot do, the
+/// dynos of the next daemon would not be isolated.
+#[tokio::test]
+async fn a_trial_that_was_killed_is_in_nobodys_way() {
+    if cannot_isolate() {
+        return;
+    }
+    let setup = Setup::new().isolated(&[&testapp()]).procfile("shop", "web: TESTAPP\n", "");
+    let trial = setup.dir().join("state/trial");
+    fs::create_dir_all(trial.join("work/work/incompat/volatile")).unwrap();
+    fs::create_dir_all(trial.join("app")).unwrap();
+    let mesh = setup.start().await;
+    becomes_true("it to answer", async || mesh.get("/").await.status == 200).await;
+    assert!(!mesh.lines().iter().any(|line| line.message.contains("dynos are not isolated")));
+    assert!(!trial.exists());
+}
+
 #[tokio::test]
 async fn a_dyno_sees_neither_other_apps_nor_the_state_nor_the_configuration() {
     if cannot_isolate() {

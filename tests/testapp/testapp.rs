@@ -6,6 +6,7 @@
 //! At start: `PORT` (0: any, printed) or `UNIX_SOCKET`; `BACKLOG`; `CRASH_DURING_BOOT`, `NEVER_BIND`,
 //! `BIND_AFTER_MS`, `EXIT_AFTER_MS`, each with `EXIT_CODE`; `GRANDCHILD`, `FILL_STDOUT`, `LONG_LINE`,
 //! `NOT_UTF8`; `CLOSE_IDLE_AFTER_MS`, `KEEP_ALIVE_SECONDS`; `CLOSE_ALWAYS` (each request, unanswered);
+//! `FAIL_ALWAYS` (each request, with 500);
 //! `NARROW` (TCP takes little at a time); `ONE_BY_ONE` (a connection is accepted when the last one has ended).
 #![expect(
     clippy::disallowed_methods,
@@ -226,6 +227,9 @@ impl Connection {
 
     /// Each path is one behaviour.
     fn answer(&mut self, request: &Request) -> io::Result<Then> {
+        if env::var_os("FAIL_ALWAYS").is_some() {
+            return self.text(500, "failed");
+        }
         match request.path.as_str() {
             "/count" => return self.text(200, &REQUESTS.load(Ordering::Relaxed).to_string()),
             "/connections" => {

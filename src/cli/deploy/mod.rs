@@ -33,7 +33,8 @@ const AWAY: Duration = Duration::from_secs(30);
 /// Have an app run what is in a directory or an archive
 ///
 /// The directory has a Procfile. What its .slugignore names stays behind, and .git. The command ends when every dyno of
-/// the app runs the new release, or when that has failed: then what ran before goes on.
+/// the app runs the new release, and its guard has no word against it where it has one, or when that has failed: then
+/// what ran before goes on.
 #[derive(clap::Args)]
 pub(in crate::cli) struct Deploy {
     /// The directory, or a .tgz of it
@@ -65,6 +66,9 @@ struct Release {
 struct Rollout {
     up: Vec<String>,
     wanted: u32,
+    /// All are up, and for so long their requests are looked at.
+    #[serde(default)]
+    guarded_secs: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -127,6 +131,7 @@ async fn copy_output(addr: &ListenAddr, path: &str) -> anyhow::Result<()> {
 async fn follow(addr: &ListenAddr, app: &str, version: u64) -> anyhow::Result<Release> {
     let path = format!("/apps/{app}/releases/{version}");
     let (mut said, mut answered) = (BTreeSet::new(), Instant::now());
+    let mut is_guarded = false;
     loop {
         let release: Release = match tell(addr, Method::GET, &path, &Value::Null).await {
             Ok(release) => release,
@@ -142,6 +147,10 @@ async fn follow(addr: &ListenAddr, app: &str, version: u64) -> anyhow::Result<Re
                 let wanted = release.rollout.as_ref().map_or(0, |it| it.wanted);
                 eprintln!("  {dyno} is up ({} of {wanted})", said.len());
             }
+        }
+        let guarded = release.rollout.as_ref().and_then(|it| it.guarded_secs);
+        if let Some(secs) = guarded.filter(|_| !std::mem::replace(&mut is_guarded, true)) {
+            eprintln!("  All are up. The guard looks at their requests for {secs} s");
         }
         if release.status != "pending" {
             return Ok(release);

@@ -61,6 +61,9 @@ pub(in crate::control) async fn show(
             let up: Vec<_> = rollout.up.iter().map(ToString::to_string).collect();
             let wanted: u32 = rollout.types.values().map(|of_type| of_type.wanted).sum();
             shown["rollout"] = json!({ "up": up, "wanted": wanted });
+            if let Some(guarded_for) = rollout.guarded_for {
+                shown["rollout"]["guarded_secs"] = guarded_for.as_secs().into();
+            }
         }
     }
     Ok(Json(shown).into_response())

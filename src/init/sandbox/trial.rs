@@ -3,13 +3,14 @@
 //! too many that could be in the way.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{
     Pid, PidfdFlags, Signal, getpid, pidfd_open, set_parent_process_death_signal,
 };
@@ -74,21 +75,39 @@ impl From<SandboxError> for TrialError {
 }
 
 /// Tries a sandbox whose dyno keeps what it writes to /app at `upper`. Works in a directory of its own below
-/// `state_dir`, whose file system is what matters, and leaves nothing behind. Takes some 30 ms.
+/// `state_dir`, whose file system is what matters, and leaves nothing behind. Takes some 30 ms; where another process
+/// is at it, that goes first.
 ///
 /// # Errors
 /// The step that the host refused.
 pub fn try_sandbox(state_dir: &Path, upper: Upper) -> Result<Trial, TrialError> {
-    let dir = state_dir.join(format!("trial-{}", std::process::id()));
-    let result = make_app(&dir)
-        .map_err(|error| {
-            TrialError::new(Part::Namespaces, format!("make {}: {error}", dir.display()))
-        })
-        .and_then(|()| judge(&dir, upper));
-    // What was mounted is gone with the process that mounted it.
-    let removed = fs::remove_dir_all(&dir);
+    let dir = state_dir.join("trial");
+    let unmade =
+        |error| TrialError::new(Part::Namespaces, format!("make {}: {error}", dir.display()));
+    // Unlocked when it is closed.
+    let _locked = lock(state_dir).map_err(unmade)?;
     let left = |error| TrialError::new(Part::App, format!("remove {}: {error}", dir.display()));
+    // One that was killed in its trial has left what it had, and the kernel mounts nothing on some of that.
+    clear(&dir).map_err(left)?;
+    let result = make_app(&dir).map_err(unmade).and_then(|()| judge(&dir, upper));
+    // What was mounted is gone with the process that mounted it.
+    let removed = clear(&dir);
     result.and_then(|trial| removed.map(|()| trial).map_err(left))
+}
+
+/// Waits until nobody else tries below this directory, which is made where it is not there.
+fn lock(state_dir: &Path) -> io::Result<File> {
+    DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
+    let dir = File::open(state_dir)?;
+    flock(&dir, FlockOperation::LockExclusive)?;
+    Ok(dir)
+}
+
+fn clear(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 fn make_app(dir: &Path) -> io::Result<()> {

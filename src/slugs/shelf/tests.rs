@@ -210,7 +210,11 @@ fn what_nobody_names_is_removed() {
     assert!(gone.ends_with("is removed. Deploy it again"), "{gone}");
     assert_eq!(scene.shelf.find(other.id()), Some(other));
     assert_eq!(scene.names(), 2, "an upload that is under way is none of these");
-    scene.shelf.sweep().unwrap();
-    assert_eq!(scene.names(), 1);
-    Shelf::new(&scene.state.path().join("none")).sweep().unwrap();
+    let abandoned = scene.shelf.abandoned().unwrap();
+    let somebodys = scene.state.path().join("slugs/new-4567");
+    fs::create_dir(&somebodys).unwrap();
+    scene.shelf.sweep(&abandoned).unwrap();
+    assert_eq!(scene.names(), 2);
+    assert!(somebodys.exists(), "an upload that has begun since is nobody's to remove");
+    assert_eq!(Shelf::new(&scene.state.path().join("none")).abandoned().unwrap(), BTreeSet::new());
 }

@@ -110,6 +110,9 @@ impl<S: Spawn> Dyno<S> {
             (orders.program.clone(), Ran::of(&orders))
         };
         self.tried = ran;
+        if let Some(running) = self.rewarmed(&program) {
+            return Ok(running);
+        }
         let port = match self.entry {
             Some(_) => Some(self.ports.lend().ok_or(SpawnError::NoPort)?),
             None => None,

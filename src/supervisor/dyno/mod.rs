@@ -8,6 +8,7 @@ mod up; // up
 mod tend; // up: what is done meanwhile, and what ends it
 mod freeze; // up, and stopped where it is
 mod sleep; // asleep
+mod warm; // out of the line-up, for the case that it is wanted again
 mod replace; // up, with a successor that boots
 mod leave; // crashed, draining, stopping
 #[cfg(test)]
@@ -19,6 +20,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::supervisor::cool_off::CoolOff;
+use crate::supervisor::dyno::warm::Warm;
 use crate::supervisor::place::{Ended, Event, Orders, Place, Replace, State};
 use crate::supervisor::ports::Ports;
 use crate::supervisor::rollout::Reason;
@@ -47,6 +49,8 @@ pub(crate) struct Dyno<S: Spawn> {
     cool_off: CoolOff,
     /// When its last process crashed, by the monotonic clock, where the next one starts at once.
     ended_at: Option<Duration>,
+    /// The process of the release before, where that is kept warm.
+    warm: Option<Warm<S::Process>>,
     /// Processes that are not the dyno any more, or never became it, and are ending.
     leaving: Vec<JoinHandle<()>>,
     /// Last, so that it is dropped last.
@@ -128,6 +132,7 @@ impl<S: Spawn> Dyno<S> {
             turn: None,
             cool_off: CoolOff::default(),
             ended_at: None,
+            warm: None,
             leaving: Vec::new(),
             _ended: ended,
         }

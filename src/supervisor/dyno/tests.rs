@@ -64,6 +64,7 @@ fn orders(release: u64) -> Orders {
         upkeep: Arc::default(),
         slow_start: None,
         replace: Replace::Beside,
+        keep_warm: None,
         restart: 0,
         asleep: false,
         stop: false,

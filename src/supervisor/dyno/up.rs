@@ -24,7 +24,7 @@ impl<S: Spawn> Dyno<S> {
             entry.up(record);
         }
         if let Some(replaced) = replaced {
-            self.retire(replaced);
+            self.see_off(replaced, &running);
         }
         running.process.came_up();
         self.enter(State::Up);

@@ -138,7 +138,8 @@ impl<S: Spawn> Manager<S> {
         let port = order.identity.port.filter(|_| dyno.process_type.is_web());
         let web = port.map(|port| (port, self.means.ports.take(port)));
         let started = now.checked_sub(age).unwrap_or(now);
-        Running::new(process, place, web, started, self.means.routes.clone())
+        let release = order.identity.release;
+        Running::new(process, place, web, release, started, self.means.routes.clone())
     }
 
     /// A dyno that is not wanted: its app, its place or its name is not there for it. No request reaches it.
@@ -161,6 +162,7 @@ impl<S: Spawn> Manager<S> {
             upkeep: Arc::default(),
             slow_start: None,
             replace: Replace::Beside,
+            keep_warm: None,
             restart: 0,
             asleep: false,
             stop: true,

@@ -3,13 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::{AppName, DynoName};
+use crate::supervisor::guard::Watch;
 use crate::supervisor::manager::{Formed, Living, Manager};
 use crate::supervisor::place::{Event, Orders, Replace, State};
 use crate::supervisor::plan::{self, Stand, Step};
 use crate::supervisor::releases::{Phase, Release};
-use crate::supervisor::rollout::{Failure, Outcome};
+use crate::supervisor::rollout::{Failure, Outcome, Reason};
 use crate::supervisor::spawn::Spawn;
 
 impl Formed {
@@ -33,12 +35,20 @@ impl Formed {
         }
     }
 
-    /// Tells a dyno to run this.
-    fn tell(&mut self, dyno: &DynoName, release: &Arc<Release>, replace: Replace) {
+    /// Tells a dyno to run this, and whether to keep what it ran.
+    fn tell(
+        &mut self,
+        dyno: &DynoName,
+        release: &Arc<Release>,
+        replace: Replace,
+        keep_warm: Option<Duration>,
+    ) {
         let orders = self.orders_of(release, &dyno.process_type, replace);
         if let (Some(orders), Some(living)) = (orders, self.dynos.get_mut(dyno)) {
             (living.told, living.is_ready) = (release.clone(), false);
-            living.orders.send_modify(|now| *now = Orders { restart: now.restart, ..orders });
+            living
+                .orders
+                .send_modify(|now| *now = Orders { restart: now.restart, keep_warm, ..orders });
         }
     }
 
@@ -82,17 +92,20 @@ impl Formed {
         }
     }
 
-    /// Leaves those that have not changed with what they ran.
-    fn turn_back(&mut self) {
+    /// Leaves those that have not changed with what they ran, and has the others run what came before, if `all` are to.
+    fn turn_back(&mut self, all: bool) {
         let Some(earlier) = self.releases.earlier.clone() else { return };
         let number = self.releases.wanted.number;
-        let unchanged = self.dynos.iter().filter_map(|(name, living)| {
+        let told = self.dynos.iter().filter(|(_, living)| living.told.number == number);
+        let back = told.filter_map(|(name, living)| {
             let runs = living.runs.as_ref().unwrap_or(&earlier);
-            (living.told.number == number && runs.number != number)
-                .then(|| (name.clone(), runs.clone()))
+            let has_changed = runs.number == number;
+            let to = if has_changed { &earlier } else { runs };
+            (all || !has_changed).then(|| (name.clone(), to.clone()))
         });
-        for (name, runs) in unchanged.collect::<Vec<_>>() {
-            self.tell(&name, &runs, Replace::Beside);
+        for (name, release) in back.collect::<Vec<_>>() {
+            // What has failed is nothing to go back to.
+            self.tell(&name, &release, Replace::Beside, None);
         }
     }
 }
@@ -119,6 +132,7 @@ impl<S: Spawn> Manager<S> {
                 formed.dynos.insert(dyno, living);
             }
         }
+        formed.follow_guard(name, &self.means.routes, self.age());
         self.replace_due(name, formed);
         for step in stops {
             let Step::Stop(dyno) = step else { continue };
@@ -137,9 +151,9 @@ impl<S: Spawn> Manager<S> {
         loop {
             let stands = formed.stands();
             let wanted = formed.releases.wanted.clone();
-            for dyno in formed.releases.due(&stands) {
+            for dyno in formed.releases.due(&stands, formed.holds(self.age())) {
                 let replace = formed.releases.replace(&dyno.process_type);
-                formed.tell(&dyno, &wanted, replace);
+                formed.tell(&dyno, &wanted, replace, formed.app.keep_warm);
                 self.meter_size(formed, &dyno);
             }
             let stands = formed.stands();
@@ -148,7 +162,7 @@ impl<S: Spawn> Manager<S> {
             let has_failed =
                 formed.releases.phase == Phase::Failed && formed.releases.earlier.is_some();
             if !has_failed && stands.values().all(|stand| *stand == Stand::Changed) {
-                self.note_proven(name, formed);
+                self.note_up(name, formed);
                 return;
             }
             let waits = formed.releases.waits_to_switch();
@@ -160,19 +174,34 @@ impl<S: Spawn> Manager<S> {
         }
     }
 
-    fn note_proven(&self, app: &AppName, formed: &mut Formed) {
-        let releases = &mut formed.releases;
+    /// All dynos have come up with the wanted release.
+    fn note_up(&self, app: &AppName, formed: &mut Formed) {
+        let Formed { releases, watch, .. } = formed;
         if releases.phase == Phase::Proven {
             return;
         }
-        releases.prove();
-        formed.await_nobody();
-        let releases = &mut formed.releases;
-        if let Some(earlier) = releases.earlier.take() {
+        let was_guarded = releases.phase == Phase::Guarded;
+        let left = watch.as_mut().and_then(|watch| watch.arrive(self.age()));
+        if let Some(left) = left
+            && !releases.guard(left)
+        {
+            return;
+        }
+        if let (Some(earlier), false) = (&releases.earlier, was_guarded) {
             let (number, earlier) = (releases.wanted.number, earlier.number);
             let line = format_args!("Release v{number} is up in place of v{earlier}");
             self.means.log.platform(app, &"rollout", &line);
         }
+        if left.is_none() {
+            let figures = watch.as_ref().and_then(Watch::figures).filter(|_| was_guarded);
+            if let Some(figures) = figures {
+                let line = format_args!("Release v{} stands: {figures}", releases.wanted.number);
+                self.means.log.platform(app, &"rollout", &line);
+            }
+            releases.prove();
+            releases.earlier = None;
+        }
+        formed.await_nobody();
     }
 
     /// Takes note of what a dyno of a formation says.
@@ -193,7 +222,7 @@ impl<S: Spawn> Manager<S> {
             Event::Failed { release, failure } if is_told(release) => {
                 let (reason, last_lines) = &**failure;
                 let (reason, last_lines) = (reason.clone(), last_lines.clone());
-                return self.fail(&app, Failure { dyno, reason, last_lines });
+                return self.fail(&app, &dyno, reason, last_lines);
             }
             _ => return,
         }
@@ -203,26 +232,38 @@ impl<S: Spawn> Manager<S> {
     }
 
     /// A dyno has not come up with what it was told to run.
-    fn fail(&mut self, app: &AppName, failure: Failure) {
+    fn fail(&mut self, app: &AppName, dyno: &DynoName, reason: Reason, last_lines: Vec<String>) {
+        let Some(formed) = self.apps.get_mut(app) else { return };
+        let Some(living) = formed.dynos.get_mut(dyno) else { return };
+        living.is_ready = false;
+        if living.told.number == formed.releases.wanted.number {
+            self.give_up(app, Failure { dyno: dyno.to_string(), reason, last_lines });
+        }
+    }
+
+    /// The wanted release has failed.
+    pub(super) fn give_up(&mut self, app: &AppName, failure: Failure) {
         let Some(formed) = self.apps.get_mut(app) else { return };
         let releases = &mut formed.releases;
-        let Some(living) = formed.dynos.get_mut(&failure.dyno) else { return };
-        living.is_ready = false;
-        let is_of_wanted = living.told.number == releases.wanted.number;
-        if !is_of_wanted || !matches!(releases.phase, Phase::Going | Phase::Switched) {
-            return;
-        }
+        let all_go_back = match releases.phase {
+            // Nobody comes up with it any more, or those that have are worse than what they took the places of.
+            Phase::Guarded => true,
+            Phase::Going | Phase::Switched => matches!(failure.reason, Reason::Worse(_)),
+            Phase::Failed | Phase::Proven => return,
+        };
         releases.phase = Phase::Failed;
         if let Some(earlier) = &releases.earlier {
             let (number, earlier) = (releases.wanted.number, earlier.number);
             let Failure { dyno, reason, .. } = &failure;
-            let line = format_args!(
-                "Release v{number} failed: {dyno} {reason}. What has not changed goes on with v{earlier}"
-            );
+            let rest = match all_go_back {
+                true => "All go back to",
+                false => "What has not changed goes on with",
+            };
+            let line = format_args!("Release v{number} failed: {dyno} {reason}. {rest} v{earlier}");
             self.means.log.platform(app, &"rollout", &line);
         }
         releases.end(Outcome::Failed(failure));
-        formed.turn_back();
+        formed.turn_back(all_go_back);
         self.advance(app);
     }
 }

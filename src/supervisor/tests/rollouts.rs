@@ -1,12 +1,14 @@
 //! Releases on their way, in each of the three manners, those that fail included.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::sync::Mutex;
 
 use crate::config::Deploy;
+use crate::model::{Guard, Hundredths};
 use crate::supervisor::tests::*;
 use crate::supervisor::{Failure, Outcome, Progress, Reason, Rollout, Which};
-use crate::table::{Notice, Subscriber};
+use crate::table::{Dyno, Notice, Subscriber, Tally};
 
 /// An app whose dynos all run this.
 fn shop(command: &str, deploy: Deploy, formation: &[(&str, u32)]) -> AppSource {
@@ -381,4 +383,288 @@ async fn an_app_that_sleeps_wakes_with_the_release() {
         assert_eq!(formation.lineup("shop").dynos.len(), 2, "{deploy:?}");
         formation.supervisor.stop().await;
     }
+}
+
+// ---- guard -------------------------------------------------------------------------------------------------
+
+/// The same, judged by its requests.
+fn guarded(source: AppSource) -> AppSource {
+    let AppSource::Managed(app) = source else { unreachable!() };
+    let guard = Guard {
+        errors: Hundredths(500),
+        p95: Some(Hundredths(300)),
+        within: Duration::from_secs(120),
+        requests: NonZeroU32::new(20).unwrap(),
+    };
+    AppSource::Managed(ManagedApp { guard: Some(guard), ..app })
+}
+
+/// So many requests to each dyno of the line-up, where those of the new releases fail them if `new_fails`. Which are new
+/// is told by the tally that the old ones share.
+fn ask(formation: &Formation, old: &Arc<Tally>, requests: usize, new_fails: bool) {
+    for dyno in &formation.lineup("shop").dynos {
+        let tally = dyno.tally().expect("there is a guard");
+        let fails = new_fails && !Arc::ptr_eq(tally, old);
+        (0..requests).for_each(|_| tally.count(0, Duration::from_millis(10), fails));
+    }
+}
+
+/// The same each second for so long.
+async fn asked(formation: &Formation, old: &Arc<Tally>, secs: u64, new_fails: bool) {
+    for _ in 0..secs {
+        ask(formation, old, 10, new_fails);
+        time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// How many dynos of the line-up count for this.
+fn of_release(formation: &Formation, tally: &Arc<Tally>) -> usize {
+    let lineup = formation.lineup("shop");
+    let of_it = |dyno: &&Arc<Dyno>| dyno.tally().is_some_and(|it| Arc::ptr_eq(it, tally));
+    lineup.dynos.iter().filter(of_it).count()
+}
+
+/// A shop whose old release has a minute of requests behind it, and the tally of that.
+async fn asked_with(deploy: Deploy, types: &[(&str, u32)]) -> (Formation, Arc<Tally>) {
+    let formation = up_with(guarded(shop("old", deploy, types))).await;
+    let old = formation.lineup("shop").dynos[0].tally().unwrap().clone();
+    asked(&formation, &old, 60, false).await;
+    (formation, old)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_fails_requests_goes_back_before_the_rest_has_it() {
+    use Deploy::Rolling;
+    let types = [("web", 8), ("worker", 1)];
+    let (formation, old) = asked_with(Rolling, &types).await;
+    formation.apply(&[("shop", guarded(shop("new", Rolling, &types)))]).await;
+    asked(&formation, &old, 5, true).await;
+    assert_eq!(of_release(&formation, &old), 6, "a quarter has it");
+    asked(&formation, &old, 30, true).await;
+    let now = rollout(&formation).await;
+    let failure = failed(&now);
+    assert_eq!((now.release, failure.dyno.as_str()), (2, "web"));
+    let Reason::Worse(worse) = &failure.reason else { panic!("{failure:?}") };
+    assert_eq!((worse.standing, worse.before.failed, worse.now.failed), (1, 0, worse.now.requests));
+    assert_eq!(of_release(&formation, &old), 8);
+    let last = commands(&formation, formation.started() - 3).into_iter().collect::<BTreeSet<_>>();
+    let expected = ["web.1 old v1", "web.2 old v1", "worker.1 old v1"];
+    assert_eq!(last.into_iter().collect::<Vec<_>>(), expected);
+    assert_eq!(formation.started(), 9 + 3 + 3);
+
+    // The same once more is no reason to try again, and what was before is what runs.
+    formation.apply(&[("shop", guarded(shop("new", Rolling, &types)))]).await;
+    formation.apply(&[("shop", guarded(shop("old", Rolling, &types)))]).await;
+    passes(30).await;
+    assert_eq!(formation.started(), 15);
+    let now = rollout(&formation).await;
+    assert_eq!((now.release, now.outcome), (1, Some(Outcome::Done)));
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_fails_requests_once_it_is_there_goes_back_without_a_gap() {
+    for deploy in [Deploy::Rolling, Deploy::Preboot, Deploy::Restart] {
+        let (formation, old) = asked_with(deploy, &[("web", 4)]).await;
+        formation.apply(&[("shop", guarded(shop("new", deploy, &[("web", 4)])))]).await;
+        asked(&formation, &old, 100, false).await;
+        let now = rollout(&formation).await;
+        assert_eq!((now.outcome, of_release(&formation, &old)), (None, 0), "{deploy:?}");
+        assert!(now.guarded_for.is_some());
+        asked(&formation, &old, 10, true).await;
+        assert_eq!(fewest(&formation, 60).await, 4, "{deploy:?}");
+        failed(&rollout(&formation).await);
+        assert_eq!(of_release(&formation, &old), 4, "{deploy:?}");
+        formation.supervisor.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_stands_its_guard_is_done_when_the_time_is_over() {
+    use Deploy::Rolling;
+    let (formation, old) = asked_with(Rolling, &[("web", 1)]).await;
+    formation.apply(&[("shop", guarded(shop("new", Rolling, &[("web", 1)])))]).await;
+    asked(&formation, &old, 110, false).await;
+    assert_eq!(rollout(&formation).await.outcome, None);
+    asked(&formation, &old, 30, false).await;
+    assert_eq!(rollout(&formation).await.outcome, Some(Outcome::Done));
+    // From here on it is no business of the guard.
+    asked(&formation, &old, 200, true).await;
+    assert_eq!(commands(&formation, 1), ["web.1 new v2"]);
+    formation.supervisor.stop().await;
+}
+
+/// The rest waits for requests only where there were some, and not for ever.
+#[tokio::test(start_paused = true)]
+async fn without_requests_the_rest_follows_after_a_quarter_of_the_time() {
+    use Deploy::Rolling;
+    let (formation, old) = asked_with(Rolling, &[("web", 4)]).await;
+    formation.apply(&[("shop", guarded(shop("new", Rolling, &[("web", 4)])))]).await;
+    passes(30).await;
+    assert_eq!(of_release(&formation, &old), 3);
+    passes(30).await;
+    assert_eq!(of_release(&formation, &old), 0);
+    passes(120).await;
+    assert_eq!(rollout(&formation).await.outcome, Some(Outcome::Done));
+    // Nobody has asked this one, so nobody waits to see whether anybody asks the next.
+    formation.apply(&[("shop", guarded(shop("third", Rolling, &[("web", 4)])))]).await;
+    passes(30).await;
+    assert_eq!(rollout(&formation).await.types[&ProcessType::web()].up, 4);
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_releases_the_next_takes_the_one_before_as_it_is() {
+    use Deploy::Rolling;
+    let (formation, old) = asked_with(Rolling, &[("web", 2)]).await;
+    formation.apply(&[("shop", guarded(shop("second", Rolling, &[("web", 2)])))]).await;
+    asked(&formation, &old, 60, false).await;
+    let second = formation.supervisor.follow_rollout(&app_name("shop")).await.unwrap();
+    assert_eq!((second.borrow().release, &second.borrow().outcome), (2, &None));
+    let tally = formation.lineup("shop").dynos[0].tally().unwrap().clone();
+    formation.apply(&[("shop", guarded(shop("third", Rolling, &[("web", 2)])))]).await;
+    assert_eq!(second.borrow().outcome, Some(Outcome::Done));
+    // It is what the third one is compared with, and goes back to.
+    asked(&formation, &tally, 60, true).await;
+    let now = rollout(&formation).await;
+    assert_eq!((now.release, &failed(&now).dyno), (3, &"web".to_owned()));
+    assert_eq!(of_release(&formation, &tally), 2);
+    let last = commands(&formation, formation.started() - 1);
+    assert!(last[0].ends_with("second v2"), "{last:?}");
+    formation.supervisor.stop().await;
+}
+
+/// A dyno that has come up with a release and does so no more is a reason to go back, too.
+#[tokio::test(start_paused = true)]
+async fn a_release_that_comes_up_once_and_never_again_goes_back() {
+    use Deploy::Rolling;
+    let (formation, old) = asked_with(Rolling, &[("web", 1)]).await;
+    let dies = Script::listens(5).exits(30, Exit::Status(1));
+    let never = Script::never_listens().exits(1, Exit::Status(1));
+    formation.scripts.plan(&[dies, never, Script::listens(5)]);
+    formation.apply(&[("shop", guarded(shop("new", Rolling, &[("web", 1)])))]).await;
+    passes(60).await;
+    assert_eq!(failed(&rollout(&formation).await).reason, Reason::Exited(Exit::Status(1)));
+    assert_eq!(of_release(&formation, &old), 1);
+    formation.supervisor.stop().await;
+}
+
+// ---- warm --------------------------------------------------------------------------------------------------
+
+/// The same, which keeps what it replaces for a minute.
+fn warm(source: AppSource) -> AppSource {
+    let AppSource::Managed(app) = source else { unreachable!() };
+    AppSource::Managed(ManagedApp { keep_warm: Some(Duration::from_secs(60)), ..app })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_warm_is_back_without_a_boot() {
+    for deploy in [Deploy::Rolling, Deploy::Preboot] {
+        let app = |command: &str| warm(shop(command, deploy, &[("web", 4), ("worker", 1)]));
+        let formation = up_with(app("old")).await;
+        let of = |formation: &Formation| {
+            let lineup = formation.lineup("shop");
+            lineup.dynos.iter().map(|dyno| dyno.addr().to_string()).collect::<BTreeSet<_>>()
+        };
+        let old = of(&formation);
+        formation.apply(&[("shop", app("new"))]).await;
+        passes(40).await;
+        assert_eq!(rollout(&formation).await.outcome, Some(Outcome::Done));
+        assert!(of(&formation).is_disjoint(&old));
+        assert_eq!(formation.scripts.living(), 5 + 4, "web dynos alone are kept");
+        let started = formation.started();
+
+        formation.supervisor.apply(&Arc::new(config(&[("shop", app("old"))])));
+        time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(of(&formation), old, "{deploy:?}");
+        passes(1).await;
+        assert_eq!(formation.started(), started + 1, "the worker alone boots");
+        let now = rollout(&formation).await;
+        assert_eq!((now.release, now.outcome), (3, Some(Outcome::Done)));
+        // What they were called back for is not kept.
+        assert_eq!(formation.scripts.living(), 5);
+        passes(100).await;
+        assert_eq!(of(&formation), old);
+        formation.supervisor.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_warm_ends_with_its_time_with_another_release_and_with_its_dyno() {
+    let app = |command: &str, web| warm(shop(command, Deploy::Rolling, &[("web", web)]));
+    let formation = up_with(app("first", 2)).await;
+    formation.apply(&[("shop", app("second", 2))]).await;
+    passes(20).await;
+    assert_eq!(formation.scripts.living(), 2 + 2);
+    formation.apply(&[("shop", app("third", 2))]).await;
+    passes(20).await;
+    assert_eq!(formation.scripts.living(), 2 + 2, "those of the first are gone");
+    formation.apply(&[("shop", app("third", 1))]).await;
+    passes(1).await;
+    assert_eq!(formation.scripts.living(), 1 + 1, "it goes with its dyno");
+    formation.supervisor.restart(&app_name("shop"), Which::All).await;
+    passes(20).await;
+    assert_eq!(formation.scripts.living(), 1 + 1, "a restart is no release");
+    passes(60).await;
+    assert_eq!(formation.scripts.living(), 1);
+    formation.apply(&[("shop", app("fourth", 1))]).await;
+    passes(20).await;
+    assert_eq!(formation.scripts.living(), 1 + 1);
+    formation.supervisor.stop().await;
+    assert_eq!(formation.scripts.living(), 0);
+}
+
+/// What it held when it left the line-up is finished, also if it is back and goes again meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_request_outlives_the_going_and_coming_of_its_dyno() {
+    let app = |command: &str| warm(shop(command, Deploy::Rolling, &[("web", 1)]));
+    let formation = up_with(app("old")).await;
+    let lease = formation.lineup("shop").dynos[0].lease().unwrap();
+    formation.apply(&[("shop", app("new"))]).await;
+    passes(10).await;
+    formation.apply(&[("shop", app("old"))]).await;
+    let back = formation.lineup("shop").dynos[0].clone();
+    assert_eq!((back.addr(), back.in_flight()), (lease.dyno().addr(), 0));
+    assert_ne!(back.id(), lease.dyno().id());
+    let AppSource::Managed(cold) = app("third") else { unreachable!() };
+    let cold = AppSource::Managed(ManagedApp { keep_warm: None, ..cold });
+    formation.apply(&[("shop", cold)]).await;
+    passes(100).await;
+    assert_eq!(lease.dyno().exit(), None, "it finishes what it holds");
+    assert_eq!(formation.scripts.living(), 2);
+    drop(lease);
+    passes(1).await;
+    assert_eq!(formation.scripts.living(), 1);
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_dies_while_it_is_warm_is_started_anew() {
+    let app = |command: &str| warm(shop(command, Deploy::Rolling, &[("web", 1)]));
+    let dies = Script::listens(5).exits(30, Exit::Status(1));
+    let formation = Formation::start(&[dies, Script::listens(5)], &[("shop", app("old"))]);
+    passes(10).await;
+    formation.apply(&[("shop", app("new"))]).await;
+    passes(30).await;
+    assert_eq!(formation.scripts.living(), 1);
+    formation.apply(&[("shop", app("old"))]).await;
+    passes(10).await;
+    assert_eq!(commands(&formation, 2), ["web.1 old v3"]);
+    assert_eq!(formation.lineup("shop").dynos.len(), 1);
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guard_goes_back_to_what_is_warm_and_keeps_nothing_of_what_failed() {
+    let app = |command: &str| warm(guarded(shop(command, Deploy::Preboot, &[("web", 4)])));
+    let formation = up_with(app("old")).await;
+    let old = formation.lineup("shop").dynos[0].tally().unwrap().clone();
+    asked(&formation, &old, 60, false).await;
+    formation.apply(&[("shop", app("new"))]).await;
+    passes(10).await;
+    assert_eq!((of_release(&formation, &old), formation.scripts.living()), (0, 8));
+    asked(&formation, &old, 4, true).await;
+    assert_eq!(of_release(&formation, &old), 4);
+    assert_eq!((formation.started(), formation.scripts.living()), (8, 4));
+    formation.supervisor.stop().await;
 }
