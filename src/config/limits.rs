@@ -507,6 +507,10 @@ pub const SLUG_UPLOADS: usize = 4;
 pub const SLUGS_WAITING: usize = 64;
 /// How long they are known.
 pub const SLUG_WAIT: Duration = Duration::from_secs(60 * 60);
+/// Sources that are to be uploaded, or were: each may have an archive of the largest size on the disk as long as it is known.
+pub const SOURCES_WAITING: usize = 16;
+/// Builds that can be asked for. Whoever began one asks until it has ended.
+pub const BUILDS_KNOWN: usize = 256;
 /// Of how many releases of each app the slugs are kept: one can go back for as many. A slug is some hundred megabytes,
 /// and of those that differ little no part is shared.
 pub const RELEASES_KEPT: usize = 10;

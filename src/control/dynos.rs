@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{AppConfig, AppSource};
 use crate::control::Running;
+use crate::control::given::Path;
 use crate::control::problem::Problem;
 use crate::model::{AppName, Civil, Id, ProcessType, Stated};
 use crate::supervisor::{DynoStatus, Which};

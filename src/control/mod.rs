@@ -7,7 +7,7 @@
 mod running; // what of the daemon the answers are made from
 mod routes; // which path gives which answer
 mod problem; // why a request of the API is refused
-mod given; // bodies of requests
+mod given; // what requests say
 mod dynos; // apps and their dynos
 mod usage; // what dynos used
 mod one_offs; // dynos for one command: begun, stopped, attached to
@@ -22,8 +22,10 @@ mod exposition; // Prometheus' text format
 mod reload; // what came of a reload
 mod change; // how commands change what holds
 mod deploys; // what is uploaded and released
+mod builds; // what is built of what was uploaded
 mod output; // what release commands print
 mod api; // what they may change
+mod description; // what it says of itself, for programs
 mod edge; // what comes to the API's port
 mod connection; // one connection, served
 mod listen; // binding the two doors, and serving behind them
@@ -31,6 +33,7 @@ mod client; // the other end: how commands ask
 #[cfg(test)]
 mod scene; // for tests: a configuration and its table
 
+pub use builds::Builds;
 pub use change::{Caller, Change, ChangeRequest, Changed, Step};
 pub use client::{ClientError, Reply, Streamed, Upgraded, request, send, stream, upgrade, upload};
 pub use deploys::Deploys;

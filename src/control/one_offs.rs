@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{CONNECTION, UPGRADE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use hyper_util::rt::TokioIo;
+use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::control::attach::{Framed, relay};
 use crate::control::dynos::{find_app, titled};
-use crate::control::given::Given;
+use crate::control::given::{Given, Path};
 use crate::control::logs::Origin;
 use crate::control::problem::Problem;
 use crate::control::rendezvous::without_exit_mark;
@@ -49,11 +50,14 @@ pub struct DynoCreate {
 fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
     let given = BTreeMap::<String, Value>::deserialize(from)?;
     let text = |(name, value): (String, Value)| match value {
-        Value::String(text) => Some((name, text)),
+        Value::String(text) => Some(Ok((name, text))),
         Value::Null => None,
-        other => Some((name, other.to_string())),
+        Value::Number(_) | Value::Bool(_) => Some(Ok((name, value.to_string()))),
+        Value::Array(_) | Value::Object(_) => {
+            Some(Err(Error::custom(format!("{name}: a variable is a text"))))
+        }
     };
-    Ok(given.into_iter().filter_map(text).collect())
+    given.into_iter().filter_map(text).collect()
 }
 
 /// `POST /apps/APP/dynos`

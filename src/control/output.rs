@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::config::limits;
 use crate::control::deploys::Command;
+use crate::control::given::Path;
 use crate::control::logs::Events;
 use crate::control::{Problem, Running};
 use crate::telemetry::{From, Line};
@@ -22,17 +23,26 @@ pub(in crate::control) async fn stream(
 ) -> Result<Response, Problem> {
     let gone = || Problem::not_found("This output is no more.");
     let command = running.deploys.command(&secret).ok_or_else(gone)?;
-    let (texts, received) = mpsc::channel(1);
     let here = running.clone();
+    Ok(streamed(&running, |texts| async move { send_all(&here, &secret, command, &texts).await }))
+}
+
+/// An answer whose text is sent while it comes, until all of it was, or its client has left, or the daemon ends.
+pub(in crate::control) fn streamed<F: Future<Output = ()> + Send + 'static>(
+    running: &Running,
+    send: impl FnOnce(mpsc::Sender<Bytes>) -> F,
+) -> Response {
+    let (texts, received) = mpsc::channel(1);
+    let (sent, shutdown) = (send(texts.clone()), running.shutdown.clone());
     running.shutdown.spawn(async move {
         tokio::select! {
-            () = send_all(&here, &secret, command, &texts) => {}
+            () = sent => {}
             () = texts.closed() => {}
-            () = here.shutdown.begun() => {}
+            () = shutdown.begun() => {}
         }
     });
     let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-store")];
-    Ok((headers, Body::new(Events(received))).into_response())
+    (headers, Body::new(Events(received))).into_response()
 }
 
 async fn send_all(

@@ -19,8 +19,8 @@ use tokio::time::timeout;
 use crate::config::Summary;
 use crate::control::api::{Part, Rates};
 use crate::control::{
-    ReloadOutcome, Running, api, dynos, exposition, logs, metrics, one_offs, output, readiness,
-    usage,
+    ReloadOutcome, Running, api, description, dynos, exposition, logs, metrics, one_offs, output,
+    readiness, usage,
 };
 
 /// Where the Platform API is to be found, for those who may open the control socket.
@@ -58,6 +58,7 @@ pub(in crate::control) fn api(
         .layer(middleware::from_fn_with_state(gate, api::require_token))
         .merge(beside_it)
         .fallback(api::unknown)
+        .method_not_allowed_fallback(api::wrong_method)
         .with_state(running)
 }
 
@@ -74,18 +75,20 @@ pub(in crate::control) fn control(running: Arc<Running>, listening: Listening) -
         .route("/apps/{app}/dynos/{dyno}/attach", get(one_offs::attach))
         .merge(told())
         .fallback(api::unknown)
+        .method_not_allowed_fallback(api::wrong_method)
         .with_state(running)
 }
 
-/// What is uploaded to, and what streams. Who knows the address was told it, and needs no token.
-fn told() -> axum::Router<Arc<Running>> {
+/// What is uploaded to, and what streams: who knows the address was told it, and needs no token. And what tells all.
+pub(in crate::control) fn told() -> axum::Router<Arc<Running>> {
     api::upload_routes()
+        .route("/openapi.json", get(description::show))
         .route("/log-sessions/{ticket}", get(logs::stream))
         .route("/release-output/{secret}", get(output::stream))
 }
 
 /// Apps, and what may be done with them.
-fn apps() -> axum::Router<Arc<Running>> {
+pub(in crate::control) fn apps() -> axum::Router<Arc<Running>> {
     api::routes()
         .route("/apps/{app}/usage", get(usage::of_app))
         .route("/apps/{app}/dynos", get(dynos::list).post(one_offs::create).delete(dynos::restart))

@@ -8,7 +8,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::certs::Acme;
 use crate::config::Config;
-use crate::control::{ChangeRequest, Deploys, LogSessions, ReloadRequest, Rendezvous, Repeats};
+use crate::control::{
+    Builds, ChangeRequest, Deploys, LogSessions, ReloadRequest, Rendezvous, Repeats,
+};
 use crate::drains::Drains;
 use crate::model::Stated;
 use crate::router::Router;
@@ -52,6 +54,8 @@ pub struct Running {
     pub shelf: Shelf,
     /// What is being deployed.
     pub deploys: Deploys,
+    /// What is being built.
+    pub builds: Builds,
     /// Where it is asked for that the file is read again.
     pub reloads: mpsc::Sender<ReloadRequest>,
     /// Where commands ask for changes.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use crate::control::Running;
+use crate::control::given::Path;
 use crate::control::problem::Problem;
 use crate::model::{Month, Payer, Sizes, Usage};
 use crate::store::Store;

@@ -16,8 +16,8 @@ use tokio::time::{sleep, timeout};
 use crate::certs::{Acme, Certs, CertsError, Loaded};
 use crate::config::{Config, ConfigError, Source};
 use crate::control::{
-    self, ApiTls, ControlError, Deploys, Doors, LogSessions, Notes, Phase, Rendezvous, Repeats,
-    Running,
+    self, ApiTls, Builds, ControlError, Deploys, Doors, LogSessions, Notes, Phase, Rendezvous,
+    Repeats, Running,
 };
 use crate::daemon::access_log::AccessLogError;
 use crate::daemon::books::{eco_hours, keep_books};
@@ -249,6 +249,7 @@ async fn build(
         drains,
         shelf: Shelf::new(&state_dir),
         deploys: Deploys::default(),
+        builds: Builds::default(),
         rendezvous: Rendezvous::default(),
         repeats: Repeats::default(),
         config: ArcSwap::new(config),

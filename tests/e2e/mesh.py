@@ -27,13 +27,14 @@ PATIENCE_S = 60
 class Mesh:
     """One `dynomesh serve` with a directory, ports and log files of its own."""
 
-    def __init__(self, home, apps, default_app=None, https=False, router="", dynos=""):
-        """`https`: it also listens with TLS, on `https_port`. `router`, `dynos`: more keys of these sections."""
+    def __init__(self, home, apps, default_app=None, https=False, router="", dynos="", admin=""):
+        """`https`: it also listens with TLS, on `https_port`. `router`, `dynos`, `admin`: more keys of these sections."""
         self.dir = home
         self.port, self.https_port, self.admin_port = free_ports(3)
         self.https = https
         self.router = router
         self.dynos = dynos
+        self.admin_keys = admin
         self.default_app = default_app
         self.config = self.dir / "dynomesh.toml"
         self.access_log = self.dir / "access.log"
@@ -73,7 +74,7 @@ class Mesh:
         self.config.write_text(
             f'[router]\nhttp = ["127.0.0.1:{self.port}"]\nhttps = [{https}]\ndomain = "localhost"\n{default_app}'
             f'access_log = "{self.access_log}"\n{self.router}\n'
-            f'[admin]\nhttp = "127.0.0.1:{self.admin_port}"\n'
+            f'[admin]\nhttp = "127.0.0.1:{self.admin_port}"\n{self.admin_keys}\n'
             f'[state]\ndir = "{self.dir}/state"\n[dynos]\nexpose = [{exposed()}]\n{self.dynos}\n\n{apps}'
         )
 
@@ -255,15 +256,15 @@ PACKAGES = [
 ]
 
 
-def venv():
-    """The directory of programs of a virtual environment with PACKAGES, made once."""
-    home = ROOT / "target/e2e/venv"
+def venv(name="venv", packages=PACKAGES):
+    """The directory of programs of a virtual environment with these packages, made once."""
+    home = ROOT / "target/e2e" / name
     ready = home / "ready"
-    if not ready.exists() or ready.read_text() != "\n".join(PACKAGES):
+    if not ready.exists() or ready.read_text() != "\n".join(packages):
         subprocess.run(["python3", "-m", "venv", "--clear", home], check=True)
-        pip = [home / "bin/pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES]
+        pip = [home / "bin/pip", "install", "--quiet", "--disable-pip-version-check", *packages]
         subprocess.run(pip, check=True, stdin=subprocess.DEVNULL)
-        ready.write_text("\n".join(PACKAGES))
+        ready.write_text("\n".join(packages))
     return home / "bin"
 
 

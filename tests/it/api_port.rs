@@ -101,6 +101,49 @@ async fn http_and_tls_share_the_port_and_urls_lead_back_the_same_way() {
 }
 
 #[tokio::test]
+async fn whatever_is_wrong_is_said_in_the_apis_own_form() {
+    let api = Api::start().await;
+    let mut client = api.plain().await;
+    let mut refused = async |method: &str, path: &str, body: &str| {
+        let (token, length) = (&api.token, body.len());
+        client
+            .send(format!(
+                "{method} {path} HTTP/1.1\r\nHost: localhost:1234\r\nAuthorization: Bearer {token}\r\n\
+                 Content-Length: {length}\r\n\r\n{body}"
+            ))
+            .await;
+        let answer = client.answer().await;
+        let id = json_of(&answer)["id"].as_str().unwrap().to_owned();
+        (answer.status, id, answer.field("allow").map(str::to_owned))
+    };
+    let told =
+        |status, id: &str, allow: Option<&str>| (status, id.into(), allow.map(str::to_owned));
+    let not_allowed = told(405, "method_not_allowed", Some("GET,HEAD,POST"));
+    assert_eq!(refused("PUT", "/apps", "").await, not_allowed);
+    // A path and a query that are no text.
+    assert_eq!(refused("GET", "/apps/%FF", "").await, told(404, "not_found", None));
+    let twice = "/pipelines?eq[name]=a&eq[name]=b";
+    assert_eq!(refused("GET", twice, "").await, told(422, "bad_request", None));
+    // A list that stands where an object has to.
+    assert_eq!(refused("POST", "/apps", "[\"blog\"]").await, told(422, "bad_request", None));
+    let listed = r#"{"command": "true", "env": {"A": []}}"#;
+    assert_eq!(refused("POST", "/apps/shop/dynos", listed).await, told(422, "bad_request", None));
+    // Too large by its last byte, so that all of it is read.
+    let large = " ".repeat((2 << 20) + 1);
+    assert_eq!(refused("POST", "/apps", &large).await, told(413, "bad_request", None));
+}
+
+#[tokio::test]
+async fn the_description_is_for_everybody() {
+    let api = Api::start().await;
+    let mut client = api.plain().await;
+    client.send("GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.field("content-type")), (200, Some("application/json")));
+    assert_eq!(json_of(&answer)["openapi"], "3.1.0");
+}
+
+#[tokio::test]
 async fn a_request_over_tls_may_come_in_pieces() {
     let api = Api::start().await;
     let mut client = api.tls().await;

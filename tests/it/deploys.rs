@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::support::{
-    Answer, Load, Mesh, Ran, Setup, Sockets, becomes_true, request, testapp, within,
+    Answer, Client, Load, Mesh, Ran, Setup, Sockets, becomes_true, request, testapp, within,
 };
 
 const QUICK: &str = "timeouts = { boot = \"5s\", exit = \"5s\", cool_off = \"200ms\", cool_off_max = \"400ms\", ws_drain = \"500ms\" }";
@@ -675,4 +675,95 @@ async fn an_archive_has_to_be_what_was_announced() {
         (200, &Value::from("sleep 1000")),
         "{slug}"
     );
+}
+
+/// An uncompressed archive with this Procfile alone, which is text.
+fn archive(procfile: &str) -> String {
+    let procfile = procfile.replace("TESTAPP", testapp().to_str().unwrap());
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o644);
+    header.set_size(procfile.len() as u64);
+    archive.append_data(&mut header, "Procfile", procfile.as_bytes()).unwrap();
+    String::from_utf8(archive.into_inner().unwrap()).unwrap()
+}
+
+/// Uploads an archive, and returns what builds know it by.
+async fn upload(mesh: &Mesh, archive: &str) -> String {
+    let (status, source) = ask(mesh, "POST", "/apps/shop/sources", "").await;
+    assert_eq!(status, 201, "{source}");
+    let blob = &source["source_blob"];
+    assert_eq!(ask(mesh, "PUT", blob["put_url"].as_str().unwrap(), archive).await.0, 200);
+    blob["get_url"].as_str().unwrap().to_owned()
+}
+
+async fn begin_build(mesh: &Mesh, blob: Value) -> (u16, Value) {
+    let body = json!({ "source_blob": blob }).to_string();
+    ask(mesh, "POST", "/apps/shop/builds", &body).await
+}
+
+/// Builds to the end; returns the build and its output, whose end is that of the build.
+async fn build(mesh: &Mesh, blob: Value) -> (Value, String) {
+    let (status, begun) = begin_build(mesh, blob).await;
+    assert_eq!((status, begun["status"].as_str()), (201, Some("pending")), "{begun}");
+    let output = within("the output", output_of(mesh, &begun)).await;
+    let path = format!("/apps/shop/builds/{}", begun["id"].as_str().unwrap());
+    (ask(mesh, "GET", &path, "").await.1, output)
+}
+
+async fn output_of(mesh: &Mesh, build: &Value) -> String {
+    let mut client = Client::connect_unix(&mesh.path("state/dynomesh.sock")).await;
+    let answer = client.get(build["output_stream_url"].as_str().unwrap()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.text().to_owned()
+}
+
+#[tokio::test]
+async fn a_source_is_built_and_released() {
+    let mesh = shop().await;
+    let url = upload(&mesh, &archive("web: V=1 TESTAPP\n")).await;
+    let (first, output) = build(&mesh, json!({ "url": url })).await;
+    assert_eq!(first["status"], "succeeded", "{first}");
+    assert!(output.starts_with("-----> Slug "), "{output}");
+    assert!(output.ends_with(" bytes\n-----> Release v1\n"), "{output}");
+    let is_there = async || releases(&mesh).await == [row(1, "succeeded", true)];
+    becomes_true("it to be there", is_there).await;
+    assert_eq!(seen(&mesh, "V").await, "1");
+    // The same source may be built again, and is the same release.
+    let (again, _) = build(&mesh, json!({ "url": url })).await;
+    assert_eq!((&again["release"], &again["slug"]), (&first["release"], &first["slug"]));
+
+    let url = upload(&mesh, &archive("web: V=2 TESTAPP\n")).await;
+    let (second, _) = build(&mesh, json!({ "url": url, "version": "3f9c2e1" })).await;
+    let release = format!("/apps/shop/releases/{}", second["release"]["id"].as_str().unwrap());
+    let (_, release) = ask(&mesh, "GET", &release, "").await;
+    assert_eq!((&release["version"], &release["slug"]), (&2.into(), &second["slug"]));
+    assert_eq!(release["description"], "Deploy 3f9c2e1");
+    becomes_true("V=2 to be there", async || seen(&mesh, "V").await == "2").await;
+    let (_, listed) = ask(&mesh, "GET", "/apps/shop/builds", "").await;
+    assert_eq!(listed, json!([second, again, first]), "the newest first");
+}
+
+#[tokio::test]
+async fn what_cannot_be_built_says_why_and_changes_nothing() {
+    let mesh = shop().await;
+    let url = upload(&mesh, &"certainly none".repeat(99)).await;
+    let (built, output) = build(&mesh, json!({ "url": url })).await;
+    assert_eq!((&built["status"], &built["slug"]), (&"failed".into(), &Value::Null), "{built}");
+    assert!(output.starts_with(" !     The slug is refused: this is no tar archive"), "{output}");
+    assert_eq!(releases(&mesh).await, []);
+
+    let (_, waiting) = ask(&mesh, "POST", "/sources", "").await;
+    let checksum = format!("SHA256:{}", "0".repeat(64));
+    for (blob, expected) in [
+        (json!({ "url": "https://example.com/app.tgz" }), "Nothing is fetched from elsewhere"),
+        (json!({ "url": waiting["source_blob"]["get_url"] }), "nothing has been uploaded"),
+        (json!({ "url": url, "checksum": checksum }), "R17 (Checksum error)"),
+    ] {
+        let (status, refused) = begin_build(&mesh, blob).await;
+        let said = refused["message"].as_str().unwrap();
+        assert!(status == 422 && said.contains(expected), "{refused}");
+    }
+    assert_eq!(ask(&mesh, "PUT", "/source-uploads/0123", "anything").await.0, 404);
+    assert_eq!(ask(&mesh, "GET", "/apps/shop/builds", "").await.1.as_array().unwrap().len(), 1);
 }

@@ -321,6 +321,11 @@ async fn addons_are_config_vars_of_the_apps_that_they_are_attached_to() {
     let attach = ["addons:attach", addon, "--as", "CACHE", "-a", "blog"];
     let refused = is_refused(&mesh, &attach).await;
     assert!(refused.contains("CACHE_URL is set already on blog"), "{refused}");
+    for nameless in ["", "-", "2"] {
+        let attach = ["addons:attach", addon, &format!("--as={nameless}"), "-a", "blog"];
+        let refused = is_refused(&mesh, &attach).await;
+        assert!(refused.contains("a letter or an underscore first"), "{refused}");
+    }
     let (_, err) = does(&mesh, &[&attach[..], &["--confirm", "blog"]].concat()).await;
     let expected = format!(
         "Attaching {addon} as CACHE to ⬢ blog... done\n\

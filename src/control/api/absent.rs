@@ -1,7 +1,7 @@
 //! What Heroku has and there is none of here: said as an empty list where clients look for one, and as 404 elsewhere.
 
 use axum::Json;
-use axum::http::Uri;
+use axum::http::{Method, StatusCode, Uri};
 use serde_json::{Value, json};
 
 use crate::control::Problem;
@@ -17,6 +17,15 @@ pub(in crate::control) async fn none() -> Json<Value> {
 /// Whatever else is asked for.
 pub(in crate::control) async fn unknown(uri: Uri) -> Problem {
     Problem::not_found(format!("There is no {} here.", uri.path()))
+}
+
+/// Whatever else is asked of what there is; Allow says what may be.
+pub(in crate::control) async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    Problem {
+        status: StatusCode::METHOD_NOT_ALLOWED,
+        id: "method_not_allowed",
+        message: format!("There is no {method} of {} here.", uri.path()),
+    }
 }
 
 /// `GET /regions`

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::config::check_config_var;
 use crate::control::api::scene::{AppScene, change_app};
 use crate::control::dynos::{find_app, name_of};
-use crate::control::given::Given;
+use crate::control::given::{Given, Path};
 use crate::control::{Caller, Problem, Running};
 use crate::model::{AppName, Civil, Id, Stated, StatedAddon, StatedApp, StatedAttachment};
 use crate::store::new_id;
@@ -176,6 +176,12 @@ fn attach_to(
     confirm: Option<&str>,
 ) -> Result<String, Problem> {
     scene.refuse_external()?;
+    // What the config var begins with says more than that it ends in _URL.
+    if !written.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_') {
+        return Err(Problem::invalid(format!(
+            "Name {written:?}: expected letters, digits, dashes and underscores, a letter or an underscore first."
+        )));
+    }
     let name = written.to_ascii_uppercase().replace('-', "_");
     let attachment =
         StatedAttachment { id: new_id(), name, addon: addon.id, created_at: wall_clock::unix() };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use crate::control::api::absent::STACK;
 use crate::control::api::account;
 use crate::control::api::scene::{AppScene, change_app, show_app};
 use crate::control::dynos::find_app;
-use crate::control::given::Given;
+use crate::control::given::{Given, Path};
 use crate::control::{Caller, Changed, Problem, Running};
 use crate::model::{AppName, Civil, Endpoint, ListenAddr, Stated, StatedApp};
 use crate::store::new_id;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 
 use crate::certs::{Details, Judged, details, judge};
 use crate::control::api::scene::{AppScene, change_app, show_app};
-use crate::control::given::Given;
+use crate::control::given::{Given, Path};
 use crate::control::{Caller, Problem, Running};
 use crate::model::{Civil, Id, StatedApp, StatedCertificate, certificate_of};
 use crate::store::new_id;

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
 use crate::config::{AppSource, check_config_var};
 use crate::control::api::scene::{AppScene, change_app, show_app};
-use crate::control::given::Given;
+use crate::control::given::{Given, Path};
 use crate::control::{Caller, Problem, Running};
 use crate::model::StatedApp;
 

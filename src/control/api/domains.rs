@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::control::api::certificates;
 use crate::control::api::scene::{AppScene, change_app, show_app};
-use crate::control::given::Given;
+use crate::control::given::{Given, Path};
 use crate::control::{Caller, Problem, Running};
 use crate::model::{Civil, Domain, StatedApp, StatedDomain, certificate_of};
 use crate::store::new_id;

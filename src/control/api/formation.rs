@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::config::{AppSource, ManagedApp, limits};
 use crate::control::api::scene::{AppScene, change_app, show_app};
 use crate::control::dynos::{find_app, titled};
-use crate::control::given::Given;
+use crate::control::given::{Given, Path};
 use crate::control::{Caller, Problem, Running};
 use crate::model::{AppName, Autoscale, Formation, ProcessType, StatedApp};
 

@@ -26,6 +26,7 @@ mod drains; // where logs go
 mod features; // switched on and off
 mod sizes; // which there are
 mod slugs; // what is deployed: uploaded, released
+mod builds; // the same in one step
 
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ use axum::routing::{delete, get, patch, post, put};
 
 use crate::control::Running;
 
-pub(in crate::control) use absent::unknown;
+pub(in crate::control) use absent::{unknown, wrong_method};
 pub(in crate::control) use auth::{Gate, require_token};
 pub(in crate::control) use hosts::Part;
 pub(in crate::control) use rate::Rates;
@@ -88,9 +89,12 @@ pub(in crate::control) fn metrics_routes() -> axum::Router<Arc<Running>> {
         .route("/apps/{app}/formation/web/monitors/{monitor}", patch(monitors::update))
 }
 
-/// What is uploaded to.
+/// What is uploaded to, and what is read while it is made.
 pub(in crate::control) fn upload_routes() -> axum::Router<Arc<Running>> {
-    axum::Router::new().route("/slug-uploads/{secret}", put(slugs::upload))
+    axum::Router::new()
+        .route("/slug-uploads/{secret}", put(slugs::upload))
+        .route("/source-uploads/{secret}", put(builds::upload))
+        .route("/build-output/{secret}", get(builds::output))
 }
 
 /// The routes of all of them.
@@ -107,6 +111,10 @@ pub(in crate::control) fn routes() -> axum::Router<Arc<Running>> {
         .route("/users/~/apps", get(apps::list))
         .route("/apps", get(apps::list).post(apps::create))
         .route("/apps/{app}", get(apps::show).patch(apps::update).delete(apps::destroy))
+        .route("/sources", post(builds::make_source))
+        .route("/apps/{app}/sources", post(builds::make_source_of))
+        .route("/apps/{app}/builds", get(builds::list).post(builds::create))
+        .route("/apps/{app}/builds/{build}", get(builds::show))
         .route("/apps/{app}/slugs", post(slugs::create))
         .route("/apps/{app}/slugs/{slug}", get(slugs::show))
         .route("/apps/{app}/config-vars", get(config_vars::show).patch(config_vars::update))

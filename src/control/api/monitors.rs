@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::config::{AppSource, ManagedApp, limits};
 use crate::control::api::scene::{AppScene, change_app, show_app};
 use crate::control::dynos::find_app;
-use crate::control::given::Given;
+use crate::control::given::{Given, Path};
 use crate::control::{Caller, Problem, Running};
 use crate::model::{Autoscale, Formation, ProcessType, StatedApp, StatedAutoscale, Target};
 

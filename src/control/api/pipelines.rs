@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::control::api::account;
 use crate::control::api::scene::show_app;
-use crate::control::given::Given;
+use crate::control::given::{Given, Path, Query};
 use crate::control::{Problem, Running};
 use crate::model::{Civil, Coupling, Id, Pipeline, Stage};
 use crate::store::AskError;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use crate::control::api::scene::show_app;
 use crate::control::api::slugs;
 use crate::control::deploys::{Promoted, Promotion};
 use crate::control::dynos::find_app;
-use crate::control::given::Given;
+use crate::control::given::{Given, Path};
 use crate::control::{Caller, Problem, Running};
 use crate::model::{AppName, Coupling, Id, Release, ReleaseStatus};
 use crate::slugs::id_of;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -14,7 +14,7 @@ use crate::control::api::range::Part;
 use crate::control::api::scene::{AppScene, change_app, show_app};
 use crate::control::api::slugs;
 use crate::control::dynos::find_app;
-use crate::control::given::Given;
+use crate::control::given::{Given, Path};
 use crate::control::logs::Origin;
 use crate::control::{Caller, Problem, Running};
 use crate::model::{AppName, Civil, Release, ReleaseStatus, StatedApp};

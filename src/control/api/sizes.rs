@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::control::dynos::titled;
+use crate::control::given::Path;
 use crate::control::{Problem, Running};
 use crate::model::{CpuShare, Size};
 

@@ -1,13 +1,12 @@
 //! Slugs: announced, uploaded, released.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{Seek, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -15,14 +14,15 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::config::limits;
 use crate::control::api::scene::{AppScene, change_app, show_app};
+use crate::control::builds::Archive;
 use crate::control::dynos::find_app;
-use crate::control::given::Given;
+use crate::control::given::{Given, Path};
 use crate::control::logs::Origin;
 use crate::control::{Caller, Problem, Running};
 use crate::hexadecimal;
@@ -102,33 +102,57 @@ pub(in crate::control) async fn upload(
 ) -> Result<Response, Problem> {
     let gone = || Problem::not_found("No slug is expected here (any more).");
     let waiting = running.deploys.for_upload(&secret).ok_or_else(gone)?;
-    let slot = running.deploys.slots.clone().try_acquire_owned();
-    let _slot = slot.map_err(|_| {
-        let max = limits::SLUG_UPLOADS;
-        Problem::unavailable(format!("{max} slugs are being uploaded already: try again."))
-    })?;
-    let (archive, sha256) = receive(&running, body).await?;
-    if let Some(checksum) = &waiting.checksum
-        && digits(checksum).is_none_or(|digits| digits.to_ascii_lowercase() != sha256)
-    {
-        return Err(Problem::invalid(format!(
-            "Error R17 (Checksum error) -> the archive is not what was announced. Expected: {checksum} Actual: SHA256:{sha256}"
-        )));
-    }
-    let (shelf, commands) = (running.shelf.clone(), waiting.commands);
-    let put = spawn_blocking(move || shelf.put(&archive, &commands)).await;
-    let slug = put.map_err(|panic| Problem::internal(panic.to_string()))?;
-    let slug = slug.map_err(|error| match error {
-        ShelfError::Disk(_) => Problem::internal(error.to_string()),
-        _ => Problem::invalid(format!("The slug is refused: {error}.")),
-    })?;
+    let (archive, sha256, slot) = receive(&running, body).await?;
+    check_sum(waiting.checksum.as_deref(), &sha256)?;
+    let slug = unpack(&running, archive, waiting.commands).await?;
+    drop(slot);
     let shown = object(waiting.id, Some(&slug), &BTreeMap::new());
     running.deploys.uploaded(waiting.id, slug);
     Ok(Json(shown).into_response())
 }
 
-/// Writes what comes to the disk, and returns it with its SHA-256.
-async fn receive(running: &Running, mut body: Body) -> Result<(File, String), Problem> {
+/// Refuses an archive that is not what was announced by `SHA256:` and its digits, if anything was.
+pub(in crate::control::api) fn check_sum(
+    announced: Option<&str>,
+    sha256: &str,
+) -> Result<(), Problem> {
+    let Some(checksum) = announced else { return Ok(()) };
+    match digits(checksum).is_some_and(|digits| digits.to_ascii_lowercase() == sha256) {
+        true => Ok(()),
+        false => Err(Problem::invalid(format!(
+            "Error R17 (Checksum error) -> the archive is not what was announced. Expected: {checksum} Actual: SHA256:{sha256}"
+        ))),
+    }
+}
+
+/// Makes a slug of an archive. `commands`: its Procfile, if not its own.
+pub(in crate::control::api) async fn unpack(
+    running: &Running,
+    archive: Archive,
+    commands: BTreeMap<String, String>,
+) -> Result<Slug, Problem> {
+    let shelf = running.shelf.clone();
+    let put = spawn_blocking(move || {
+        let mut archive = archive.lock().unwrap_or_else(PoisonError::into_inner);
+        archive.rewind()?;
+        shelf.put(&archive, &commands)
+    });
+    let slug = put.await.map_err(|panic| Problem::internal(panic.to_string()))?;
+    slug.map_err(|error| match error {
+        ShelfError::Disk(_) => Problem::internal(error.to_string()),
+        _ => Problem::invalid(format!("The slug is refused: {error}.")),
+    })
+}
+
+/// Writes what comes to the disk; returns it with its SHA-256, and the right to have so much work done.
+pub(in crate::control::api) async fn receive(
+    running: &Running,
+    mut body: Body,
+) -> Result<(Archive, String, OwnedSemaphorePermit), Problem> {
+    let slot = running.deploys.slots.clone().try_acquire_owned().map_err(|_| {
+        let max = limits::SLUG_UPLOADS;
+        Problem::unavailable(format!("{max} slugs are being uploaded already: try again."))
+    })?;
     let (pieces, mut received) = mpsc::channel::<Bytes>(PIECES);
     let shelf = running.shelf.clone();
     let written = spawn_blocking(move || {
@@ -137,7 +161,6 @@ async fn receive(running: &Running, mut body: Body) -> Result<(File, String), Pr
             context.update(&piece);
             file.write_all(&piece)?;
         }
-        file.rewind()?;
         std::io::Result::Ok((file, hexadecimal::of(context.finish().as_ref())))
     });
     let mut length = 0;
@@ -166,7 +189,9 @@ async fn receive(running: &Running, mut body: Body) -> Result<(File, String), Pr
     }
     drop(pieces);
     let written = written.await.map_err(|panic| Problem::internal(panic.to_string()))?;
-    written.map_err(|error| Problem::internal(format!("Keep the archive: {error}")))
+    let (file, sha256) =
+        written.map_err(|error| Problem::internal(format!("Keep the archive: {error}")))?;
+    Ok((Arc::new(Mutex::new(file)), sha256, slot))
 }
 
 /// Has an app run a slug. One deploy of an app at a time: until what comes of it is known, the next one is refused.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::control::given::Given;
+use crate::control::given::{Given, Path};
 use crate::control::{Problem, Running};
 use crate::model::{Civil, Id, Scope, Token};
 use crate::store::AskError;
