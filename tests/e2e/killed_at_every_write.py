@@ -68,7 +68,7 @@ class KilledAtEveryWrite(unittest.TestCase):
         home = home_with({})
         # A quick end where nobody waits for one.
         app = '[apps.shop]\ntimeouts = { exit = "2s" }\n'
-        cls.mesh = Mesh(home, app, dynos='isolation = "none"')
+        cls.mesh = Mesh(home, app)
         cls.state, cls.prepared = home / "state", home / "prepared"
         for version in ["first", "second", "third"]:
             source = home / version
