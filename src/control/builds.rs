@@ -128,7 +128,8 @@ impl Builds {
         known.sources.retain(|_, expected| expected.until > now);
         if known.sources.len() >= limits::SOURCES_WAITING {
             let max = limits::SOURCES_WAITING;
-            return Err(Problem::unavailable(format!("{max} sources wait to be built already.")));
+            let message = format!("{max} sources wait to be built already.");
+            return Err(Problem::too_many("too_many_sources", message));
         }
         let secret = hexadecimal::of(&random::secret::<32>());
         let expected = Expected { until: now + limits::SLUG_WAIT, source: None };

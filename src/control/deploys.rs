@@ -106,7 +106,8 @@ impl Deploys {
         known.slugs.retain(|_, waiting| waiting.until > now);
         if known.slugs.len() >= limits::SLUGS_WAITING && !known.forget_a_released_slug() {
             let max = limits::SLUGS_WAITING;
-            return Err(Problem::unavailable(format!("{max} slugs wait to be released already.")));
+            let message = format!("{max} slugs wait to be released already.");
+            return Err(Problem::too_many("too_many_slugs", message));
         }
         let (id, secret) = (new_id(), hexadecimal::of(&random::secret::<32>()));
         let until = now + limits::SLUG_WAIT;
@@ -276,7 +277,7 @@ mod tests {
         let deploys = Deploys::default();
         let waiting: Vec<Id> =
             (0..limits::SLUGS_WAITING).map(|_| expect(&deploys).unwrap()).collect();
-        assert!(expect(&deploys).unwrap_err().message.contains("slugs wait to be released"));
+        assert_eq!(expect(&deploys).unwrap_err().id, "too_many_slugs");
         assert_eq!(deploys.waiting().len(), waiting.len());
         deploys.released(waiting[0]);
         assert!(expect(&deploys).is_ok());

@@ -162,10 +162,10 @@ pub(in crate::control) async fn stream(
     let ticket = running.log_sessions.verify(&ticket, now).ok_or_else(gone)?;
     let (app, _) = find_app(&running, &ticket.app)?;
     let slot = running.log_sessions.streams.clone().try_acquire_owned();
-    let slot = slot.map_err(|_| Problem {
-        status: StatusCode::TOO_MANY_REQUESTS,
-        id: "too_many_streams",
-        message: format!("{} logs are followed already: end one of them.", limits::LOG_STREAMS),
+    let slot = slot.map_err(|_| {
+        let max = limits::LOG_STREAMS;
+        let message = format!("{max} logs are followed already: end one of them.");
+        Problem::too_many("too_many_streams", message)
     })?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let left = Duration::from_secs(ticket.until - now);

@@ -38,6 +38,11 @@ impl Problem {
         Self { status: StatusCode::CONFLICT, id: "conflict", message: message.into() }
     }
 
+    /// Of this there is as much as there may be: `id` says of what.
+    pub fn too_many(id: &'static str, message: impl Into<String>) -> Self {
+        Self { status: StatusCode::TOO_MANY_REQUESTS, id, message: message.into() }
+    }
+
     /// Not now.
     pub fn unavailable(message: impl Into<String>) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;

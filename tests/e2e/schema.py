@@ -78,6 +78,9 @@ def furnish(mesh, api):
         api.ask("POST", "/apps", {"name": app})
     names = {"app": ["shop", "made"], "dyno": ["web.1", "web", "worker.1"], "type": ["web"], "size": ["basic", "eco"]}
     names["DELETE /apps/{app} app"] = ENDED
+    # The dynos of others come and go with their number.
+    for ask in ["DELETE /apps/{app}/dynos/{dyno}", "POST /apps/{app}/dynos/{dyno}/actions/stop"]:
+        names |= {f"{ask} app": ["prepared"], f"{ask} dyno": ["web.1"]}
     for part in [deployed(mesh, api), spoken(api), secured(mesh, api), promoted(api), attached(api)]:
         names |= part
     return names

@@ -99,7 +99,7 @@ impl Gate {
 
 fn too_many(what: &str) -> Problem {
     let message = format!("{what}: wait a moment, and ask less often.");
-    Problem { status: StatusCode::TOO_MANY_REQUESTS, id: "rate_limit", message }
+    Problem::too_many("rate_limit", message)
 }
 
 fn host(headers: &HeaderMap) -> &str {

@@ -151,7 +151,8 @@ pub(in crate::control::api) async fn receive(
 ) -> Result<(Archive, String, OwnedSemaphorePermit), Problem> {
     let slot = running.deploys.slots.clone().try_acquire_owned().map_err(|_| {
         let max = limits::SLUG_UPLOADS;
-        Problem::unavailable(format!("{max} slugs are being uploaded already: try again."))
+        let message = format!("{max} slugs are being uploaded already: try again.");
+        Problem::too_many("too_many_uploads", message)
     })?;
     let (pieces, mut received) = mpsc::channel::<Bytes>(PIECES);
     let shelf = running.shelf.clone();
