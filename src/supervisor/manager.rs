@@ -4,6 +4,7 @@ mod adopt; // what an earlier daemon has left
 mod rollouts; // how another release gets to dynos
 mod one_offs; // those for one command
 mod defects; // lives that a defect of ours has ended
+mod canary; // the first dyno of a release
 mod guard; // whether a release stands the test of its requests
 mod scale; // more and fewer of them, by what they are asked
 
@@ -589,7 +590,10 @@ impl Formed {
     /// What a dyno of this type that begins to live is told. `None`: there is no such type, so none is wanted.
     fn orders(&self, process_type: &ProcessType) -> Option<(Arc<Release>, Orders)> {
         let release = self.releases.of_new_dynos(process_type);
-        let replace = self.releases.replace(process_type);
+        let replace = match release.number == self.releases.wanted.number {
+            true => self.releases.replace(process_type),
+            false => Replace::Beside,
+        };
         Some((release.clone(), self.orders_of(release, process_type, replace)?))
     }
 

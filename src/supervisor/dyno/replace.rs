@@ -45,10 +45,11 @@ impl<S: Spawn> Dyno<S> {
                 self.enter(State::Crashed);
                 Replaced::Then(Step::ComeUp(new))
             }
-            exit = new.process.exited() => {
+            () = new.process.ended() => {
                 if !self.withdraw(&new) {
                     return self.switched(new, old);
                 }
+                let exit = new.exit().await;
                 self.discard(new, Reason::Exited(exit));
                 Replaced::Kept(old)
             }
