@@ -505,6 +505,7 @@ impl Formed {
         self.drain = policy.timeouts.drain;
         self.slow_start = policy.slow_start;
         self.maintenance = policy.maintenance;
+        self.follow_known();
         self.follow_scales();
         for (process_type, count) in self.formation() {
             self.turns(&process_type).set_dynos(count);
@@ -518,6 +519,25 @@ impl Formed {
                 orders.slow_start = self.slow_start;
                 orders.watch = watch_orders(app);
                 *orders != before
+            });
+        }
+    }
+
+    /// What an earlier daemon's release ran exactly is known once it is wanted again. Those that run it go on, and start
+    /// as that from then on.
+    fn follow_known(&mut self) {
+        let wanted = &self.releases.wanted;
+        for (name, living) in &mut self.dynos {
+            if living.told.number != wanted.number || Arc::ptr_eq(&living.told, wanted) {
+                continue;
+            }
+            let size = living.orders.borrow().program.size.clone();
+            let Some(program) = wanted.program(&name.process_type, size) else { continue };
+            living.orders.send_modify(|orders| orders.program = Arc::new(program));
+            living.told = wanted.clone();
+            living.runs = living.runs.take().map(|runs| match runs.number == wanted.number {
+                true => wanted.clone(),
+                false => runs,
             });
         }
     }

@@ -142,14 +142,16 @@ impl Releases {
             self.prove();
         }
         let is_proven = self.phase == Phase::Proven;
-        let is_back = |earlier: &Arc<Release>| {
-            !is_proven
-                && !earlier.differs(app)
-                && app.release.is_none_or(|number| number == earlier.number)
+        let is_earlier_known = self.is_earlier_known;
+        let is_back = |earlier: &Arc<Release>| match app.release {
+            _ if is_proven => false,
+            Some(number) if !is_earlier_known => number == earlier.number,
+            number => !earlier.differs(app) && number.is_none_or(|number| number == earlier.number),
         };
         let back = self.earlier.take_if(|earlier| is_back(earlier));
         let is_known = back.is_some() || self.before.take().is_some_and(|it| !it.differs(app));
         let next = match (back, app.release) {
+            (Some(earlier), _) if earlier.differs(app) => Release::new(earlier.number, app),
             (Some(earlier), _) => earlier,
             // No number stands for two things.
             (None, Some(number)) if number != self.wanted.number => Release::new(number, app),

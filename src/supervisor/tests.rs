@@ -1,6 +1,6 @@
 //! Formations with scripted processes on a paused clock, and what tests of the supervisor are made from.
 
-mod rollouts; // releases on their way
+pub(in crate::supervisor) mod rollouts; // releases on their way
 mod canaries; // those that begin with a part of the requests
 
 use std::collections::BTreeMap;

@@ -40,6 +40,7 @@ impl<S: Spawn> Dyno<S> {
                 let exit = old.exit().await;
                 old.bury(&self.place, exit).await;
                 if self.has_requests(&new) {
+                    self.tell_started(&new);
                     return Replaced::Then(Step::Up(new, None));
                 }
                 self.enter(State::Crashed);

@@ -63,13 +63,13 @@ pub(super) async fn fewest(formation: &Formation, secs: u64) -> usize {
 
 /// Every line-up that was ever published, as the records in it.
 #[derive(Default)]
-pub(super) struct Lineups {
+pub(in crate::supervisor) struct Lineups {
     publisher: Mutex<Option<Arc<Publisher>>>,
     seen: Mutex<Vec<BTreeSet<u64>>>,
 }
 
 impl Lineups {
-    pub(super) fn of(formation: &Formation) -> Arc<Self> {
+    pub(in crate::supervisor) fn of(formation: &Formation) -> Arc<Self> {
         let lineups = Arc::new(Self::default());
         *lineups.publisher.lock().unwrap() = Some(formation.publisher.clone());
         formation.publisher.subscribe(lineups.clone());
@@ -77,7 +77,7 @@ impl Lineups {
     }
 
     /// One after the other, without repetitions.
-    pub(super) fn seen(&self) -> Vec<BTreeSet<u64>> {
+    pub(in crate::supervisor) fn seen(&self) -> Vec<BTreeSet<u64>> {
         let mut seen = self.seen.lock().unwrap().clone();
         seen.dedup();
         seen
