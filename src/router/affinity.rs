@@ -209,7 +209,7 @@ mod tests {
         AppName, AppPolicy, AppTimeouts, Balance, DynoAddr, DynoName, Expect, ProcessType,
         TrafficLimits,
     };
-    use crate::table::{AppId, Place, Publisher, Ring, Roster, Routes, Standing, Table};
+    use crate::table::{AppId, Canary, Place, Publisher, Ring, Roster, Routes, Standing, Table};
     use crate::wire::FieldSlots;
 
     const KEY: [u8; 32] = [7; 32];
@@ -261,6 +261,11 @@ mod tests {
         let ring = Ring::new((1..=5).map(place).collect()).map(Arc::new);
         let dynos = dynos.iter().copied().cloned().collect();
         let lineup = Lineup { dynos, canary: None, ring, standing: Standing::Up };
+        publish(app, &lineup);
+        lineup
+    }
+
+    fn publish(app: &App, lineup: &Lineup) {
         let listener = crate::model::ListenerPolicy {
             handshake: Duration::ZERO,
             head: Duration::ZERO,
@@ -270,7 +275,6 @@ mod tests {
         let (domain, default_app) = ("localhost".into(), None);
         let routes = Routes { version: 1, listener, apps: Vec::new(), domain, default_app };
         Publisher::new(Table::new(routes)).publish_lineup(&app.roster, lineup.clone());
-        lineup
     }
 
     /// The wish of a request with these field lines.
@@ -332,6 +336,58 @@ mod tests {
         let lineup = line_up(&app, &[&one]);
         assert_eq!(leased(&wish, &seal, &app, &lineup, &[]), None);
         assert!(wish.cookie(&seal, &app, &one).unwrap().contains("=web.1."));
+    }
+
+    /// The same line-up with a canary for so many percent.
+    fn canaried(app: &App, lineup: &Lineup, dyno: &Arc<Dyno>, percent: u32) -> Lineup {
+        let canary = Canary { dyno: dyno.clone(), share: Hundredths(percent * 100) };
+        let lineup = Lineup { canary: Some(canary), ..lineup.clone() };
+        publish(app, &lineup);
+        lineup
+    }
+
+    #[test]
+    fn who_met_the_canary_stays_with_it_while_it_is_one_and_no_longer() {
+        let (app, seal) = (app("shop", Affinity::Cookie), Seal::new(&KEY));
+        let (one, two, next) = (dyno(1, true), dyno(2, true), dyno(1, true));
+        let before = line_up(&app, &[&one, &two]);
+        let old = wish(&app, "").cookie(&seal, &app, &one).unwrap();
+        let lineup = canaried(&app, &before, &next, 5);
+        let new = wish(&app, "").cookie(&seal, &app, &next).unwrap();
+        assert_ne!(old, new);
+        for (cookie, dyno) in [(&old, &one), (&new, &next)] {
+            let wish = wish_with(&app, cookie);
+            let lease = wish.lease(&seal, &app, &lineup, &[], 50).unwrap();
+            assert_eq!(lease.dyno().id(), dyno.id());
+            assert_eq!(wish.cookie(&seal, &app, dyno), None);
+        }
+        // It was turned back, or has its place: then its cookie is that of any dyno, and who has the old one has it.
+        for lineup in [line_up(&app, &[&one, &two]), line_up(&app, &[&next, &two])] {
+            let wish = wish_with(&app, &new);
+            assert_eq!(leased(&wish, &seal, &app, &lineup, &[]), None);
+            assert!(wish.cookie(&seal, &app, &lineup.dynos[0]).is_some());
+            assert_eq!(leased(&wish_with(&app, &old), &seal, &app, &lineup, &[]), Some(1));
+        }
+    }
+
+    #[test]
+    fn a_part_of_the_addresses_is_the_canarys_and_they_are_always_the_same() {
+        let (app, seal) = (app("shop", Affinity::Address), Seal::new(&KEY));
+        let (one, two, next) = (dyno(1, true), dyno(2, true), dyno(1, true));
+        let lineup = canaried(&app, &line_up(&app, &[&one, &two]), &next, 20);
+        let mut of_canary = 0;
+        for client in 0..5000_u32 {
+            let wish = Wish::Client(std::net::IpAddr::from(client.to_be_bytes()).into());
+            let led = || wish.lease(&seal, &app, &lineup, &[], 50).unwrap().dyno().id();
+            let first = led();
+            assert_eq!(led(), first);
+            of_canary += u32::from(first == next.id());
+            // One that has tried it goes where it went before.
+            let spared = wish.lease(&seal, &app, &lineup, &[next.id()], 50).unwrap();
+            assert_ne!(spared.dyno().id(), next.id());
+        }
+        // A thousand, and eight standard deviations.
+        assert!((774..=1226).contains(&of_canary), "{of_canary}");
     }
 
     #[test]

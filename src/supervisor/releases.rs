@@ -149,7 +149,10 @@ impl Releases {
             number => !earlier.differs(app) && number.is_none_or(|number| number == earlier.number),
         };
         let back = self.earlier.take_if(|earlier| is_back(earlier));
-        let is_known = back.is_some() || self.before.take().is_some_and(|it| !it.differs(app));
+        let earlier = self.earlier.as_ref().filter(|_| is_earlier_known);
+        let mut known = self.before.iter().chain(earlier);
+        let is_known = back.is_some() || known.any(|release| !release.differs(app));
+        self.before = None;
         let next = match (back, app.release) {
             (Some(earlier), _) if earlier.differs(app) => Release::new(earlier.number, app),
             (Some(earlier), _) => earlier,
