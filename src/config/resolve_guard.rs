@@ -46,7 +46,7 @@ pub(crate) fn canary(
     if let (None, Some(time)) = (canary, canary_for) {
         let message =
             "is how long a canary has its part of the requests: it needs canary, how much that is";
-        findings.problem(time.span().start, &key("canary_for"), message);
+        findings.problem(time.span().start, key("canary_for"), message);
     }
     let at = canary.as_ref()?.span().start;
     refuse_in_place(findings, &key("canary"), at, deploy);

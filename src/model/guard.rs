@@ -32,7 +32,7 @@ pub struct Hundredths(pub u32);
 
 impl Hundredths {
     /// All percent that there are.
-    pub const ALL: Self = Self(100_00);
+    pub const ALL: Self = Self(10_000);
 
     /// Parses `5`, `0.5`, `1.25`. `None` for all else, and beyond what fits.
     pub fn parse(text: &str) -> Option<Self> {
