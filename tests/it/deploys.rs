@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use crate::support::{
     Answer, Client, Load, Mesh, Ran, Setup, Sockets, becomes_true, request, testapp, within,
@@ -218,6 +220,51 @@ async fn one_deploy_of_an_app_goes_on_at_a_time() {
     deploys(&mesh, "web: V=2 TESTAPP\n", 2).await;
 }
 
+/// The database is locked, so that the change is under way for as long as the test wants.
+#[tokio::test]
+async fn a_deploy_whose_client_leaves_is_in_the_way_of_no_other() {
+    let mesh = shop().await;
+    deploys(&mesh, "web: V=1 TESTAPP\n", 1).await;
+    let (status, slug) = ask(&mesh, "POST", "/apps/shop/slugs", "{}").await;
+    assert_eq!(status, 201, "{slug}");
+    let place = slug["blob"]["url"].as_str().unwrap();
+    assert_eq!(ask(&mesh, "PUT", place, &archive("web: V=2 TESTAPP\n")).await.0, 200);
+    let id = slug["id"].as_str().unwrap();
+
+    let database = locked_database(&mesh);
+    let client = begins(&mesh, "/apps/shop/releases", &json!({ "slug": id })).await;
+    let quick = Duration::from_millis(500);
+    let reads = async || timeout(quick, ask(&mesh, "GET", "/apps/shop/releases", "")).await;
+    becomes_true("the change to hold up the database", async || reads().await.is_err()).await;
+    drop(client);
+    // Whatever the daemon answers now, it has seen before that the connection is gone.
+    for _ in 0..3 {
+        ask(&mesh, "GET", &format!("/apps/shop/slugs/{id}"), "").await;
+    }
+    database.execute_batch("ROLLBACK").unwrap();
+    becomes_true("v2", async || releases(&mesh).await[0] == row(2, "succeeded", true)).await;
+    deploys(&mesh, "web: V=3 TESTAPP\n", 3).await;
+}
+
+/// The database of a daemon, in which nobody else writes until the transaction ends.
+fn locked_database(mesh: &Mesh) -> rusqlite::Connection {
+    let database = rusqlite::Connection::open(mesh.path("state/dynomesh.db")).unwrap();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    database
+}
+
+/// Sends a request, and awaits no answer.
+async fn begins(mesh: &Mesh, path: &str, body: &Value) -> UnixStream {
+    let mut stream = UnixStream::connect(mesh.path("state/dynomesh.sock")).await.unwrap();
+    let body = body.to_string();
+    let length = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
 #[tokio::test]
 async fn deploys_under_load_lose_nothing() {
     let mesh = shop().await;
@@ -306,7 +353,7 @@ async fn a_daemon_that_is_killed_in_a_deploy_leaves_the_old_or_the_new() {
         let args = ["deploy", dir.to_str().unwrap(), "-a", "shop"];
         {
             let mut deploying = std::pin::pin!(mesh.command(&args));
-            let moment = tokio::time::sleep(std::time::Duration::from_millis(seed % 900));
+            let moment = tokio::time::sleep(Duration::from_millis(seed % 900));
             tokio::select! {
                 _ = &mut deploying => {}
                 () = moment => {}
