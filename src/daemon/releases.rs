@@ -139,6 +139,25 @@ pub(in crate::daemon) fn runs_of(config: &Config, stated: &Stated, name: &AppNam
     }
 }
 
+/// Whether what commands say of an app is another release: the rest of it only says how that is run.
+pub(in crate::daemon) fn is_release(before: Option<&StatedApp>, now: Option<&StatedApp>) -> bool {
+    fn released(app: &StatedApp) -> impl PartialEq + use<'_> {
+        (&app.slug, &app.config_vars, &app.addons, &app.attachments)
+    }
+    before.map(released) != now.map(released)
+}
+
+/// Has an app be what it is to be `wanted` for a release; the rest of it stays as it is. What is attached of others' add-ons
+/// is attached no more where those are gone.
+pub(in crate::daemon) fn adopt_release(now: &mut StatedApp, wanted: StatedApp, stated: &Stated) {
+    let StatedApp { slug, config_vars, addons, mut attachments, .. } = wanted;
+    let own = |id| addons.iter().any(|it| it.id == id);
+    attachments
+        .retain(|it| own(it.addon) || stated.addons().any(|(_, addon)| addon.id == it.addon));
+    (now.slug, now.config_vars) = (slug, config_vars);
+    (now.addons, now.attachments) = (addons, attachments);
+}
+
 /// An app whose dynos dynomesh runs.
 pub(in crate::daemon) fn managed<'a>(config: &'a Config, app: &AppName) -> Option<&'a ManagedApp> {
     match config.apps.get(app) {

@@ -16,11 +16,11 @@ use crate::control::{
     Step,
 };
 use crate::daemon::notify::Notifier;
-use crate::daemon::prepare::{Preparation, prepare, release_type};
-use crate::daemon::releases::{Told, managed};
+use crate::daemon::prepare::{Preparation, prepare};
+use crate::daemon::releases::Told;
 use crate::daemon::url::Url;
 use crate::daemon::{access_log, releases, rollouts};
-use crate::model::{Stated, StatedApp};
+use crate::model::Stated;
 use crate::router::Prepared;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Lines, Target};
@@ -244,12 +244,13 @@ impl Reloader {
         }
         let (config, stated) = (running.config.load_full(), running.stated.load_full());
         let Changed { app, now, description } = change(&config, &stated)?;
-        if stated.apps.get(&app) == now.as_ref() {
+        let (before, is_prepared) = (stated.apps.get(&app), matches!(step, Step::Prepared { .. }));
+        // What comes of a prepared release is noted also where nothing is left to change.
+        if before == now.as_ref() && !is_prepared {
             return Ok(());
         }
-        let released = |it: &StatedApp| (it.slug.clone(), it.config_vars.clone());
-        let is_release = now.as_ref().map(released) != stated.apps.get(&app).map(released);
-        if is_release && matches!(step, Step::New) && running.deploys.runs_command(&app) {
+        let is_new = matches!(step, Step::New) && releases::is_release(before, now.as_ref());
+        if is_new && running.deploys.runs_command(&app) {
             return Err(Problem::conflict(format!(
                 "The release command of {app} is running. Wait for its end, and try again."
             )));
@@ -265,17 +266,11 @@ impl Reloader {
         let resolved = resolved.map_err(|panic| Problem::internal(panic.to_string()))?;
         let mut config = resolved.map_err(|error| Problem::invalid(reasons(&error).join("\n")))?;
         let maker = releases::maker(description, &user);
-        let before = releases::runs_of(&running.config.load(), &stated, &app);
-        if let Some(runs) = releases::runs_of(&config, &wanted, &app)
-            && before.as_ref() != Some(&runs)
-            && matches!(step, Step::New)
-        {
-            let managed = managed(&config, &app);
-            if let Some(managed) = managed.filter(|it| it.commands.contains_key(&release_type())) {
-                let Some(now) = wanted.apps.get(&app).cloned() else { return Ok(()) };
-                let prepared = Preparation { app, now, runs, managed: managed.clone(), maker };
-                return prepare(running, prepared, request).await;
-            }
+        if is_new && let Some(prepared) = Preparation::of(running, &config, &wanted, &app, &maker) {
+            return prepare(running, prepared, request).await;
+        }
+        if is_prepared && releases::runs_of(&config, &wanted, &app).is_none() {
+            return Err(Problem::invalid(format!("Dynomesh runs no dynos of {app} any more.")));
         }
         let told = Told { maker, request, step };
         let begun = releases::commit(running, &mut config, &wanted, app, told).await?;

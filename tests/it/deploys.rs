@@ -220,6 +220,68 @@ async fn one_deploy_of_an_app_goes_on_at_a_time() {
     deploys(&mesh, "web: V=2 TESTAPP\n", 2).await;
 }
 
+#[tokio::test]
+async fn a_release_command_runs_before_an_app_is_told_of_an_addon() {
+    let ran = "web: TESTAPP\nrelease: echo it is $REDIS_URL\n";
+    let mesh = Setup::new().procfile("shop", ran, QUICK).start().await;
+    does(&mesh, &["ps:wait", "-a", "shop"]).await;
+    let addon = json!({ "plan": "redis", "config": { "url": "redis://one" } });
+    let client = begins(&mesh, "/apps/shop/addons", &addon).await;
+    becomes_true("v2", async || releases(&mesh).await[0] == row(2, "succeeded", true)).await;
+    drop(client);
+    assert_eq!(seen(&mesh, "REDIS_URL").await, "redis://one");
+    mesh.line("its output", |line| (line.message == "it is redis://one").then_some(())).await;
+    let (_, attached) = ask(&mesh, "GET", "/apps/shop/addon-attachments", "").await;
+    assert_eq!(attached[0]["config_vars"], json!(["REDIS_URL"]), "{attached}");
+    let id = attached[0]["id"].as_str().unwrap();
+    assert_eq!(ask(&mesh, "DELETE", &format!("/addon-attachments/{id}"), "").await.0, 200);
+    becomes_true("v3", async || releases(&mesh).await[0] == row(3, "succeeded", true)).await;
+    assert_eq!(seen(&mesh, "REDIS_URL").await, "(unset)");
+}
+
+#[tokio::test]
+async fn a_release_command_runs_before_nothing_but_releases() {
+    let mesh = Setup::new().procfile("shop", "web: TESTAPP\n", QUICK).start().await;
+    does(&mesh, &["ps:wait", "-a", "shop"]).await;
+    // It would go into force with whatever comes first.
+    let procfile = format!("web: {}\nrelease: exit 7\n", testapp().display());
+    fs::write(mesh.path("shop/Procfile"), procfile).unwrap();
+    does(&mesh, &["ps:scale", "web=2"]).await;
+    assert_eq!(does(&mesh, &["ps:scale"]).await, "release=0:Basic web=2:Basic\n");
+    does(&mesh, &["maintenance:on", "-a", "shop"]).await;
+    assert_eq!(does(&mesh, &["maintenance", "-a", "shop"]).await, "on\n");
+}
+
+#[tokio::test]
+async fn a_release_that_came_about_without_its_command_is_not_pending() {
+    let mesh = shop().await;
+    let go = mesh.path("go");
+    fs::write(&go, "").unwrap();
+    let waits =
+        format!("web: V=1 TESTAPP\nrelease: until [ -e {} ]; do sleep 0.05; done\n", go.display());
+    deploys(&mesh, &waits, 1).await;
+    fs::remove_file(&go).unwrap();
+    let (failed, ()) = tokio::join!(deploy(&mesh, "web: NEVER_BIND=1 TESTAPP\n"), async {
+        becomes_true("v2 to be on its way", async || {
+            releases(&mesh).await[0] == row(2, "pending", true)
+        })
+        .await;
+        does(&mesh, &["rollback", "v1", "-a", "shop"]).await;
+        // By itself, when it does not come up.
+        becomes_true("v1 to be back", async || {
+            releases(&mesh).await[1..] == [row(2, "failed", false), row(1, "succeeded", true)]
+        })
+        .await;
+        fs::write(&go, "").unwrap();
+    });
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    becomes_true("v3 to be decided", async || {
+        releases(&mesh).await[0] == row(3, "succeeded", false)
+    })
+    .await;
+    deploys(&mesh, "web: V=4 TESTAPP\n", 4).await;
+}
+
 /// The database is locked, so that the change is under way for as long as the test wants.
 #[tokio::test]
 async fn a_deploy_whose_client_leaves_is_in_the_way_of_no_other() {
