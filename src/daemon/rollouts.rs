@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use crate::config::{AppSource, Config, limits};
-use crate::control::{Caller, Changed, Problem, Running, Step};
+use crate::control::{Caller, Changed, Problem, Running, Step, config_vars_of};
 use crate::daemon::releases::{Begun, managed};
 use crate::model::{AppName, Release, ReleaseFailure, ReleaseStatus, Stated};
 use crate::store::WentBack;
@@ -156,9 +156,7 @@ fn back(
     if !said {
         now.slug.clone_from(&to.runs.slug);
     }
-    let by_command = |name: &str| known.said.line(&format!("config.{name}")).is_none();
-    let vars = to.runs.config_vars.iter().filter(|(name, _)| by_command(name));
-    now.config_vars = vars.map(|(name, value)| (name.clone(), value.clone())).collect();
+    now.config_vars = config_vars_of(to, known, &stated.attached(&app));
     match stated.apps.get(&app) == Some(&now) {
         true => Err(stays()),
         false => {
@@ -190,5 +188,54 @@ async fn collect(running: &Running) {
     let shelf = running.shelf.clone();
     if let Ok(Err(error)) = spawn_blocking(move || shelf.keep_only(&used)).await {
         tracing::warn!("slugs that nobody needs are left: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config;
+    use crate::model::{Id, Runs, StatedAddon, StatedApp, StatedAttachment};
+
+    #[test]
+    fn what_an_addon_says_is_no_config_var_of_the_apps_own_when_it_goes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("Procfile"), "web: serve\n").unwrap();
+        let file = dir.path().join("dynomesh.toml");
+        let text = "[apps.shop]\ndir = \".\"\nconfig = { FIXED = \"1\" }\n";
+        std::fs::write(&file, text).unwrap();
+        let mut config = config::load(&file).unwrap();
+        let shop = AppName::parse("shop").unwrap();
+        let AppSource::Managed(managed) = &mut config.apps.get_mut(&shop).unwrap().source else {
+            panic!("its dynos are ours")
+        };
+        managed.release = Some(2);
+
+        let vars = |vars: &[(&str, &str)]| -> BTreeMap<String, String> {
+            vars.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+        };
+        let (id, url) = (Id::of_random([1; 16]), "redis://:secret@localhost");
+        let (name, plan, addon) = ("redis-1".into(), "redis".into(), id);
+        let mut app = StatedApp::new(id, 7, false);
+        app.config_vars = vars(&[("A", "2")]);
+        app.addons.push(StatedAddon { id, name, plan, url: url.into(), created_at: 7 });
+        app.attachments.push(StatedAttachment { id, name: "REDIS".into(), addon, created_at: 7 });
+        let stated = Stated { apps: BTreeMap::from([(shop.clone(), app)]) };
+        let ran = vars(&[("A", "1"), ("FIXED", "0"), ("REDIS_URL", url)]);
+        let to = Release {
+            id,
+            version: 1,
+            description: "Initial release".into(),
+            user: "me".into(),
+            status: ReleaseStatus::Succeeded,
+            current: false,
+            runs: Runs { config_vars: ran, ..Runs::default() },
+            failure: None,
+            created_at: 7,
+        };
+        let changed = back(&config, &stated, shop, 2, &to).unwrap();
+        assert_eq!(changed.now.unwrap().config_vars, vars(&[("A", "1")]));
     }
 }
