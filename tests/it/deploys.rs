@@ -295,9 +295,7 @@ async fn a_deploy_whose_client_leaves_is_in_the_way_of_no_other() {
 
     let database = locked_database(&mesh);
     let client = begins(&mesh, "/apps/shop/releases", &json!({ "slug": id })).await;
-    let quick = Duration::from_millis(500);
-    let reads = async || timeout(quick, ask(&mesh, "GET", "/apps/shop/releases", "")).await;
-    becomes_true("the change to hold up the database", async || reads().await.is_err()).await;
+    holds_up_the_database(&mesh).await;
     drop(client);
     // Whatever the daemon answers now, it has seen before that the connection is gone.
     for _ in 0..3 {
@@ -313,6 +311,36 @@ fn locked_database(mesh: &Mesh) -> rusqlite::Connection {
     let database = rusqlite::Connection::open(mesh.path("state/dynomesh.db")).unwrap();
     database.execute_batch("BEGIN IMMEDIATE").unwrap();
     database
+}
+
+/// Returns once the daemon's own thread waits in the database, too.
+async fn holds_up_the_database(mesh: &Mesh) {
+    let quick = Duration::from_millis(500);
+    let reads = async || timeout(quick, ask(mesh, "GET", "/apps/shop/releases", "")).await;
+    becomes_true("a change to hold up the database", async || reads().await.is_err()).await;
+}
+
+/// A daemon that is stopped hears of it when its time is over; the database counts only how often it has tried.
+#[tokio::test]
+async fn what_is_remembered_too_late_is_in_force_all_the_same() {
+    let mesh = shop().await;
+    let database = locked_database(&mesh);
+    let body = json!({ "A": "1" }).to_string();
+    let (answer, ()) = tokio::join!(ask(&mesh, "PATCH", "/apps/shop/config-vars", &body), async {
+        holds_up_the_database(&mesh).await;
+        mesh.signal(Signal::STOP);
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        mesh.signal(Signal::CONT);
+    });
+    assert_eq!(answer.0, 500, "{answer:?}");
+    let said = answer.1["message"].as_str().unwrap();
+    assert!(said.contains("the database has not answered within 10 s"), "{said}");
+    database.execute_batch("ROLLBACK").unwrap();
+    let vars = async || ask(&mesh, "GET", "/apps/shop/config-vars", "").await.1;
+    becomes_true("A to be there", async || vars().await == json!({ "A": "1" })).await;
+    let body = json!({ "B": "2" }).to_string();
+    assert_eq!(ask(&mesh, "PATCH", "/apps/shop/config-vars", &body).await.0, 200);
+    assert_eq!(vars().await, json!({ "A": "1", "B": "2" }));
 }
 
 /// Sends a request, and awaits no answer.
