@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use crate::config::{AppSource, Config, limits};
+use crate::config::{Config, limits};
 use crate::control::{Caller, Changed, Problem, Running, Step, config_vars_of};
 use crate::daemon::releases::{Begun, managed};
 use crate::model::{AppName, Release, ReleaseFailure, ReleaseStatus, Stated};
@@ -31,7 +31,7 @@ pub(in crate::daemon) fn take_up(running: &Arc<Running>, pending: Begun) {
             }
         }
         let shelf = here.shelf.clone();
-        let sweep = move || shelf.sweep(&abandoned?);
+        let sweep = move || shelf.remove(&abandoned?);
         if let Ok(Err(error)) = spawn_blocking(sweep).await {
             tracing::warn!("uploads of an earlier daemon are left: {error}");
         }
@@ -165,30 +165,38 @@ fn back(
     }
 }
 
-/// Removes slugs that nobody can go back to.
+/// Removes slugs that nobody can go back to. A slug is put on the shelf, waits, and is released: looked for in this order, none
+/// goes by unseen.
 async fn collect(running: &Running) {
-    let used = running.store.slugs_in_use(limits::RELEASES_KEPT).await;
-    let Ok(mut used) = used else { return };
-    used.append(&mut running.deploys.waiting());
-    // Those that dynos of earlier releases still run.
-    for app in running
-        .config
-        .load()
-        .apps
-        .iter()
-        .filter_map(|(name, app)| matches!(app.source, AppSource::Managed(_)).then_some(name))
-    {
-        let releases = running.store.releases(app).await.unwrap_or_default();
-        let dynos = running.supervisor.status();
-        let runs = dynos.iter().filter(|dyno| dyno.app == app.as_str());
-        let versions: Vec<u64> = runs.filter_map(|dyno| dyno.release).collect();
-        let running_now = releases.into_iter().filter(|it| versions.contains(&it.version));
-        used.extend(running_now.filter_map(|it| it.runs.slug));
-    }
     let shelf = running.shelf.clone();
-    if let Ok(Err(error)) = spawn_blocking(move || shelf.keep_only(&used)).await {
+    let Ok(Ok(mut unused)) = spawn_blocking(move || shelf.names()).await else { return };
+    // What was put there may not wait yet: the next collection sees to the rest.
+    if running.deploys.is_unpacking() {
+        return;
+    }
+    let mut used = running.deploys.waiting();
+    let Ok(mut released) = running.store.slugs_in_use(limits::RELEASES_KEPT).await else { return };
+    used.append(&mut released);
+    used.extend(slugs_that_run(running).await);
+    unused.retain(|name| !used.contains(name));
+    let shelf = running.shelf.clone();
+    if let Ok(Err(error)) = spawn_blocking(move || shelf.remove(&unused)).await {
         tracing::warn!("slugs that nobody needs are left: {error}");
     }
+}
+
+/// Those that dynos run, of earlier releases too.
+async fn slugs_that_run(running: &Running) -> Vec<String> {
+    let (config, mut slugs) = (running.config.load_full(), Vec::new());
+    for app in config.apps.keys().filter(|name| managed(&config, name).is_some()) {
+        let releases = running.store.releases(app).await.unwrap_or_default();
+        let dynos = running.supervisor.status();
+        let of_app = dynos.iter().filter(|dyno| dyno.app == app.as_str());
+        let versions: Vec<u64> = of_app.filter_map(|dyno| dyno.release).collect();
+        let run = releases.into_iter().filter(|it| versions.contains(&it.version));
+        slugs.extend(run.filter_map(|it| it.runs.slug));
+    }
+    slugs
 }
 
 #[cfg(test)]
@@ -196,7 +204,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::config;
+    use crate::config::{self, AppSource};
     use crate::model::{Id, Runs, StatedAddon, StatedApp, StatedAttachment};
 
     #[test]
