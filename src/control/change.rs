@@ -1,11 +1,13 @@
 //! What commands may change of what commands said: one change at a time, by the loop that also reloads the file.
 
+use std::collections::BTreeMap;
+
 use tokio::sync::oneshot;
 
-use crate::config::Config;
+use crate::config::{AppConfig, Config};
 use crate::control::Running;
 use crate::control::problem::Problem;
-use crate::model::{AppName, Stated, StatedApp};
+use crate::model::{AppName, Release, Stated, StatedApp};
 use crate::store::WentBack;
 
 /// A command that changes something, and who waits for it.
@@ -55,6 +57,20 @@ pub struct Changed {
     pub now: Option<StatedApp>,
     /// What its release says, if there has to be one: `Set RACK_ENV config vars`.
     pub description: String,
+}
+
+/// The config vars that commands say of an app which goes back to a release. What the file says of them stays as it is, and
+/// what add-ons do: kept here, it would outlive them.
+pub fn config_vars_of(
+    to: &Release,
+    app: &AppConfig,
+    attached: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let by_command = |name: &str| {
+        app.said.line(&format!("config.{name}")).is_none() && !attached.contains_key(name)
+    };
+    let vars = to.runs.config_vars.iter().filter(|(name, _)| by_command(name));
+    vars.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 impl Running {

@@ -151,6 +151,11 @@ impl Deploys {
         waiting.filter_map(|it| Some(it.slug.as_ref()?.name.clone())).collect()
     }
 
+    /// Whether archives come, or are made slugs of that may not wait yet.
+    pub fn is_unpacking(&self) -> bool {
+        self.slots.available_permits() < limits::SLUG_UPLOADS
+    }
+
     /// Begins the deploy of an app, until [`end`](Self::end). `false`: there is one under way.
     pub(in crate::control) fn begin(&self, app: &AppName) -> bool {
         self.known().under_way.insert(app.clone())

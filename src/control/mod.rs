@@ -34,7 +34,7 @@ mod client; // the other end: how commands ask
 mod scene; // for tests: a configuration and its table
 
 pub use builds::Builds;
-pub use change::{Caller, Change, ChangeRequest, Changed, Step};
+pub use change::{Caller, Change, ChangeRequest, Changed, Step, config_vars_of};
 pub use client::{ClientError, Reply, Streamed, Upgraded, request, send, stream, upgrade, upload};
 pub use deploys::Deploys;
 pub use dynos::{AppObject, DynoObject, ReleaseObject};

@@ -5,6 +5,7 @@ mod reload; // one file swapped for another, or refused
 mod releases; // what each app runs, numbered
 mod rollouts; // what comes of releases
 mod prepare; // what runs before one
+mod silence; // what the store has not said in time
 mod books; // what dynos used is booked now and then
 mod jobs; // what apps run by the clock is started
 mod watch; // what is looked at each second

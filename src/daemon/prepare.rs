@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::config::{Config, ManagedApp, limits};
 use crate::control::{Caller, Changed, Problem, Running, Step};
-use crate::daemon::releases::unremembered;
+use crate::daemon::releases::{adopt_release, managed, runs_of, unremembered};
 use crate::daemon::rollouts::end;
 use crate::model::{
     AppName, Exit, ProcessType, ReleaseFailure, ReleaseStatus, Runs, Stated, StatedApp,
@@ -19,15 +19,40 @@ use crate::telemetry::From;
 
 /// What an app is to be once its release command has run.
 pub(in crate::daemon) struct Preparation {
-    pub(in crate::daemon) app: AppName,
-    pub(in crate::daemon) now: StatedApp,
-    pub(in crate::daemon) runs: Runs,
-    pub(in crate::daemon) managed: ManagedApp,
-    pub(in crate::daemon) maker: Maker,
+    app: AppName,
+    now: StatedApp,
+    runs: Runs,
+    managed: ManagedApp,
+    maker: Maker,
+}
+
+impl Preparation {
+    /// Of an app that would run something else than it does now, and whose release command goes before that.
+    pub(in crate::daemon) fn of(
+        running: &Running,
+        config: &Config,
+        wanted: &Stated,
+        app: &AppName,
+        maker: &Maker,
+    ) -> Option<Self> {
+        let runs = runs_of(config, wanted, app)?;
+        let before = runs_of(&running.config.load(), &running.stated.load(), app);
+        let managed =
+            managed(config, app).filter(|it| it.commands.contains_key(&release_type()))?;
+        let now = wanted.apps.get(app)?.clone();
+        let (managed, maker) = (managed.clone(), maker.clone());
+        (before.as_ref() != Some(&runs)).then(|| Self {
+            app: app.clone(),
+            now,
+            runs,
+            managed,
+            maker,
+        })
+    }
 }
 
 /// The process type whose command that is.
-pub(in crate::daemon) fn release_type() -> ProcessType {
+fn release_type() -> ProcessType {
     ProcessType::parse("release").expect("release is a well-formed name")
 }
 
@@ -58,6 +83,7 @@ pub(in crate::daemon) async fn prepare(
 async fn go_on(running: &Arc<Running>, prepared: Preparation, version: u64) {
     let Preparation { app, now, mut managed, maker, .. } = prepared;
     managed.release = Some(version);
+    let id = now.id;
     let failed = match run(running, &app, managed).await {
         Some(failure) => Some(failure),
         None => {
@@ -75,7 +101,10 @@ async fn go_on(running: &Arc<Running>, prepared: Preparation, version: u64) {
     };
     if let Some(failure) = failed {
         tracing::info!("{app}: release v{version} failed: {} {}", failure.dyno, failure.reason);
-        end(running, &app, version, ReleaseStatus::Failed, Some(failure)).await;
+        // Another app of the name may have a release of the number.
+        if running.stated.load().apps.get(&app).is_some_and(|it| it.id == id) {
+            end(running, &app, version, ReleaseStatus::Failed, Some(failure)).await;
+        }
     }
     running.deploys.command_ended(&app);
 }
@@ -91,8 +120,9 @@ fn adopt(
     if !config.apps.contains_key(&app) {
         return Err(Problem::no_app(app.as_str()));
     }
-    let mut now = stated.apps.get(&app).cloned().unwrap_or_else(|| wanted.clone());
-    (now.slug, now.config_vars) = (wanted.slug, wanted.config_vars);
+    let now = stated.apps.get(&app).filter(|it| it.id == wanted.id).cloned();
+    let mut now = now.ok_or_else(|| Problem::conflict(format!("{app} is another app now.")))?;
+    adopt_release(&mut now, wanted, stated);
     Ok(Changed { app, now: Some(now), description: maker.description })
 }
 
@@ -139,4 +169,58 @@ async fn last_lines(running: &Running, app: &AppName, dyno: &str) -> Vec<String>
     let text = |line| String::from_utf8_lossy(crate::telemetry::Line::parts(line).1).into_owned();
     let of_dyno: Vec<String> = of_dyno.map(text).collect();
     of_dyno[of_dyno.len().saturating_sub(limits::FAILURE_LINES)..].to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::model::{Id, StatedAddon, StatedAttachment};
+
+    fn maker() -> Maker {
+        Maker { description: "a test".into(), user: "me".into(), at: 7 }
+    }
+
+    fn addon(id: u8) -> StatedAddon {
+        let (name, url) = (format!("redis-{id}"), format!("redis://{id}"));
+        StatedAddon { id: Id::of_random([id; 16]), name, plan: "redis".into(), url, created_at: 7 }
+    }
+
+    fn attached(addon: &StatedAddon) -> StatedAttachment {
+        let name = addon.name.to_ascii_uppercase().replace('-', "_");
+        StatedAttachment { id: addon.id, name, addon: addon.id, created_at: 7 }
+    }
+
+    #[test]
+    fn a_release_is_adopted_by_the_app_that_it_was_begun_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("dynomesh.toml");
+        std::fs::write(&file, "[apps.shop]\n").unwrap();
+        let config = config::load(&file).unwrap();
+        let [shop, blog] = ["shop", "blog"].map(|it| AppName::parse(it).unwrap());
+
+        let before = StatedApp::new(Id::of_random([1; 16]), 7, true);
+        let [own, others, gone] = [5, 6, 7].map(addon);
+        let mut wanted = before.clone();
+        wanted.slug = Some("abc".into());
+        wanted.config_vars.insert("A".into(), "1".into());
+        wanted.addons = vec![own.clone()];
+        wanted.attachments = [&own, &others, &gone].map(attached).into();
+        let mut now = before.clone();
+        now.maintenance = Some(true);
+        let mut blogs = StatedApp::new(Id::of_random([2; 16]), 7, true);
+        blogs.addons = vec![others.clone()];
+        let apps = BTreeMap::from([(shop.clone(), now), (blog, blogs)]);
+        let stated = Stated { apps };
+
+        let adopted = adopt(&config, &stated, shop.clone(), wanted.clone(), maker());
+        let mut expected = wanted.clone();
+        expected.maintenance = Some(true);
+        expected.attachments = [&own, &others].map(attached).into();
+        assert_eq!(adopted.unwrap().now, Some(expected));
+
+        wanted.id = Id::of_random([3; 16]);
+        let refused = adopt(&config, &stated, shop, wanted, maker());
+        assert_eq!(refused.unwrap_err().id, "conflict");
+    }
 }

@@ -23,24 +23,17 @@ pub(in crate::daemon) async fn number_first(
     write(store, config, stated, None, told).await.map(|(stated, _)| stated)
 }
 
-/// The same for a configuration that was read again; returns the releases that are on their way then. Where that cannot be
-/// remembered it is said, and the numbers go on from those in force.
+/// The same for a configuration that was read again; returns the releases that are on their way then.
 pub(in crate::daemon) async fn number(
     running: &Running,
     config: &mut Config,
     description: String,
-) -> Begun {
+) -> Result<Begun, AskError> {
     let stated = running.stated.load_full();
-    match write(&running.store, config, &stated, None, Told::by_nobody(description)).await {
-        Ok((stated, begun)) => {
-            running.stated.store(Arc::new(stated));
-            begun
-        }
-        Err(error) => {
-            tracing::error!("releases are not remembered: {error}");
-            Begun::new()
-        }
-    }
+    let told = Told::by_nobody(description);
+    let (stated, begun) = write(&running.store, config, &stated, None, told).await?;
+    running.stated.store(Arc::new(stated));
+    Ok(begun)
 }
 
 /// The same for what a command changed, which is remembered with it: from now on commands say what is `wanted`.
@@ -50,13 +43,22 @@ pub(in crate::daemon) async fn commit(
     wanted: &Stated,
     changed: AppName,
     told: Told,
-) -> Result<Begun, Problem> {
+) -> Result<Begun, AskError> {
     let now = wanted.apps.get(&changed).cloned();
     let changed = Some((changed, now));
-    let written = write(&running.store, config, wanted, changed, told).await;
-    let (stated, begun) = written.map_err(unremembered)?;
+    let (stated, begun) = write(&running.store, config, wanted, changed, told).await?;
     running.stated.store(Arc::new(stated));
     Ok(begun)
+}
+
+/// The releases of a configuration that are not those of the one before.
+pub(in crate::daemon) fn moved(before: &Config, now: &Config) -> Begun {
+    let release = |config: &Config, app: &AppName| managed(config, app)?.release;
+    let moved = |app: &AppName| {
+        let version = release(now, app)?;
+        (release(before, app) != Some(version)).then(|| (app.clone(), version))
+    };
+    now.apps.keys().filter_map(moved).collect()
 }
 
 /// Releases that are on their way, by their apps and versions.
@@ -137,6 +139,25 @@ pub(in crate::daemon) fn runs_of(config: &Config, stated: &Stated, name: &AppNam
         }
         AppSource::External(_) => None,
     }
+}
+
+/// Whether what commands say of an app is another release: the rest of it only says how that is run.
+pub(in crate::daemon) fn is_release(before: Option<&StatedApp>, now: Option<&StatedApp>) -> bool {
+    fn released(app: &StatedApp) -> impl PartialEq + use<'_> {
+        (&app.slug, &app.config_vars, &app.addons, &app.attachments)
+    }
+    before.map(released) != now.map(released)
+}
+
+/// Has an app be what it is to be `wanted` for a release; the rest of it stays as it is. What is attached of others' add-ons
+/// is attached no more where those are gone.
+pub(in crate::daemon) fn adopt_release(now: &mut StatedApp, wanted: StatedApp, stated: &Stated) {
+    let StatedApp { slug, config_vars, addons, mut attachments, .. } = wanted;
+    let own = |id| addons.iter().any(|it| it.id == id);
+    attachments
+        .retain(|it| own(it.addon) || stated.addons().any(|(_, addon)| addon.id == it.addon));
+    (now.slug, now.config_vars) = (slug, config_vars);
+    (now.addons, now.attachments) = (addons, attachments);
 }
 
 /// An app whose dynos dynomesh runs.

@@ -7,7 +7,7 @@ use metrics::counter;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::certs::{self, Loaded};
 use crate::config::{self, Config, ConfigError, Source, Summary, limits};
@@ -16,13 +16,15 @@ use crate::control::{
     Step,
 };
 use crate::daemon::notify::Notifier;
-use crate::daemon::prepare::{Preparation, prepare, release_type};
-use crate::daemon::releases::{Told, managed};
+use crate::daemon::prepare::{Preparation, prepare};
+use crate::daemon::releases::{Begun, Told};
+use crate::daemon::silence::Silence;
 use crate::daemon::url::Url;
 use crate::daemon::{access_log, releases, rollouts};
-use crate::model::{Stated, StatedApp};
+use crate::model::Stated;
 use crate::router::Prepared;
 use crate::shutdown::Shutdown;
+use crate::store::AskError;
 use crate::telemetry::{Lines, Target};
 
 const RELOADS: &str = "dynomesh_reloads_total";
@@ -36,6 +38,7 @@ pub(in crate::daemon) struct Reloader {
     running: Arc<Running>,
     access_log: Lines,
     notifier: Notifier,
+    silence: Silence,
 }
 
 /// Where a reloader hears what it is to do.
@@ -78,7 +81,7 @@ impl Reloader {
         for result in ["ok", "refused"] {
             counter!(RELOADS, "result" => result).absolute(0);
         }
-        Self { path, source, running, access_log, notifier }
+        Self { path, source, running, access_log, notifier, silence: Silence::default() }
     }
 
     /// Runs until the shutdown begins. Whoever asks while a reload is under way gets another one after it, all of them
@@ -97,6 +100,10 @@ impl Reloader {
                 Some(asker) = wanted.reloads.recv() => waiting.push(asker),
                 Some(request) = wanted.changes.recv() => {
                     self.change(request).await;
+                    continue;
+                }
+                stated = self.silence.end() => {
+                    self.catch_up(stated).await;
                     continue;
                 }
                 () = shutdown.begun() => return,
@@ -142,11 +149,11 @@ impl Reloader {
 
     async fn reload(&mut self) -> ReloadOutcome {
         self.notifier.reloading();
+        // A disk that is stuck must not stop reloads.
+        let _ = self.hear().await;
         let outcome = match self.check().await {
             Ok(mut checked) => {
-                let name = checked.source.file_name();
-                let description = format!("Reload of {name}");
-                let begun = releases::number(&self.running, &mut checked.config, description).await;
+                let begun = self.number(&mut checked.config, checked.source.file_name()).await;
                 let outcome = self.apply(checked);
                 rollouts::see_all_through(&self.running, begun);
                 outcome
@@ -156,6 +163,55 @@ impl Reloader {
         self.notifier.ready();
         say(&outcome);
         outcome
+    }
+
+    /// Gives each app the number of its release. Where that cannot be remembered it is said, and the numbers go on from those
+    /// in force.
+    async fn number(&mut self, config: &mut Config, file: String) -> Begun {
+        match releases::number(&self.running, config, format!("Reload of {file}")).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                tracing::error!("releases are not remembered: {error}");
+                self.note(&error);
+                Begun::new()
+            }
+        }
+    }
+
+    /// Where the store was silent, what it was told may be remembered all the same.
+    fn note(&mut self, error: &AskError) {
+        if matches!(error, AskError::Silent) {
+            self.silence.begin(&self.running.store);
+        }
+    }
+
+    /// Has in force what a silent store says, before anything else is changed.
+    async fn hear(&mut self) -> Result<(), AskError> {
+        if self.silence.lasts() {
+            let stated = timeout(limits::STORE_WAIT, self.silence.end()).await;
+            self.catch_up(stated.map_err(|_| AskError::Silent)?).await;
+        }
+        Ok(())
+    }
+
+    /// The store speaks again, after somebody was told that a change had failed: if it has come to be remembered, it is put in
+    /// force, for a repeated request is told that it is.
+    async fn catch_up(&mut self, stated: Stated) {
+        let (source, said) = (self.source.clone(), stated.clone());
+        self.running.stated.store(Arc::new(stated));
+        let resolved = spawn_blocking(move || source.resolve(&said)).await;
+        let mut config = match resolved.map_err(|panic| vec![panic.to_string()]) {
+            Ok(Ok(config)) => config,
+            Ok(Err(error)) => return complain(reasons(&error)),
+            Err(panic) => return complain(panic),
+        };
+        let before = self.running.config.load_full();
+        self.number(&mut config, self.source.file_name()).await;
+        let begun = releases::moved(&before, &config);
+        for change in self.put_in_force(config) {
+            tracing::info!("remembered after all: {change}");
+        }
+        rollouts::see_all_through(&self.running, begun);
     }
 
     /// Loads the file and everything that could fail about it; nothing has changed afterwards.
@@ -225,14 +281,15 @@ impl Reloader {
     }
 
     /// Does what a command wants, or says why not.
-    async fn change(&self, request: ChangeRequest) {
+    async fn change(&mut self, request: ChangeRequest) {
         let ChangeRequest { change, caller, step, done } = request;
         // Who asked may have left.
         let _ = done.send(self.follow(change, caller, step).await);
     }
 
-    async fn follow(&self, change: Change, caller: Caller, step: Step) -> Result<(), Problem> {
+    async fn follow(&mut self, change: Change, caller: Caller, step: Step) -> Result<(), Problem> {
         let Caller { user, request } = caller;
+        self.hear().await.map_err(releases::unremembered)?;
         let running = &self.running;
         if running.phase() == Phase::Stopping {
             return Err(Problem::unavailable("dynomesh is stopping"));
@@ -244,12 +301,13 @@ impl Reloader {
         }
         let (config, stated) = (running.config.load_full(), running.stated.load_full());
         let Changed { app, now, description } = change(&config, &stated)?;
-        if stated.apps.get(&app) == now.as_ref() {
+        let (before, is_prepared) = (stated.apps.get(&app), matches!(step, Step::Prepared { .. }));
+        // What comes of a prepared release is noted also where nothing is left to change.
+        if before == now.as_ref() && !is_prepared {
             return Ok(());
         }
-        let released = |it: &StatedApp| (it.slug.clone(), it.config_vars.clone());
-        let is_release = now.as_ref().map(released) != stated.apps.get(&app).map(released);
-        if is_release && matches!(step, Step::New) && running.deploys.runs_command(&app) {
+        let is_new = matches!(step, Step::New) && releases::is_release(before, now.as_ref());
+        if is_new && running.deploys.runs_command(&app) {
             return Err(Problem::conflict(format!(
                 "The release command of {app} is running. Wait for its end, and try again."
             )));
@@ -265,25 +323,29 @@ impl Reloader {
         let resolved = resolved.map_err(|panic| Problem::internal(panic.to_string()))?;
         let mut config = resolved.map_err(|error| Problem::invalid(reasons(&error).join("\n")))?;
         let maker = releases::maker(description, &user);
-        let before = releases::runs_of(&running.config.load(), &stated, &app);
-        if let Some(runs) = releases::runs_of(&config, &wanted, &app)
-            && before.as_ref() != Some(&runs)
-            && matches!(step, Step::New)
-        {
-            let managed = managed(&config, &app);
-            if let Some(managed) = managed.filter(|it| it.commands.contains_key(&release_type())) {
-                let Some(now) = wanted.apps.get(&app).cloned() else { return Ok(()) };
-                let prepared = Preparation { app, now, runs, managed: managed.clone(), maker };
-                return prepare(running, prepared, request).await;
-            }
+        if is_new && let Some(prepared) = Preparation::of(running, &config, &wanted, &app, &maker) {
+            return prepare(running, prepared, request).await;
+        }
+        if is_prepared && releases::runs_of(&config, &wanted, &app).is_none() {
+            return Err(Problem::invalid(format!("Dynomesh runs no dynos of {app} any more.")));
         }
         let told = Told { maker, request, step };
-        let begun = releases::commit(running, &mut config, &wanted, app, told).await?;
+        let committed = releases::commit(running, &mut config, &wanted, app, told).await;
+        let begun = committed.map_err(|error| {
+            self.note(&error);
+            releases::unremembered(error)
+        })?;
         for change in self.put_in_force(config) {
             tracing::info!("{user}: {change}");
         }
-        rollouts::see_all_through(running, begun);
+        rollouts::see_all_through(&self.running, begun);
         Ok(())
+    }
+}
+
+fn complain(reasons: Vec<String>) {
+    for reason in reasons {
+        tracing::error!("what commands said is remembered, and cannot be in force: {reason}");
     }
 }
 

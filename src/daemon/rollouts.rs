@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use crate::config::{AppSource, Config, limits};
-use crate::control::{Caller, Changed, Problem, Running, Step};
+use crate::config::{Config, limits};
+use crate::control::{Caller, Changed, Problem, Running, Step, config_vars_of};
 use crate::daemon::releases::{Begun, managed};
 use crate::model::{AppName, Release, ReleaseFailure, ReleaseStatus, Stated};
 use crate::store::WentBack;
@@ -31,7 +31,7 @@ pub(in crate::daemon) fn take_up(running: &Arc<Running>, pending: Begun) {
             }
         }
         let shelf = here.shelf.clone();
-        let sweep = move || shelf.sweep(&abandoned?);
+        let sweep = move || shelf.remove(&abandoned?);
         if let Ok(Err(error)) = spawn_blocking(sweep).await {
             tracing::warn!("uploads of an earlier daemon are left: {error}");
         }
@@ -156,9 +156,7 @@ fn back(
     if !said {
         now.slug.clone_from(&to.runs.slug);
     }
-    let by_command = |name: &str| known.said.line(&format!("config.{name}")).is_none();
-    let vars = to.runs.config_vars.iter().filter(|(name, _)| by_command(name));
-    now.config_vars = vars.map(|(name, value)| (name.clone(), value.clone())).collect();
+    now.config_vars = config_vars_of(to, known, &stated.attached(&app));
     match stated.apps.get(&app) == Some(&now) {
         true => Err(stays()),
         false => {
@@ -167,28 +165,85 @@ fn back(
     }
 }
 
-/// Removes slugs that nobody can go back to.
+/// Removes slugs that nobody can go back to. A slug is put on the shelf, waits, and is released: looked for in this order, none
+/// goes by unseen.
 async fn collect(running: &Running) {
-    let used = running.store.slugs_in_use(limits::RELEASES_KEPT).await;
-    let Ok(mut used) = used else { return };
-    used.append(&mut running.deploys.waiting());
-    // Those that dynos of earlier releases still run.
-    for app in running
-        .config
-        .load()
-        .apps
-        .iter()
-        .filter_map(|(name, app)| matches!(app.source, AppSource::Managed(_)).then_some(name))
-    {
+    let shelf = running.shelf.clone();
+    let Ok(Ok(mut unused)) = spawn_blocking(move || shelf.names()).await else { return };
+    // What was put there may not wait yet: the next collection sees to the rest.
+    if running.deploys.is_unpacking() {
+        return;
+    }
+    let mut used = running.deploys.waiting();
+    let Ok(mut released) = running.store.slugs_in_use(limits::RELEASES_KEPT).await else { return };
+    used.append(&mut released);
+    used.extend(slugs_that_run(running).await);
+    unused.retain(|name| !used.contains(name));
+    let shelf = running.shelf.clone();
+    if let Ok(Err(error)) = spawn_blocking(move || shelf.remove(&unused)).await {
+        tracing::warn!("slugs that nobody needs are left: {error}");
+    }
+}
+
+/// Those that dynos run, of earlier releases too.
+async fn slugs_that_run(running: &Running) -> Vec<String> {
+    let (config, mut slugs) = (running.config.load_full(), Vec::new());
+    for app in config.apps.keys().filter(|name| managed(&config, name).is_some()) {
         let releases = running.store.releases(app).await.unwrap_or_default();
         let dynos = running.supervisor.status();
-        let runs = dynos.iter().filter(|dyno| dyno.app == app.as_str());
-        let versions: Vec<u64> = runs.filter_map(|dyno| dyno.release).collect();
-        let running_now = releases.into_iter().filter(|it| versions.contains(&it.version));
-        used.extend(running_now.filter_map(|it| it.runs.slug));
+        let of_app = dynos.iter().filter(|dyno| dyno.app == app.as_str());
+        let versions: Vec<u64> = of_app.filter_map(|dyno| dyno.release).collect();
+        let run = releases.into_iter().filter(|it| versions.contains(&it.version));
+        slugs.extend(run.filter_map(|it| it.runs.slug));
     }
-    let shelf = running.shelf.clone();
-    if let Ok(Err(error)) = spawn_blocking(move || shelf.keep_only(&used)).await {
-        tracing::warn!("slugs that nobody needs are left: {error}");
+    slugs
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::{self, AppSource};
+    use crate::model::{Id, Runs, StatedAddon, StatedApp, StatedAttachment};
+
+    #[test]
+    fn what_an_addon_says_is_no_config_var_of_the_apps_own_when_it_goes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("Procfile"), "web: serve\n").unwrap();
+        let file = dir.path().join("dynomesh.toml");
+        let text = "[apps.shop]\ndir = \".\"\nconfig = { FIXED = \"1\" }\n";
+        std::fs::write(&file, text).unwrap();
+        let mut config = config::load(&file).unwrap();
+        let shop = AppName::parse("shop").unwrap();
+        let AppSource::Managed(managed) = &mut config.apps.get_mut(&shop).unwrap().source else {
+            panic!("its dynos are ours")
+        };
+        managed.release = Some(2);
+
+        let vars = |vars: &[(&str, &str)]| -> BTreeMap<String, String> {
+            vars.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+        };
+        let (id, url) = (Id::of_random([1; 16]), "redis://:secret@localhost");
+        let (name, plan, addon) = ("redis-1".into(), "redis".into(), id);
+        let mut app = StatedApp::new(id, 7, false);
+        app.config_vars = vars(&[("A", "2")]);
+        app.addons.push(StatedAddon { id, name, plan, url: url.into(), created_at: 7 });
+        app.attachments.push(StatedAttachment { id, name: "REDIS".into(), addon, created_at: 7 });
+        let stated = Stated { apps: BTreeMap::from([(shop.clone(), app)]) };
+        let ran = vars(&[("A", "1"), ("FIXED", "0"), ("REDIS_URL", url)]);
+        let to = Release {
+            id,
+            version: 1,
+            description: "Initial release".into(),
+            user: "me".into(),
+            status: ReleaseStatus::Succeeded,
+            current: false,
+            runs: Runs { config_vars: ran, ..Runs::default() },
+            failure: None,
+            created_at: 7,
+        };
+        let changed = back(&config, &stated, shop, 2, &to).unwrap();
+        assert_eq!(changed.now.unwrap().config_vars, vars(&[("A", "1")]));
     }
 }

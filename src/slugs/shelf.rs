@@ -141,18 +141,15 @@ impl Shelf {
         Ok(names.filter(|name| name.starts_with(UNDER_WAY)).collect())
     }
 
-    /// Removes what was abandoned. What has come under way since is somebody's.
-    pub fn sweep(&self, abandoned: &BTreeSet<String>) -> io::Result<()> {
-        self.remove_where(|name| abandoned.contains(name))
+    /// The names of all slugs.
+    pub fn names(&self) -> io::Result<BTreeSet<String>> {
+        let names = self.entries()?.into_iter();
+        Ok(names.filter(|name| !name.starts_with(UNDER_WAY)).collect())
     }
 
-    /// Removes every slug but these.
-    pub fn keep_only(&self, names: &BTreeSet<String>) -> io::Result<()> {
-        self.remove_where(|name| !name.starts_with(UNDER_WAY) && !names.contains(name))
-    }
-
-    fn remove_where(&self, which: impl Fn(&str) -> bool) -> io::Result<()> {
-        for name in self.entries()?.into_iter().filter(|name| which(name)) {
+    /// Removes these: slugs, or what was abandoned. What has come since they were listed is somebody's.
+    pub fn remove(&self, names: &BTreeSet<String>) -> io::Result<()> {
+        for name in self.entries()?.into_iter().filter(|name| names.contains(name)) {
             // First its name: half of a slug must not have it.
             let gone = self.under_way();
             fs::rename(self.dir.join(name), &gone)?;
@@ -162,11 +159,6 @@ impl Shelf {
             }
         }
         Ok(())
-    }
-
-    fn names(&self) -> io::Result<Vec<String>> {
-        let names = self.entries()?.into_iter();
-        Ok(names.filter(|name| !name.starts_with(UNDER_WAY)).collect())
     }
 
     /// The names of all that is there; none, if nothing was ever kept.

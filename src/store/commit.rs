@@ -54,10 +54,11 @@ pub struct Committed {
 }
 
 impl Store {
-    /// Remembers a change. Whether one is remembered that took too long is seen at the next start.
+    /// Remembers a change. Of one that was under way after [`limits::STORE_WAIT`], [`stated`](Self::stated) says whether it is
+    /// remembered; one that was not under way by then never is.
     pub async fn commit(&self, commit: Commit) -> Result<Committed, AskError> {
         let key = self.key();
-        let asked = self.ask(move |connection| write(connection, &key, &commit));
+        let asked = self.ask_while_waiting(move |connection| write(connection, &key, &commit));
         timeout(limits::STORE_WAIT, asked).await.unwrap_or(Err(AskError::Silent))
     }
 
@@ -158,6 +159,29 @@ mod tests {
         let committed = store.commit(commit(Some((shop.clone(), None)), &[&blog])).await.unwrap();
         assert_eq!(committed.stated.apps.keys().collect::<Vec<_>>(), [&blog]);
         assert_eq!(store.releases(&shop).await.unwrap(), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_that_nobody_waits_for_is_not_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let shop = AppName::parse("shop").unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let mut change = commit(Some((shop, Some(StatedApp::new(new_id(), 1, true)))), &[]);
+        change.request = Some("once".into());
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let stuck = store.ask(move |_| Ok(gone.recv().is_ok()));
+        let asked = async {
+            let error = store.commit(change.clone()).await.unwrap_err();
+            assert!(matches!(error, AskError::Silent), "{error}");
+            go.send(()).unwrap();
+        };
+        assert!(tokio::join!(stuck, asked).0.unwrap());
+        assert_eq!(store.stated().await.unwrap(), Stated::default());
+        assert!(!store.was_done("once").await.unwrap(), "it may be asked for again");
+        drop(store);
+
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.stated().await.unwrap(), Stated::default());
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use crate::store::database::{self, StoreError};
 use crate::store::sealed::{SealError, SealKey};
 
 type Task = Box<dyn FnOnce(&mut Connection) + Send>;
+type Answer<T> = oneshot::Sender<rusqlite::Result<T>>;
 
 /// The database in the state directory.
 const FILE: &str = "dynomesh.db";
@@ -83,17 +84,38 @@ impl Store {
         self.key.clone()
     }
 
-    /// Has the thread do this, and waits for the result.
+    /// Has the thread do this, and waits for the result. It is done also where whoever asked has left.
     pub(in crate::store) async fn ask<T: Send + 'static>(
         &self,
         task: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, AskError> {
+        self.queue(|answer| {
+            Box::new(move |connection| {
+                // Who asked may have left.
+                let _ = answer.send(task(connection));
+            })
+        })
+        .await
+    }
+
+    /// The same, but what nobody waits for any more is not begun: whoever has left was told that it failed.
+    pub(in crate::store) async fn ask_while_waiting<T: Send + 'static>(
+        &self,
+        task: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, AskError> {
+        self.queue(|answer| {
+            Box::new(move |connection| {
+                if !answer.is_closed() {
+                    let _ = answer.send(task(connection));
+                }
+            })
+        })
+        .await
+    }
+
+    async fn queue<T>(&self, task: impl FnOnce(Answer<T>) -> Task) -> Result<T, AskError> {
         let (answer, answered) = oneshot::channel();
-        let task: Task = Box::new(move |connection| {
-            // Who asked may have left.
-            let _ = answer.send(task(connection));
-        });
-        match self.tasks.try_send(task) {
+        match self.tasks.try_send(task(answer)) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(AskError::Busy),
             Err(TrySendError::Disconnected(_)) => return Err(AskError::Gone),
@@ -166,5 +188,28 @@ mod tests {
         say(&store, app).await;
         let error = Store::peek(dir.path()).unwrap_err().to_string();
         assert!(error.contains("it was not encrypted with the key in store.key"), "{error}");
+    }
+    #[tokio::test]
+    async fn what_is_under_way_is_done_whoever_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let ((begun, mut begins), (go, gone)) =
+            (tokio::sync::mpsc::channel(1), std::sync::mpsc::channel::<()>());
+        let asked = store.ask_while_waiting(move |connection| {
+            begun.blocking_send(()).unwrap();
+            gone.recv().unwrap();
+            connection.execute_batch("CREATE TABLE done (x)")
+        });
+        tokio::select! {
+            biased;
+            answer = asked => panic!("{answer:?}"),
+            _ = begins.recv() => {}
+        }
+        go.send(()).unwrap();
+        let done = "SELECT count(*) FROM sqlite_master WHERE name = 'done'";
+        let count = move |connection: &mut Connection| -> rusqlite::Result<u32> {
+            connection.query_row(done, (), |row| row.get(0))
+        };
+        assert_eq!(store.ask(count).await.unwrap(), 1);
     }
 }

@@ -33,7 +33,8 @@ pub(in crate::store) struct Numbered {
 }
 
 /// The version that this is of the app: that of its current release if it runs just this, else that of a new one, which is
-/// its current one then. `begun`: the row that the new one has already.
+/// its current one then. `begun`: the row that the new one has already; where the app runs just this without it, it has come
+/// to its end.
 pub(in crate::store) fn number(
     transaction: &Transaction<'_>,
     key: &SealKey,
@@ -43,7 +44,7 @@ pub(in crate::store) fn number(
     begun: Option<u64>,
 ) -> rusqlite::Result<Numbered> {
     let fingerprint = key.fingerprint(&canonical(runs));
-    let app = app.to_string();
+    let (id, app) = (app, app.to_string());
     let current: Option<(u64, String)> = transaction
         .query_row(
             "SELECT version, fingerprint FROM releases JOIN apps ON apps.id = app
@@ -55,6 +56,9 @@ pub(in crate::store) fn number(
     if let Some((version, of_current)) = current
         && of_current == fingerprint
     {
+        if let Some(begun) = begun {
+            end(transaction, id, begun, ReleaseStatus::Succeeded, None)?;
+        }
         return Ok(Numbered { version, is_begun: false });
     }
     let mut row = None;

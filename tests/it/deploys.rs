@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use crate::support::{
     Answer, Client, Load, Mesh, Ran, Setup, Sockets, becomes_true, request, testapp, within,
@@ -219,6 +221,141 @@ async fn one_deploy_of_an_app_goes_on_at_a_time() {
 }
 
 #[tokio::test]
+async fn a_release_command_runs_before_an_app_is_told_of_an_addon() {
+    let ran = "web: TESTAPP\nrelease: echo it is $REDIS_URL\n";
+    let mesh = Setup::new().procfile("shop", ran, QUICK).start().await;
+    does(&mesh, &["ps:wait", "-a", "shop"]).await;
+    let addon = json!({ "plan": "redis", "config": { "url": "redis://one" } });
+    let client = begins(&mesh, "/apps/shop/addons", &addon).await;
+    becomes_true("v2", async || releases(&mesh).await[0] == row(2, "succeeded", true)).await;
+    drop(client);
+    assert_eq!(seen(&mesh, "REDIS_URL").await, "redis://one");
+    mesh.line("its output", |line| (line.message == "it is redis://one").then_some(())).await;
+    let (_, attached) = ask(&mesh, "GET", "/apps/shop/addon-attachments", "").await;
+    assert_eq!(attached[0]["config_vars"], json!(["REDIS_URL"]), "{attached}");
+    let id = attached[0]["id"].as_str().unwrap();
+    assert_eq!(ask(&mesh, "DELETE", &format!("/addon-attachments/{id}"), "").await.0, 200);
+    becomes_true("v3", async || releases(&mesh).await[0] == row(3, "succeeded", true)).await;
+    assert_eq!(seen(&mesh, "REDIS_URL").await, "(unset)");
+}
+
+#[tokio::test]
+async fn a_release_command_runs_before_nothing_but_releases() {
+    let mesh = Setup::new().procfile("shop", "web: TESTAPP\n", QUICK).start().await;
+    does(&mesh, &["ps:wait", "-a", "shop"]).await;
+    // It would go into force with whatever comes first.
+    let procfile = format!("web: {}\nrelease: exit 7\n", testapp().display());
+    fs::write(mesh.path("shop/Procfile"), procfile).unwrap();
+    does(&mesh, &["ps:scale", "web=2"]).await;
+    assert_eq!(does(&mesh, &["ps:scale"]).await, "release=0:Basic web=2:Basic\n");
+    does(&mesh, &["maintenance:on", "-a", "shop"]).await;
+    assert_eq!(does(&mesh, &["maintenance", "-a", "shop"]).await, "on\n");
+}
+
+#[tokio::test]
+async fn a_release_that_came_about_without_its_command_is_not_pending() {
+    let mesh = shop().await;
+    let go = mesh.path("go");
+    fs::write(&go, "").unwrap();
+    let waits =
+        format!("web: V=1 TESTAPP\nrelease: until [ -e {} ]; do sleep 0.05; done\n", go.display());
+    deploys(&mesh, &waits, 1).await;
+    fs::remove_file(&go).unwrap();
+    let (failed, ()) = tokio::join!(deploy(&mesh, "web: NEVER_BIND=1 TESTAPP\n"), async {
+        becomes_true("v2 to be on its way", async || {
+            releases(&mesh).await[0] == row(2, "pending", true)
+        })
+        .await;
+        does(&mesh, &["rollback", "v1", "-a", "shop"]).await;
+        // By itself, when it does not come up.
+        becomes_true("v1 to be back", async || {
+            releases(&mesh).await[1..] == [row(2, "failed", false), row(1, "succeeded", true)]
+        })
+        .await;
+        fs::write(&go, "").unwrap();
+    });
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    becomes_true("v3 to be decided", async || {
+        releases(&mesh).await[0] == row(3, "succeeded", false)
+    })
+    .await;
+    deploys(&mesh, "web: V=4 TESTAPP\n", 4).await;
+}
+
+/// The database is locked, so that the change is under way for as long as the test wants.
+#[tokio::test]
+async fn a_deploy_whose_client_leaves_is_in_the_way_of_no_other() {
+    let mesh = shop().await;
+    deploys(&mesh, "web: V=1 TESTAPP\n", 1).await;
+    let (status, slug) = ask(&mesh, "POST", "/apps/shop/slugs", "{}").await;
+    assert_eq!(status, 201, "{slug}");
+    let place = slug["blob"]["url"].as_str().unwrap();
+    assert_eq!(ask(&mesh, "PUT", place, &archive("web: V=2 TESTAPP\n")).await.0, 200);
+    let id = slug["id"].as_str().unwrap();
+
+    let database = locked_database(&mesh);
+    let client = begins(&mesh, "/apps/shop/releases", &json!({ "slug": id })).await;
+    holds_up_the_database(&mesh).await;
+    drop(client);
+    // Whatever the daemon answers now, it has seen before that the connection is gone.
+    for _ in 0..3 {
+        ask(&mesh, "GET", &format!("/apps/shop/slugs/{id}"), "").await;
+    }
+    database.execute_batch("ROLLBACK").unwrap();
+    becomes_true("v2", async || releases(&mesh).await[0] == row(2, "succeeded", true)).await;
+    deploys(&mesh, "web: V=3 TESTAPP\n", 3).await;
+}
+
+/// The database of a daemon, in which nobody else writes until the transaction ends.
+fn locked_database(mesh: &Mesh) -> rusqlite::Connection {
+    let database = rusqlite::Connection::open(mesh.path("state/dynomesh.db")).unwrap();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    database
+}
+
+/// Returns once the daemon's own thread waits in the database, too.
+async fn holds_up_the_database(mesh: &Mesh) {
+    let quick = Duration::from_millis(500);
+    let reads = async || timeout(quick, ask(mesh, "GET", "/apps/shop/releases", "")).await;
+    becomes_true("a change to hold up the database", async || reads().await.is_err()).await;
+}
+
+/// A daemon that is stopped hears of it when its time is over; the database counts only how often it has tried.
+#[tokio::test]
+async fn what_is_remembered_too_late_is_in_force_all_the_same() {
+    let mesh = shop().await;
+    let database = locked_database(&mesh);
+    let body = json!({ "A": "1" }).to_string();
+    let (answer, ()) = tokio::join!(ask(&mesh, "PATCH", "/apps/shop/config-vars", &body), async {
+        holds_up_the_database(&mesh).await;
+        mesh.signal(Signal::STOP);
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        mesh.signal(Signal::CONT);
+    });
+    assert_eq!(answer.0, 500, "{answer:?}");
+    let said = answer.1["message"].as_str().unwrap();
+    assert!(said.contains("the database has not answered within 10 s"), "{said}");
+    database.execute_batch("ROLLBACK").unwrap();
+    let vars = async || ask(&mesh, "GET", "/apps/shop/config-vars", "").await.1;
+    becomes_true("A to be there", async || vars().await == json!({ "A": "1" })).await;
+    let body = json!({ "B": "2" }).to_string();
+    assert_eq!(ask(&mesh, "PATCH", "/apps/shop/config-vars", &body).await.0, 200);
+    assert_eq!(vars().await, json!({ "A": "1", "B": "2" }));
+}
+
+/// Sends a request, and awaits no answer.
+async fn begins(mesh: &Mesh, path: &str, body: &Value) -> UnixStream {
+    let mut stream = UnixStream::connect(mesh.path("state/dynomesh.sock")).await.unwrap();
+    let body = body.to_string();
+    let length = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
 async fn deploys_under_load_lose_nothing() {
     let mesh = shop().await;
     deploys(&mesh, "web: V=1 TESTAPP\n", 1).await;
@@ -306,7 +443,7 @@ async fn a_daemon_that_is_killed_in_a_deploy_leaves_the_old_or_the_new() {
         let args = ["deploy", dir.to_str().unwrap(), "-a", "shop"];
         {
             let mut deploying = std::pin::pin!(mesh.command(&args));
-            let moment = tokio::time::sleep(std::time::Duration::from_millis(seed % 900));
+            let moment = tokio::time::sleep(Duration::from_millis(seed % 900));
             tokio::select! {
                 _ = &mut deploying => {}
                 () = moment => {}

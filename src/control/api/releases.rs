@@ -16,7 +16,7 @@ use crate::control::api::slugs;
 use crate::control::dynos::find_app;
 use crate::control::given::{Given, Path};
 use crate::control::logs::Origin;
-use crate::control::{Caller, Problem, Running};
+use crate::control::{Caller, Problem, Running, config_vars_of};
 use crate::model::{AppName, Canary, Civil, Release, ReleaseStatus, StatedApp};
 use crate::slugs::id_of;
 
@@ -127,13 +127,7 @@ fn back(scene: &AppScene<'_>, now: &mut StatedApp, to: &Release) -> Result<Strin
         scene.refuse_said("dir", &format!("What {} runs", scene.name))?;
     }
     now.slug.clone_from(&to.runs.slug);
-    // What the file says of them stays as it is, and what add-ons do.
-    let attached = scene.stated.attached(scene.name);
-    let by_command = |name: &str| {
-        scene.app.said.line(&format!("config.{name}")).is_none() && !attached.contains_key(name)
-    };
-    let vars = to.runs.config_vars.iter().filter(|(name, _)| by_command(name));
-    now.config_vars = vars.map(|(name, value)| (name.clone(), value.clone())).collect();
+    now.config_vars = config_vars_of(to, scene.app, &scene.stated.attached(scene.name));
     Ok(format!("Rollback to v{}", to.version))
 }
 

@@ -219,26 +219,33 @@ pub(in crate::control) async fn release(
     }
     let short = &slug.name[..8];
     let description = description.unwrap_or_else(|| format!("Deploy {short}"));
-    let name = slug.name;
-    let changed = change_app(running, caller, app.as_str(), move |scene, now| {
-        deployable(scene)?;
-        now.slug = Some(name);
-        Ok(description)
-    });
-    if let Err(problem) = changed.await {
-        running.deploys.end(app);
-        return Err(problem);
-    }
-    running.deploys.released(id);
-    let (of, here, shutdown) = (app.clone(), running.clone(), running.shutdown.clone());
-    running.shutdown.spawn(async move {
-        tokio::select! {
-            () = decided(&here, &of) => {}
-            () = shutdown.begun() => {}
+    let (of, here) = (app.clone(), running.clone());
+    // To its end, also where its client leaves meanwhile: the app's next deploy waits for that.
+    let deployed = running.shutdown.spawn(async move {
+        let name = slug.name;
+        let changed = change_app(&here, caller, of.as_str(), move |scene, now| {
+            deployable(scene)?;
+            now.slug = Some(name);
+            Ok(description)
+        });
+        if let Err(problem) = changed.await {
+            here.deploys.end(&of);
+            return Err(problem);
         }
-        here.deploys.end(&of);
+        here.deploys.released(id);
+        here.shutdown.clone().spawn(end_when_decided(here, of));
+        Ok(())
     });
-    Ok(())
+    deployed.await.map_err(|panic| Problem::internal(panic.to_string()))?
+}
+
+/// Ends the deploy of an app once it is known what came of it.
+async fn end_when_decided(running: Arc<Running>, app: AppName) {
+    tokio::select! {
+        () = decided(&running, &app) => {}
+        () = running.shutdown.begun() => {}
+    }
+    running.deploys.end(&app);
 }
 
 /// Returns once no release of the app is on its way.

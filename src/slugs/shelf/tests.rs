@@ -199,21 +199,23 @@ fn what_is_changed_afterwards_is_found() {
 }
 
 #[test]
-fn what_nobody_names_is_removed() {
+fn what_was_listed_and_nobody_needs_is_removed() {
     let scene = Scene::new();
     let slug = scene.put(&shop().tgz()).unwrap();
-    let other = scene.put(&shop().file("more", "").tgz()).unwrap();
     fs::create_dir(scene.state.path().join("slugs/new-0123")).unwrap();
-    scene.shelf.keep_only(&BTreeSet::from([other.name.clone()])).unwrap();
+    let listed = scene.shelf.names().unwrap();
+    assert_eq!(listed, BTreeSet::from([slug.name.clone()]));
+    let other = scene.put(&shop().file("more", "").tgz()).unwrap();
+    scene.shelf.remove(&listed).unwrap();
     assert_eq!(scene.shelf.find(slug.id()), None);
     let gone = scene.shelf.verify(&slug.name).unwrap_err().to_string();
     assert!(gone.ends_with("is removed. Deploy it again"), "{gone}");
-    assert_eq!(scene.shelf.find(other.id()), Some(other));
-    assert_eq!(scene.names(), 2, "an upload that is under way is none of these");
+    assert_eq!(scene.shelf.find(other.id()), Some(other), "it has come since");
+    assert_eq!(scene.names(), 2, "an upload that is under way is no slug");
     let abandoned = scene.shelf.abandoned().unwrap();
     let somebodys = scene.state.path().join("slugs/new-4567");
     fs::create_dir(&somebodys).unwrap();
-    scene.shelf.sweep(&abandoned).unwrap();
+    scene.shelf.remove(&abandoned).unwrap();
     assert_eq!(scene.names(), 2);
     assert!(somebodys.exists(), "an upload that has begun since is nobody's to remove");
     assert_eq!(Shelf::new(&scene.state.path().join("none")).abandoned().unwrap(), BTreeSet::new());
