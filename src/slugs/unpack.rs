@@ -3,6 +3,7 @@
 //! The archive is somebody else's: whatever would come to lie outside of the directory, or is no file, directory or link
 //! within it, refuses the whole, and is named.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read};
@@ -17,6 +18,9 @@ use crate::slugs::list::{Entry, List, copy_and_hash};
 
 /// Bytes that are read beyond the end of an archive, to come to its checksum: programs pad to 10 KiB.
 const AFTER_END: u64 = 1 << 20;
+/// Bytes that are read before an entry begins: of its header, and of those that give it a long name or attributes, which
+/// the tar crate has in memory as a whole. A path has at most 4 KiB, and what programs write besides is of that kind.
+const HEADERS_MAX: u64 = 1 << 20;
 
 /// An archive cannot be a slug.
 #[derive(Debug, thiserror::Error)]
@@ -85,13 +89,20 @@ struct Unpacked<'a> {
 
 impl Unpacked<'_> {
     fn take_all(&mut self, text: impl Read) -> Result<(), UnpackError> {
-        let mut archive = Archive::new(text);
-        for entry in archive.entries().map_err(UnpackError::Garbled)? {
-            let entry = entry.map_err(UnpackError::Garbled)?;
+        let left = Cell::new(u64::MAX);
+        let mut archive = Archive::new(Rationed { text, left: &left });
+        let mut entries = archive.entries().map_err(UnpackError::Garbled)?;
+        loop {
+            left.set(HEADERS_MAX);
+            let entry = entries.next().transpose().map_err(UnpackError::Garbled)?;
+            left.set(u64::MAX);
+            let Some(mut entry) = entry else { break };
             if self.list.0.len() >= limits::SLUG_ENTRIES_MAX {
                 return Err(UnpackError::TooMany);
             }
-            self.take(entry)?;
+            self.take(&mut entry)?;
+            // What nobody wants of it is none of the next one's headers.
+            io::copy(&mut entry, &mut io::sink()).map_err(UnpackError::Garbled)?;
         }
         // What comes after its end is padding, and the checksum of what was compressed.
         let mut rest = archive.into_inner().take(AFTER_END);
@@ -99,7 +110,7 @@ impl Unpacked<'_> {
         Ok(())
     }
 
-    fn take(&mut self, mut entry: tar::Entry<'_, impl Read>) -> Result<(), UnpackError> {
+    fn take(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<(), UnpackError> {
         let said = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let refused = |why: &str| UnpackError::Entry { path: said.clone(), why: why.to_owned() };
         let kind = entry.header().entry_type();
@@ -127,7 +138,7 @@ impl Unpacked<'_> {
                 self.refuse_twice(&path).map_err(|why| refused(&why))?;
                 let executable = entry.header().mode().unwrap_or(0) & 0o111 != 0;
                 let left = limits::SLUG_BYTES_MAX - self.bytes;
-                let written = write(&place, &mut entry, executable, left);
+                let written = write(&place, entry, executable, left);
                 let written = written.map_err(unwritten)?;
                 let Entry::File { size, .. } = written else { return Err(UnpackError::TooLarge) };
                 if size > left {
@@ -193,6 +204,27 @@ impl Unpacked<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// A text of which no more is read than whoever holds `left` allows.
+struct Rationed<'a, T> {
+    text: T,
+    left: &'a Cell<u64>,
+}
+
+impl<T: Read> Read for Rationed<'_, T> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.get();
+        if left == 0 {
+            let max = HEADERS_MAX >> 20;
+            let message = format!("what is said of one entry has more than {max} MB");
+            return Err(io::Error::other(message));
+        }
+        let length = into.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let read = self.text.read(&mut into[..length])?;
+        self.left.set(left - read as u64);
+        Ok(read)
     }
 }
 
