@@ -47,6 +47,13 @@ pub(in crate::control) async fn make_source(
     origin: Option<Extension<Origin>>,
 ) -> Result<Response, Problem> {
     let secret = running.builds.expect()?;
+    let (here, shutdown) = (running.clone(), running.shutdown.clone());
+    running.shutdown.spawn(async move {
+        tokio::select! {
+            () = here.builds.sweep() => {}
+            () = shutdown.begun() => {}
+        }
+    });
     let url = format!("{}{SOURCES}{secret}", of(&origin));
     let blob = json!({ "get_url": url, "put_url": url });
     Ok((StatusCode::CREATED, Json(json!({ "source_blob": blob }))).into_response())
@@ -110,6 +117,7 @@ fn begin(
         Problem::invalid("source_blob.url: nothing has been uploaded to its put_url yet.")
     })?;
     slugs::check_sum(blob.checksum.as_deref(), &source.sha256)?;
+    running.builds.built(secret, source.clone());
     let build = Build::new(app, &caller, blob.url, blob.version, &source);
     running.builds.begin(build.clone());
     let (here, shutdown, begun) = (running.clone(), running.shutdown.clone(), build.clone());
