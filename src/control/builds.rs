@@ -170,17 +170,21 @@ impl Builds {
         next
     }
 
-    /// Whether a source is expected that is found by this.
+    /// Whether a source is known that is found by this.
     pub(in crate::control) fn expects(&self, secret: &str) -> bool {
         let now = Instant::now();
         self.known().sources.get(secret).is_some_and(|it| it.until > now)
     }
 
-    /// The source has come.
-    pub(in crate::control) fn uploaded(&self, secret: &str, source: Source) {
-        if let Some(expected) = self.known().sources.get_mut(secret) {
-            expected.stage = Stage::Uploaded(source);
-        }
+    /// Refuses where nothing is to be uploaded, or not any more.
+    pub(in crate::control) fn check_upload(&self, secret: &str) -> Result<(), Problem> {
+        self.known().for_upload(secret).map(drop)
+    }
+
+    /// The source has come. Refused like an upload that begins: a build may have begun meanwhile.
+    pub(in crate::control) fn uploaded(&self, secret: &str, source: Source) -> Result<(), Problem> {
+        self.known().for_upload(secret)?.stage = Stage::Uploaded(source);
+        Ok(())
     }
 
     /// What was uploaded of it, if anything was.
@@ -266,6 +270,20 @@ impl Builds {
 }
 
 impl Known {
+    /// Once a source is built, everybody who may read builds is told where it was uploaded: nobody may upload there then.
+    fn for_upload(&mut self, secret: &str) -> Result<&mut Expected, Problem> {
+        let now = Instant::now();
+        let expected = self.sources.get_mut(secret).filter(|it| it.until > now);
+        let gone = || Problem::not_found("No source is expected here (any more).");
+        let expected = expected.ok_or_else(gone)?;
+        match expected.stage {
+            Stage::Announced | Stage::Uploaded(_) => Ok(expected),
+            Stage::Built(_) => Err(Problem::conflict(
+                "This source is built: it stays what it is. Ask for another one by POST /sources.",
+            )),
+        }
+    }
+
     /// Forgets the oldest source that was built. `false`: all of them wait.
     fn forget_a_built_source(&mut self) -> bool {
         let built = self.sources.iter().filter(|(_, it)| matches!(it.stage, Stage::Built(_)));
@@ -289,7 +307,7 @@ mod tests {
 
     fn build(builds: &Builds) -> Result<String, Problem> {
         let secret = builds.expect()?;
-        builds.uploaded(&secret, source());
+        builds.uploaded(&secret, source()).unwrap();
         builds.built(&secret, builds.source(&secret).unwrap());
         Ok(secret)
     }
@@ -312,11 +330,29 @@ mod tests {
         let builds = Builds::default();
         let waiting: Vec<_> =
             (0..limits::SOURCES_WAITING).map(|_| builds.expect().unwrap()).collect();
-        builds.uploaded(&waiting[0], source());
+        builds.uploaded(&waiting[0], source()).unwrap();
         assert_eq!(builds.expect().unwrap_err().id, "too_many_sources");
         builds.built(&waiting[0], source());
         assert!(builds.expect().is_ok());
         assert!(builds.expect().is_err());
+    }
+
+    #[test]
+    fn what_is_built_is_not_uploaded_any_more() {
+        let builds = Builds::default();
+        let secret = builds.expect().unwrap();
+        let again = Source { sha256: "again".into(), ..source() };
+        for uploaded in [source(), again.clone()] {
+            builds.check_upload(&secret).unwrap();
+            builds.uploaded(&secret, uploaded).unwrap();
+        }
+        // From now on its URL is to be seen; and another upload may be under way.
+        builds.built(&secret, again);
+        let late = Source { sha256: "late".into(), ..source() };
+        assert_eq!(builds.check_upload(&secret).unwrap_err().status, 409);
+        assert_eq!(builds.uploaded(&secret, late).unwrap_err().status, 409);
+        assert_eq!(builds.source(&secret).unwrap().sha256, "again");
+        assert_eq!(builds.uploaded("another", source()).unwrap_err().status, 404);
     }
 
     #[tokio::test(start_paused = true)]

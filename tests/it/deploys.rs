@@ -729,6 +729,8 @@ async fn a_source_is_built_and_released() {
     let is_there = async || releases(&mesh).await == [row(1, "succeeded", true)];
     becomes_true("it to be there", is_there).await;
     assert_eq!(seen(&mesh, "V").await, "1");
+    // Who may only read sees its URL now, and must not exchange what is built again.
+    assert_eq!(ask(&mesh, "PUT", &url, &archive("web: V=3 TESTAPP\n")).await.0, 409);
     // The same source may be built again, and is the same release.
     let (again, _) = build(&mesh, json!({ "url": url })).await;
     assert_eq!((&again["release"], &again["slug"]), (&first["release"], &first["slug"]));

@@ -69,17 +69,15 @@ pub(in crate::control) async fn make_source_of(
     make_source(State(running), origin).await
 }
 
-/// `PUT /source-uploads/SECRET`: the archive. What is in it is seen when it is built.
+/// `PUT /source-uploads/SECRET`: the archive. What is in it is seen when it is built, after which it cannot be exchanged.
 pub(in crate::control) async fn upload(
     State(running): State<Arc<Running>>,
     Path(secret): Path<String>,
     body: Body,
 ) -> Result<StatusCode, Problem> {
-    if !running.builds.expects(&secret) {
-        return Err(Problem::not_found("No source is expected here (any more)."));
-    }
+    running.builds.check_upload(&secret)?;
     let (archive, sha256, _slot) = slugs::receive(&running, body).await?;
-    running.builds.uploaded(&secret, Source { archive, sha256 });
+    running.builds.uploaded(&secret, Source { archive, sha256 })?;
     Ok(StatusCode::OK)
 }
 
