@@ -1,18 +1,20 @@
 //! What changes something is done to its end, also where its client's connection breaks meanwhile, and is answered once: a
 //! client that asks again, by the same `Request-Id`, hears what the first request was answered, and waits for that.
 //!
-//! In memory alone: what a change of the store has brought, the store remembers for the next daemon.
+//! In memory alone. What the store was changed by, it remembers, so the next daemon does nothing twice either.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use serde_json::json;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
@@ -57,14 +59,30 @@ pub(in crate::control) async fn answer_once(
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.run(request).await;
     }
-    let answer = caller.request.map(|request| running.repeats.of(request)).unwrap_or_default();
+    let known = caller.request.clone().map(|request| running.repeats.of(request));
+    let (here, is_removal) = (running.clone(), *request.method() == Method::DELETE);
     let done = running.shutdown.spawn(async move {
-        match answer.get_or_try_init(async || kept(next.run(request).await).await).await {
+        let answer = async || {
+            let answer = next.run(request).await;
+            let is_gone = is_removal && answer.status() == StatusCode::NOT_FOUND;
+            kept(if is_gone { gone(&here, &caller, answer).await } else { answer }).await
+        };
+        match known.unwrap_or_default().get_or_try_init(answer).await {
             Ok(answer) => answer.clone().map(Body::from),
             Err(refusal) => refusal,
         }
     });
     done.await.unwrap_or_else(|panic| Problem::internal(panic.to_string()).into_response())
+}
+
+/// What is said of a removal that finds nothing: it is done, where an earlier daemon was asked for it and had no time to
+/// answer.
+async fn gone(running: &Running, caller: &Caller, refusal: Response) -> Response {
+    match running.was_done(caller).await {
+        Ok(true) => Json(json!({})).into_response(),
+        Ok(false) => refusal,
+        Err(problem) => problem.into_response(),
+    }
 }
 
 /// An answer as it can be given again; or as it is to be given this once.

@@ -302,6 +302,29 @@ async fn a_change_that_is_repeated_is_answered_as_it_was() {
 }
 
 #[tokio::test]
+async fn a_change_that_is_repeated_to_the_next_daemon_is_done_once() {
+    let api = Api::start().await;
+    let redis = json!({ "plan": "redis", "config": { "url": "redis://localhost" } });
+    let create = async |api: &Api| api.ask_by("a", "POST", "/apps/shop/addons", &redis).await;
+    let remove =
+        async |api: &Api, path: &str| api.ask_by("b", "DELETE", path, &Value::Null).await.0;
+    for app in ["old", "new"] {
+        let (status, said) = api.ask_by(app, "POST", "/apps", &json!({ "name": app })).await;
+        assert_eq!(status, 201, "{app}: {said}");
+    }
+    let (status, addon) = create(&api).await;
+    assert_eq!(status, 201, "{addon}");
+    assert_eq!(remove(&api, "/apps/old").await, 200);
+    let Api { mesh, token } = api;
+    let api = Api { mesh: mesh.killed().await.start().await, token };
+    let (status, again) = create(&api).await;
+    assert_eq!((status, &again["id"]), (201, &addon["id"]), "{again}");
+    assert_eq!(remove(&api, "/apps/old").await, 200);
+    assert_eq!(remove(&api, "/apps/new").await, 200);
+    assert_eq!(remove(&api, "/apps/none").await, 404);
+}
+
+#[tokio::test]
 async fn guessing_tokens_is_slowed_and_nobody_else_is() {
     let api = Api::start().await;
     let left =

@@ -650,6 +650,20 @@ async fn a_deploy_that_is_repeated_while_it_is_under_way_is_no_other_one() {
     assert_eq!((&released["status"], &released["slug"]["id"]), (&"pending".into(), &slug));
 }
 
+/// The next daemon knows nothing of the slug that was uploaded, but what became of it.
+#[tokio::test]
+async fn a_release_that_is_repeated_to_the_next_daemon_is_no_other_one() {
+    let mesh = shop().await;
+    let create = r#"{"process_types":{"task":"sleep 1000"}}"#;
+    let (_, slug) = ask(&mesh, "POST", "/apps/shop/slugs", create).await;
+    assert_eq!(ask(&mesh, "PUT", slug["blob"]["url"].as_str().unwrap(), "").await.0, 200);
+    let body = json!({ "slug": slug["id"] }).to_string();
+    let first = ask_twice(&mesh, "/apps/shop/releases", &body).await;
+    let mesh = mesh.killed().await.start().await;
+    let again = ask_twice(&mesh, "/apps/shop/releases", &body).await;
+    assert_eq!((&again["id"], &again["version"]), (&first["id"], &1.into()));
+}
+
 #[tokio::test]
 async fn what_cannot_be_promoted_is_said() {
     let mesh = pipeline().await;
