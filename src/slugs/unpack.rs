@@ -22,6 +22,10 @@ const AFTER_END: u64 = 1 << 20;
 /// the tar crate has in memory as a whole. A path has at most 4 KiB, and what programs write besides is of that kind.
 const HEADERS_MAX: u64 = 1 << 20;
 
+/// Bytes of all paths and of where links lead: they are in memory until the slug is on the disk, and a path can be forty
+/// times as long as usual.
+const NAMES_MAX: usize = 128 << 20;
+
 /// An archive cannot be a slug.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
@@ -36,6 +40,9 @@ pub enum UnpackError {
         /// What is wrong with it.
         why: String,
     },
+    /// It would fill the memory.
+    #[error("the names in it have more than {} MB", NAMES_MAX >> 20)]
+    LongNames,
     /// It would fill the disk.
     #[error("it has more than {} entries", limits::SLUG_ENTRIES_MAX)]
     TooMany,
@@ -57,7 +64,7 @@ pub(in crate::slugs) fn unpack(
     commands: &BTreeMap<String, String>,
 ) -> Result<List, UnpackError> {
     fs::create_dir(to).map_err(UnpackError::Disk)?;
-    let mut unpacked = Unpacked { dir: to, list: List::default(), bytes: 0 };
+    let mut unpacked = Unpacked { dir: to, list: List::default(), names: 0, bytes: 0 };
     let mut reader = BufReader::new(archive);
     let is_gzip = io::BufRead::fill_buf(&mut reader)
         .map_err(UnpackError::Garbled)?
@@ -84,6 +91,9 @@ pub(in crate::slugs) fn unpack(
 struct Unpacked<'a> {
     dir: &'a Path,
     list: List,
+    /// Bytes of all names.
+    names: usize,
+    /// Bytes of all files.
     bytes: u64,
 }
 
@@ -101,6 +111,9 @@ impl Unpacked<'_> {
                 return Err(UnpackError::TooMany);
             }
             self.take(&mut entry)?;
+            if self.names > NAMES_MAX {
+                return Err(UnpackError::LongNames);
+            }
             // What nobody wants of it is none of the next one's headers.
             io::copy(&mut entry, &mut io::sink()).map_err(UnpackError::Garbled)?;
         }
@@ -178,8 +191,16 @@ impl Unpacked<'_> {
             }
             _ => return Err(refused("it is a device, a pipe or the like")),
         };
-        self.list.0.insert(path, made);
+        self.keep(path, made);
         Ok(())
+    }
+
+    fn keep(&mut self, path: String, entry: Entry) {
+        self.names += path.len();
+        if let Entry::Link(to) = &entry {
+            self.names += to.len();
+        }
+        self.list.0.insert(path, entry);
     }
 
     fn refuse_twice(&self, path: &str) -> Result<(), String> {
@@ -199,7 +220,7 @@ impl Unpacked<'_> {
                 Some(_) => return Err(format!("{parent} above it is no directory")),
                 None => {
                     make_dir(&self.dir.join(parent)).map_err(|error| error.to_string())?;
-                    self.list.0.insert(parent.to_owned(), Entry::Dir);
+                    self.keep(parent.to_owned(), Entry::Dir);
                 }
             }
         }
@@ -284,4 +305,30 @@ fn lift(to: &Path, only: &str, list: List) -> io::Result<List> {
     let lifted =
         lifted.filter_map(|(path, entry)| Some((path.strip_prefix(&below)?.to_owned(), entry)));
     Ok(List(lifted.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tar::{Builder, Header};
+
+    use super::*;
+
+    #[test]
+    fn names_are_bounded_those_of_links_and_of_unnamed_directories_too() {
+        let mut archive = Builder::new(Vec::new());
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Symlink);
+        header.set_size(0);
+        archive.append_link(&mut header, "abc/de/f", "ghi").unwrap();
+        let archive = archive.into_inner().unwrap();
+        let unpack_with = |left: usize| {
+            let dir = tempfile::tempdir().unwrap();
+            let (list, names) = (List::default(), NAMES_MAX - left);
+            Unpacked { dir: dir.path(), list, names, bytes: 0 }.take_all(&archive[..])
+        };
+        let needed = "abc".len() + "abc/de".len() + "abc/de/f".len() + "ghi".len();
+        unpack_with(needed).unwrap();
+        let refused = unpack_with(needed - 1).unwrap_err();
+        assert_eq!(refused.to_string(), "the names in it have more than 128 MB");
+    }
 }
