@@ -299,6 +299,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
+    use crate::shutdown::Shutdown;
 
     fn source() -> Source {
         let file = tempfile::tempfile().unwrap();
@@ -357,12 +358,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn archives_are_gone_after_their_time_though_nobody_asks() {
-        let builds = Arc::new(Builds::default());
+        let (builds, tasks) = (Arc::new(Builds::default()), Shutdown::default());
         let sweep = || {
-            tokio::spawn({
-                let builds = builds.clone();
-                async move { builds.sweep().await }
-            })
+            let builds = builds.clone();
+            tasks.spawn(async move { builds.sweep().await })
         };
         let secret = build(&builds).unwrap();
         let first = sweep();
