@@ -96,4 +96,11 @@ impl Running {
         self.changes.send(request).await.map_err(|_| stopping())?;
         outcome.await.map_err(|_| stopping())?
     }
+
+    /// Whether what this caller's request wants was done before, perhaps by another daemon.
+    pub(in crate::control) async fn was_done(&self, caller: &Caller) -> Result<bool, Problem> {
+        let Some(request) = &caller.request else { return Ok(false) };
+        let was_done = self.store.was_done(request).await;
+        was_done.map_err(|error| Problem::internal(format!("What was done before: {error}")))
+    }
 }

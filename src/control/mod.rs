@@ -13,7 +13,7 @@ mod usage; // what dynos used
 mod one_offs; // dynos for one command: begun, stopped, attached to
 mod attach; // the two ways between a client and its process
 mod frames; // what goes over them
-mod repeats; // one-offs that are asked for twice
+mod repeats; // what is asked for twice is answered once
 mod rendezvous; // where the heroku CLI meets them
 mod logs; // what apps said, read back and followed
 mod readiness; // whether requests would be served

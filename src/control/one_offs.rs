@@ -19,7 +19,7 @@ use crate::control::given::{Given, Path};
 use crate::control::logs::Origin;
 use crate::control::problem::Problem;
 use crate::control::rendezvous::without_exit_mark;
-use crate::control::{AppObject, Caller, DynoObject, Phase, Running};
+use crate::control::{AppObject, DynoObject, Phase, Running};
 use crate::model::{AppName, Civil, ProcessType, Size, Sizes};
 use crate::supervisor::{Begun, RunError, RunOrder, Streams};
 use crate::wall_clock;
@@ -65,24 +65,11 @@ pub(in crate::control) async fn create(
     State(running): State<Arc<Running>>,
     Path(app): Path<String>,
     origin: Option<Extension<Origin>>,
-    caller: Caller,
     Given(create): Given<DynoCreate>,
 ) -> Result<Response, Problem> {
     let (app, _) = find_app(&running, &app)?;
-    let origin = origin.map(|Extension(origin)| origin);
-    let begun = caller.request.map(|request| running.repeats.of(request));
-    let begin = {
-        let running = running.clone();
-        async move { begin(&running, &app, origin.as_ref(), create).await }
-    };
-    // To its end, also where its client's connection breaks meanwhile: asked again, this is what it hears.
-    let begin = running.shutdown.spawn(async move {
-        match begun {
-            Some(begun) => begun.get_or_try_init(|| begin).await.cloned(),
-            None => begin.await,
-        }
-    });
-    let created = begin.await.map_err(|error| Problem::internal(error.to_string()))??;
+    let origin = origin.as_ref().map(|Extension(origin)| origin);
+    let created = begin(&running, &app, origin, create).await?;
     Ok((StatusCode::CREATED, Json(created)).into_response())
 }
 

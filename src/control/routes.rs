@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::config::Summary;
 use crate::control::api::{Part, Rates};
+use crate::control::repeats::answer_once;
 use crate::control::{
     ReloadOutcome, Running, api, description, dynos, exposition, logs, metrics, one_offs, output,
     readiness, usage,
@@ -53,8 +54,10 @@ pub(in crate::control) fn api(
         Part::Platform => (apps(), told()),
         Part::Metrics => (api::metrics_routes(), axum::Router::new()),
     };
+    let once = middleware::from_fn_with_state(running.clone(), answer_once);
     let gate = api::Gate { running: running.clone(), rates, part, scheme };
     behind_gate
+        .layer(once)
         .layer(middleware::from_fn_with_state(gate, api::require_token))
         .merge(beside_it)
         .fallback(api::unknown)
@@ -70,7 +73,7 @@ pub(in crate::control) fn control(running: Arc<Running>, listening: Listening) -
         .route("/dynos", get(all_dynos))
         .route("/reload", post(reload))
         .route("/usage", get(usage::all))
-        .merge(apps())
+        .merge(apps().layer(middleware::from_fn_with_state(running.clone(), answer_once)))
         .merge(api::token_routes())
         .route("/apps/{app}/dynos/{dyno}/attach", get(one_offs::attach))
         .merge(told())

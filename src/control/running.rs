@@ -44,7 +44,7 @@ pub struct Running {
     pub drains: Drains,
     /// One-off dynos that wait for a heroku CLI.
     pub rendezvous: Rendezvous,
-    /// One-off dynos that may be asked for again by the same request.
+    /// What requests were answered that may be sent again.
     pub repeats: Repeats,
     /// The configuration in force.
     pub config: ArcSwap<Config>,

@@ -3,6 +3,7 @@
 //! The archive is somebody else's: whatever would come to lie outside of the directory, or is no file, directory or link
 //! within it, refuses the whole, and is named.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read};
@@ -17,6 +18,13 @@ use crate::slugs::list::{Entry, List, copy_and_hash};
 
 /// Bytes that are read beyond the end of an archive, to come to its checksum: programs pad to 10 KiB.
 const AFTER_END: u64 = 1 << 20;
+/// Bytes that are read before an entry begins: of its header, and of those that give it a long name or attributes, which
+/// the tar crate has in memory as a whole. A path has at most 4 KiB, and what programs write besides is of that kind.
+const HEADERS_MAX: u64 = 1 << 20;
+
+/// Bytes of all paths and of where links lead: they are in memory until the slug is on the disk, and a path can be forty
+/// times as long as usual.
+const NAMES_MAX: usize = 128 << 20;
 
 /// An archive cannot be a slug.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +40,9 @@ pub enum UnpackError {
         /// What is wrong with it.
         why: String,
     },
+    /// It would fill the memory.
+    #[error("the names in it have more than {} MB", NAMES_MAX >> 20)]
+    LongNames,
     /// It would fill the disk.
     #[error("it has more than {} entries", limits::SLUG_ENTRIES_MAX)]
     TooMany,
@@ -53,7 +64,7 @@ pub(in crate::slugs) fn unpack(
     commands: &BTreeMap<String, String>,
 ) -> Result<List, UnpackError> {
     fs::create_dir(to).map_err(UnpackError::Disk)?;
-    let mut unpacked = Unpacked { dir: to, list: List::default(), bytes: 0 };
+    let mut unpacked = Unpacked { dir: to, list: List::default(), names: 0, bytes: 0 };
     let mut reader = BufReader::new(archive);
     let is_gzip = io::BufRead::fill_buf(&mut reader)
         .map_err(UnpackError::Garbled)?
@@ -80,18 +91,31 @@ pub(in crate::slugs) fn unpack(
 struct Unpacked<'a> {
     dir: &'a Path,
     list: List,
+    /// Bytes of all names.
+    names: usize,
+    /// Bytes of all files.
     bytes: u64,
 }
 
 impl Unpacked<'_> {
     fn take_all(&mut self, text: impl Read) -> Result<(), UnpackError> {
-        let mut archive = Archive::new(text);
-        for entry in archive.entries().map_err(UnpackError::Garbled)? {
-            let entry = entry.map_err(UnpackError::Garbled)?;
+        let left = Cell::new(u64::MAX);
+        let mut archive = Archive::new(Rationed { text, left: &left });
+        let mut entries = archive.entries().map_err(UnpackError::Garbled)?;
+        loop {
+            left.set(HEADERS_MAX);
+            let entry = entries.next().transpose().map_err(UnpackError::Garbled)?;
+            left.set(u64::MAX);
+            let Some(mut entry) = entry else { break };
             if self.list.0.len() >= limits::SLUG_ENTRIES_MAX {
                 return Err(UnpackError::TooMany);
             }
-            self.take(entry)?;
+            self.take(&mut entry)?;
+            if self.names > NAMES_MAX {
+                return Err(UnpackError::LongNames);
+            }
+            // What nobody wants of it is none of the next one's headers.
+            io::copy(&mut entry, &mut io::sink()).map_err(UnpackError::Garbled)?;
         }
         // What comes after its end is padding, and the checksum of what was compressed.
         let mut rest = archive.into_inner().take(AFTER_END);
@@ -99,7 +123,7 @@ impl Unpacked<'_> {
         Ok(())
     }
 
-    fn take(&mut self, mut entry: tar::Entry<'_, impl Read>) -> Result<(), UnpackError> {
+    fn take(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<(), UnpackError> {
         let said = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let refused = |why: &str| UnpackError::Entry { path: said.clone(), why: why.to_owned() };
         let kind = entry.header().entry_type();
@@ -127,7 +151,7 @@ impl Unpacked<'_> {
                 self.refuse_twice(&path).map_err(|why| refused(&why))?;
                 let executable = entry.header().mode().unwrap_or(0) & 0o111 != 0;
                 let left = limits::SLUG_BYTES_MAX - self.bytes;
-                let written = write(&place, &mut entry, executable, left);
+                let written = write(&place, entry, executable, left);
                 let written = written.map_err(unwritten)?;
                 let Entry::File { size, .. } = written else { return Err(UnpackError::TooLarge) };
                 if size > left {
@@ -167,8 +191,16 @@ impl Unpacked<'_> {
             }
             _ => return Err(refused("it is a device, a pipe or the like")),
         };
-        self.list.0.insert(path, made);
+        self.keep(path, made);
         Ok(())
+    }
+
+    fn keep(&mut self, path: String, entry: Entry) {
+        self.names += path.len();
+        if let Entry::Link(to) = &entry {
+            self.names += to.len();
+        }
+        self.list.0.insert(path, entry);
     }
 
     fn refuse_twice(&self, path: &str) -> Result<(), String> {
@@ -188,11 +220,32 @@ impl Unpacked<'_> {
                 Some(_) => return Err(format!("{parent} above it is no directory")),
                 None => {
                     make_dir(&self.dir.join(parent)).map_err(|error| error.to_string())?;
-                    self.list.0.insert(parent.to_owned(), Entry::Dir);
+                    self.keep(parent.to_owned(), Entry::Dir);
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// A text of which no more is read than whoever holds `left` allows.
+struct Rationed<'a, T> {
+    text: T,
+    left: &'a Cell<u64>,
+}
+
+impl<T: Read> Read for Rationed<'_, T> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.get();
+        if left == 0 {
+            let max = HEADERS_MAX >> 20;
+            let message = format!("what is said of one entry has more than {max} MB");
+            return Err(io::Error::other(message));
+        }
+        let length = into.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let read = self.text.read(&mut into[..length])?;
+        self.left.set(left - read as u64);
+        Ok(read)
     }
 }
 
@@ -252,4 +305,30 @@ fn lift(to: &Path, only: &str, list: List) -> io::Result<List> {
     let lifted =
         lifted.filter_map(|(path, entry)| Some((path.strip_prefix(&below)?.to_owned(), entry)));
     Ok(List(lifted.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tar::{Builder, Header};
+
+    use super::*;
+
+    #[test]
+    fn names_are_bounded_those_of_links_and_of_unnamed_directories_too() {
+        let mut archive = Builder::new(Vec::new());
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Symlink);
+        header.set_size(0);
+        archive.append_link(&mut header, "abc/de/f", "ghi").unwrap();
+        let archive = archive.into_inner().unwrap();
+        let unpack_with = |left: usize| {
+            let dir = tempfile::tempdir().unwrap();
+            let (list, names) = (List::default(), NAMES_MAX - left);
+            Unpacked { dir: dir.path(), list, names, bytes: 0 }.take_all(&archive[..])
+        };
+        let needed = "abc".len() + "abc/de".len() + "abc/de/f".len() + "ghi".len();
+        unpack_with(needed).unwrap();
+        let refused = unpack_with(needed - 1).unwrap_err();
+        assert_eq!(refused.to_string(), "the names in it have more than 128 MB");
+    }
 }

@@ -50,6 +50,14 @@ impl Api {
         client.answer().await
     }
 
+    /// Asks by this `Request-Id`.
+    async fn ask_by(&self, id: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let mut client = self.plain().await;
+        client.send(self.request(method, path, &format!("Request-Id: {id}\r\n"), body)).await;
+        let answer = client.answer().await;
+        (answer.status, json_of(&answer))
+    }
+
     /// Orders an attached one-off dyno; returns its name and its secret.
     async fn order(&self, create: &Value) -> (String, String) {
         let answer = self.ask("POST", "/apps/shop/dynos", create).await;
@@ -241,19 +249,14 @@ async fn who_leaves_hangs_up() {
 #[tokio::test]
 async fn a_request_that_is_repeated_begins_one_dyno() {
     let api = Api::start().await;
-    let order = |id: &str| {
-        let create = json!({ "command": "echo begun; sleep 1000", "attach": false });
-        api.request("POST", "/apps/shop/dynos", &format!("Request-Id: {id}\r\n"), &create)
-    };
+    let create = json!({ "command": "echo begun; sleep 1000", "attach": false });
     let mut broken = api.plain().await;
-    broken.send(order("a,b")).await;
+    broken.send(api.request("POST", "/apps/shop/dynos", "Request-Id: a,b\r\n", &create)).await;
     broken.reset();
     let ask = async |id: &str| {
-        let mut client = api.plain().await;
-        client.send(order(id)).await;
-        let answer = client.answer().await;
-        assert_eq!(answer.status, 201, "{answer:?}");
-        json_of(&answer)["name"].as_str().unwrap().to_owned()
+        let (status, dyno) = api.ask_by(id, "POST", "/apps/shop/dynos", &create).await;
+        assert_eq!(status, 201, "{dyno}");
+        dyno["name"].as_str().unwrap().to_owned()
     };
     let first = ask("a,b").await;
     assert_eq!(ask("a,b").await, first);
@@ -267,6 +270,58 @@ async fn a_request_that_is_repeated_begins_one_dyno() {
         ps.out.contains("one-off processes (2)")
     })
     .await;
+}
+
+/// Also what the first request has ended, and so cannot be found any more.
+#[tokio::test]
+async fn a_change_that_is_repeated_is_answered_as_it_was() {
+    let api = Api::start().await;
+    let twice = async |method: &str, path: &str, body: Value| {
+        let id = format!("{method}-{path}");
+        let first = api.ask_by(&id, method, path, &body).await;
+        assert!([200, 201].contains(&first.0), "{method} {path}: {first:?}");
+        assert_eq!(api.ask_by(&id, method, path, &body).await, first, "{method} {path}");
+        first.1
+    };
+    let path = |noun: &str, it: &Value| format!("{noun}/{}", it["id"].as_str().unwrap());
+    let app = twice("POST", "/apps", json!({})).await;
+    let redis = json!({ "plan": "redis", "config": { "url": "redis://localhost" } });
+    let addon = twice("POST", "/apps/shop/addons", redis).await;
+    let attached = json_of(&api.ask("GET", "/addon-attachments", &Value::Null).await);
+    assert_eq!(attached.as_array().unwrap().len(), 1, "{attached}");
+    twice("DELETE", &path("/addon-attachments", &attached[0]), Value::Null).await;
+    twice("DELETE", &path("/apps/shop/addons", &addon), Value::Null).await;
+    let drain = json!({ "url": "syslog://localhost:1" });
+    let drain = twice("POST", "/apps/shop/log-drains", drain).await;
+    twice("DELETE", &path("/apps/shop/log-drains", &drain), Value::Null).await;
+    let pipeline = twice("POST", "/pipelines", json!({ "name": "store" })).await;
+    twice("DELETE", &path("/pipelines", &pipeline), Value::Null).await;
+    twice("DELETE", &path("/apps", &app), Value::Null).await;
+    let apps = json_of(&api.ask("GET", "/apps", &Value::Null).await);
+    assert_eq!(apps.as_array().unwrap().len(), 1, "{apps}");
+}
+
+#[tokio::test]
+async fn a_change_that_is_repeated_to_the_next_daemon_is_done_once() {
+    let api = Api::start().await;
+    let redis = json!({ "plan": "redis", "config": { "url": "redis://localhost" } });
+    let create = async |api: &Api| api.ask_by("a", "POST", "/apps/shop/addons", &redis).await;
+    let remove =
+        async |api: &Api, path: &str| api.ask_by("b", "DELETE", path, &Value::Null).await.0;
+    for app in ["old", "new"] {
+        let (status, said) = api.ask_by(app, "POST", "/apps", &json!({ "name": app })).await;
+        assert_eq!(status, 201, "{app}: {said}");
+    }
+    let (status, addon) = create(&api).await;
+    assert_eq!(status, 201, "{addon}");
+    assert_eq!(remove(&api, "/apps/old").await, 200);
+    let Api { mesh, token } = api;
+    let api = Api { mesh: mesh.killed().await.start().await, token };
+    let (status, again) = create(&api).await;
+    assert_eq!((status, &again["id"]), (201, &addon["id"]), "{again}");
+    assert_eq!(remove(&api, "/apps/old").await, 200);
+    assert_eq!(remove(&api, "/apps/new").await, 200);
+    assert_eq!(remove(&api, "/apps/none").await, 404);
 }
 
 #[tokio::test]

@@ -748,10 +748,14 @@ async fn isolated_dynos_write_to_nobodys_slug() {
 
 /// Asks the API, as programs do.
 async fn ask(mesh: &Mesh, method: &str, path: &str, body: &str) -> (u16, Value) {
+    ask_with(mesh, "", method, path, body).await
+}
+
+async fn ask_with(mesh: &Mesh, fields: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
     let mut stream = UnixStream::connect(mesh.path("state/dynomesh.sock")).await.unwrap();
     let length = body.len();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{fields}content-length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -774,13 +778,17 @@ async fn promote(mesh: &Mesh, source: &str, target: &str) -> Value {
 }
 
 async fn begin_promotion(mesh: &Mesh, source: &str, targets: &[&str]) -> (u16, Value) {
+    ask(mesh, "POST", "/pipeline-promotions", &promotion(source, targets)).await
+}
+
+fn promotion(source: &str, targets: &[&str]) -> String {
     let of_app = |app: &&str| json!({ "app": { "id": app } });
-    let body = json!({
+    let promotion = json!({
         "pipeline": { "id": "store" },
         "source": of_app(&source),
         "targets": targets.iter().map(of_app).collect::<Vec<_>>(),
     });
-    ask(mesh, "POST", "/pipeline-promotions", &body.to_string()).await
+    promotion.to_string()
 }
 
 /// What dynos of the app `prod` have of the variable `V`.
@@ -835,6 +843,62 @@ async fn what_is_promoted_is_what_was_tried_and_runs_with_the_vars_of_its_app() 
     assert_eq!(promoted["status"], "failed", "{promoted}");
     assert_eq!(promoted["error_message"], "web.1 exited with status 3 before it was up");
     assert_eq!(seen_in_production(&mesh).await, "1");
+}
+
+/// Asks twice by one `Request-Id`, as clients do whose connection broke before the answer.
+async fn ask_twice(mesh: &Mesh, path: &str, body: &str) -> Value {
+    let ask = async || ask_with(mesh, "Request-Id: a,b\r\n", "POST", path, body).await;
+    let first = ask().await;
+    assert_eq!(first.0, 201, "{first:?}");
+    assert_eq!(ask().await, first);
+    first.1
+}
+
+#[tokio::test]
+async fn a_deploy_that_is_repeated_while_it_is_under_way_is_no_other_one() {
+    let mesh = pipeline().await;
+    let go = mesh.path("go");
+    // Built where its dynos come up, which no others do then.
+    let build_held = async |version: u64| {
+        fs::write(&go, "").unwrap();
+        let wait = format!("until [ -e {} ]; do sleep 0.05; done", go.display());
+        let url = upload(&mesh, &archive(&format!("web: {wait}; V={version} TESTAPP\n"))).await;
+        let (built, output) = build(&mesh, json!({ "url": url })).await;
+        assert_eq!(built["status"], "succeeded", "{output}");
+        let is_up = async || releases(&mesh).await[0] == row(version, "succeeded", true);
+        becomes_true("it to be up", is_up).await;
+        fs::remove_file(&go).unwrap();
+        built["slug"]["id"].clone()
+    };
+    build_held(2).await;
+    let promoted = ask_twice(&mesh, "/pipeline-promotions", &promotion("shop", &["prod"])).await;
+    let path = format!("/pipeline-promotions/{}", promoted["id"].as_str().unwrap());
+    let status = async || {
+        let (_, targets) = ask(&mesh, "GET", &format!("{path}/promotion-targets"), "").await;
+        targets[0]["status"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(status().await, "pending");
+    fs::write(&go, "").unwrap();
+    becomes_true("it to be promoted", async || status().await == "succeeded").await;
+
+    let slug = build_held(3).await;
+    let body = json!({ "slug": slug }).to_string();
+    let released = ask_twice(&mesh, "/apps/prod/releases", &body).await;
+    assert_eq!((&released["status"], &released["slug"]["id"]), (&"pending".into(), &slug));
+}
+
+/// The next daemon knows nothing of the slug that was uploaded, but what became of it.
+#[tokio::test]
+async fn a_release_that_is_repeated_to_the_next_daemon_is_no_other_one() {
+    let mesh = shop().await;
+    let create = r#"{"process_types":{"task":"sleep 1000"}}"#;
+    let (_, slug) = ask(&mesh, "POST", "/apps/shop/slugs", create).await;
+    assert_eq!(ask(&mesh, "PUT", slug["blob"]["url"].as_str().unwrap(), "").await.0, 200);
+    let body = json!({ "slug": slug["id"] }).to_string();
+    let first = ask_twice(&mesh, "/apps/shop/releases", &body).await;
+    let mesh = mesh.killed().await.start().await;
+    let again = ask_twice(&mesh, "/apps/shop/releases", &body).await;
+    assert_eq!((&again["id"], &again["version"]), (&first["id"], &1.into()));
 }
 
 #[tokio::test]
@@ -966,6 +1030,8 @@ async fn a_source_is_built_and_released() {
     let is_there = async || releases(&mesh).await == [row(1, "succeeded", true)];
     becomes_true("it to be there", is_there).await;
     assert_eq!(seen(&mesh, "V").await, "1");
+    // Who may only read sees its URL now, and must not exchange what is built again.
+    assert_eq!(ask(&mesh, "PUT", &url, &archive("web: V=3 TESTAPP\n")).await.0, 409);
     // The same source may be built again, and is the same release.
     let (again, _) = build(&mesh, json!({ "url": url })).await;
     assert_eq!((&again["release"], &again["slug"]), (&first["release"], &first["slug"]));

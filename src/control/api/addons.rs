@@ -139,7 +139,11 @@ pub(in crate::control) async fn create(
         ))
     })?;
     let of_plan = plan.split(':').next().unwrap_or_default().to_owned();
-    let name = name.unwrap_or_else(|| format!("{of_plan}-{}", &id.to_string()[..8]));
+    // A repetition of the request has to find the same one.
+    let name = name.unwrap_or_else(|| match &caller.request {
+        Some(request) => format!("{of_plan}-{}", &request[..8]),
+        None => format!("{of_plan}-{}", &id.to_string()[..8]),
+    });
     let addon = StatedAddon { id, name, plan, url, created_at: wall_clock::unix() };
     let attachment = attachment.and_then(|it| it.name).unwrap_or(of_plan);
     let named = addon.name.clone();

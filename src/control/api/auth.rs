@@ -121,11 +121,13 @@ fn token(headers: &HeaderMap) -> Option<String> {
 /// What a request needs: to end an app, all; to see secrets or change anything, to operate.
 fn needed(method: &Method, path: &str) -> Scope {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    // RFC 9110 §9.3.2: what is answered to it is of what GET would be answered.
+    let method = if *method == Method::HEAD { &Method::GET } else { method };
     match (method, parts.as_slice()) {
         (&Method::DELETE, ["apps", _]) => Scope::Admin,
         // There may be a password in the URL of a drain.
         (&Method::GET, [.., "config-vars" | "log-drains"]) => Scope::Operate,
-        (&Method::GET | &Method::HEAD, _) => Scope::Read,
+        (&Method::GET, _) => Scope::Read,
         // They only ask.
         (&Method::POST, ["filters", "apps"] | ["actions", "addons", "resolve"]) => Scope::Read,
         _ => Scope::Operate,
@@ -163,6 +165,9 @@ mod tests {
         check(Method::GET, "/apps/shop/config-vars", Scope::Operate);
         check(Method::GET, "/apps/shop/releases/3/config-vars", Scope::Operate);
         check(Method::GET, "/apps/shop/log-drains", Scope::Operate);
+        check(Method::HEAD, "/apps/shop/dynos", Scope::Read);
+        check(Method::HEAD, "/apps/shop/config-vars", Scope::Operate);
+        check(Method::HEAD, "/apps/shop/log-drains", Scope::Operate);
         check(Method::PATCH, "/apps/shop/formation", Scope::Operate);
         check(Method::DELETE, "/apps/shop/dynos", Scope::Operate);
         check(Method::DELETE, "/apps/shop", Scope::Admin);

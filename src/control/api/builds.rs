@@ -47,6 +47,13 @@ pub(in crate::control) async fn make_source(
     origin: Option<Extension<Origin>>,
 ) -> Result<Response, Problem> {
     let secret = running.builds.expect()?;
+    let (here, shutdown) = (running.clone(), running.shutdown.clone());
+    running.shutdown.spawn(async move {
+        tokio::select! {
+            () = here.builds.sweep() => {}
+            () = shutdown.begun() => {}
+        }
+    });
     let url = format!("{}{SOURCES}{secret}", of(&origin));
     let blob = json!({ "get_url": url, "put_url": url });
     Ok((StatusCode::CREATED, Json(json!({ "source_blob": blob }))).into_response())
@@ -62,17 +69,15 @@ pub(in crate::control) async fn make_source_of(
     make_source(State(running), origin).await
 }
 
-/// `PUT /source-uploads/SECRET`: the archive. What is in it is seen when it is built.
+/// `PUT /source-uploads/SECRET`: the archive. What is in it is seen when it is built, after which it cannot be exchanged.
 pub(in crate::control) async fn upload(
     State(running): State<Arc<Running>>,
     Path(secret): Path<String>,
     body: Body,
 ) -> Result<StatusCode, Problem> {
-    if !running.builds.expects(&secret) {
-        return Err(Problem::not_found("No source is expected here (any more)."));
-    }
+    running.builds.check_upload(&secret)?;
     let (archive, sha256, _slot) = slugs::receive(&running, body).await?;
-    running.builds.uploaded(&secret, Source { archive, sha256 });
+    running.builds.uploaded(&secret, Source { archive, sha256 })?;
     Ok(StatusCode::OK)
 }
 
@@ -110,6 +115,7 @@ fn begin(
         Problem::invalid("source_blob.url: nothing has been uploaded to its put_url yet.")
     })?;
     slugs::check_sum(blob.checksum.as_deref(), &source.sha256)?;
+    running.builds.built(secret, source.clone());
     let build = Build::new(app, &caller, blob.url, blob.version, &source);
     running.builds.begin(build.clone());
     let (here, shutdown, begun) = (running.clone(), running.shutdown.clone(), build.clone());

@@ -204,6 +204,10 @@ pub(in crate::control) async fn release(
     description: Option<String>,
 ) -> Result<(), Problem> {
     let id = Id::parse(slug).ok_or_else(|| unknown(slug))?;
+    // Before anything is in the way of it that the first request has brought.
+    if running.was_done(&caller).await? {
+        return Ok(());
+    }
     let found = match running.deploys.find(app, id) {
         Some(waiting) => Some(waiting.slug.ok_or_else(|| {
             Problem::invalid(format!("The slug {slug} has not been uploaded yet."))

@@ -220,3 +220,54 @@ fn what_was_listed_and_nobody_needs_is_removed() {
     assert!(somebodys.exists(), "an upload that has begun since is nobody's to remove");
     assert_eq!(Shelf::new(&scene.state.path().join("none")).abandoned().unwrap(), BTreeSet::new());
 }
+
+/// Packs `text` as what a header of this kind says of the next entry.
+fn with_header(kind: EntryType, text: &[u8]) -> Vec<u8> {
+    let mut packed = shop();
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_size(text.len() as u64);
+    header.set_cksum();
+    packed.0.append(&header, text).unwrap();
+    packed.file("next", "x").tgz()
+}
+
+#[test]
+fn a_header_without_end_is_refused_before_it_is_read() {
+    let scene = Scene::new();
+    let endless = vec![b'a'; 3 << 20];
+    for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+        let error = scene.put(&with_header(kind, &endless)).unwrap_err().to_string();
+        assert!(
+            error.ends_with("what is said of one entry has more than 1 MB"),
+            "{kind:?}: {error}"
+        );
+        assert_eq!(scene.names(), 0, "{kind:?}");
+    }
+}
+
+#[test]
+fn long_names_are_those_of_both_kinds_of_header() {
+    let scene = Scene::new();
+    let (long, dir) = ("n".repeat(180), "d".repeat(150));
+    let (path, link) = (format!("{dir}/{long}"), format!("{dir}/link-{long}"));
+    let mut header = Header::new_gnu();
+    header.set_mode(0o644);
+    let mut gnu = shop().0;
+    header.set_size(4);
+    gnu.append_data(&mut header, &path, "text".as_bytes()).unwrap();
+    header.set_size(0);
+    header.set_entry_type(EntryType::Symlink);
+    gnu.append_link(&mut header, &link, &long).unwrap();
+    let mut pax = shop().0;
+    let attributes = vec![b'x'; 200 << 10];
+    pax.append_pax_extensions([("path", path.as_bytes()), ("comment", &attributes)]).unwrap();
+    let pax = Packed(pax).file("cut-off", "text");
+    let mut pax = pax.0;
+    pax.append_pax_extensions([("path", link.as_bytes()), ("linkpath", long.as_bytes())]).unwrap();
+    let pax = Packed(pax).link("cut-off", "nowhere");
+    let slugs = [Packed(gnu), pax].map(|archive| scene.put(&archive.tgz()).unwrap());
+    assert_eq!(slugs[0], slugs[1]);
+    let text = fs::read_to_string(scene.tree(&slugs[0]).join(&link)).unwrap();
+    assert_eq!(text, "text");
+}
