@@ -97,6 +97,9 @@ pub(crate) const GUARD: Guard = Guard {
     requests: NonZeroU32::new(20).expect("20 is not 0"),
 };
 
+/// How long a canary has its part of the requests, where there is to be one: one in twenty of ten a second are 150.
+pub(crate) const CANARY_FOR: Duration = Duration::from_secs(5 * 60);
+
 /// How a web dyno is asked, where the file says at which path.
 pub(crate) struct Health {
     pub(crate) interval: Duration,

@@ -208,6 +208,7 @@ mod tests {
             timeouts = { exit = "10s", ws_drain = "0s" }
             deploy = "preboot"
             guard = { p95 = "3x" }
+            canary = "5%"
             keep_warm = "10m"
             size = "eco"
             sizes = { worker = "nap" }
@@ -271,6 +272,7 @@ app shop
   worker       0 × work
   sizes        worker nap
   config vars  TOKEN
+  canary       5% for 5m
   deploy       preboot
   error_page   own (3 bytes, HASH)
   guard        errors 5%, p95 3x, within 2m, from 20 requests on
@@ -279,7 +281,7 @@ app shop
   size         eco
   timeouts     exit 10s, first_byte 10s, ws_drain 0s
 warnings
-  dynomesh.toml:37: apps.blank: the app has neither dir nor dynos: requests are answered with H81, Blank app
+  dynomesh.toml:38: apps.blank: the app has neither dir nor dynos: requests are answered with H81, Blank app
   shop/Procfile:2:1: `Worker` is read as `worker`
 ";
         let hash = format!("{:016x}", crate::config::config_var::fingerprint("<p>"));

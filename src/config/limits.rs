@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
+use crate::model::Hundredths;
+
 // ---- heads ---------------------------------------------------------------------------------------------
 
 /// Bytes of a request line (Heroku: HTTP Routing). Beyond it: 414.
@@ -262,6 +264,8 @@ pub const AUTOSCALE_TIMES: RangeInclusive<Duration> =
 pub const GUARD_LOOK: Duration = Duration::from_secs(1);
 /// The shortest time for which a release is judged after it is there: some looks.
 pub const GUARD_WITHIN_MIN: Duration = Duration::from_secs(5);
+/// The part of the requests that a canary may get: beyond it, the others would be the smaller part.
+pub const CANARY_MAX: Hundredths = Hundredths(50_00);
 /// How many times as long requests may take at most until a release is not judged by it: more is no bound.
 pub const GUARD_P95_MAX: u32 = 1000;
 /// By how much a request in twenty must take longer, besides, until that is held against a release: below it is noise of

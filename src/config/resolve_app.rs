@@ -11,7 +11,7 @@ use crate::config::findings::{COMMAND, Findings};
 use crate::config::nearest::nearest;
 use crate::config::procfile::{self, Procfile};
 use crate::config::resolve_autoscale::autoscale;
-use crate::config::resolve_guard::guard;
+use crate::config::resolve_guard::{canary, guard, refuse_in_place};
 use crate::config::resolve_jobs::resolve_jobs;
 use crate::config::resolve_logs::resolve_drains;
 use crate::config::resolve_sizes::size_named;
@@ -309,6 +309,7 @@ impl AppResolver<'_> {
             sizes,
             deploy,
             guard: guard(findings, |key| self.key(key), self.written.guard.as_ref()),
+            canary: canary(findings, |key| self.key(key), self.written, deploy),
             keep_warm: self.keep_warm(findings, deploy),
             release: None,
             recycle_on_r14: self.recycle_on_r14(findings),
@@ -339,10 +340,7 @@ impl AppResolver<'_> {
     fn keep_warm(&self, findings: &mut Findings<'_>, deploy: Deploy) -> Option<Duration> {
         let written = self.written.keep_warm.as_ref()?;
         let key = self.key("keep_warm");
-        if deploy == Deploy::Restart {
-            let message = "is for deploys that start the new dynos while the old ones are up: deploy = \"rolling\" or \"preboot\"";
-            findings.problem(written.span().start, &key, message);
-        }
+        refuse_in_place(findings, &key, written.span().start, deploy);
         Some(timeout(findings, &key, &self.written.keep_warm, limits::TIMEOUT_MAX))
     }
 
@@ -370,6 +368,8 @@ impl AppResolver<'_> {
             ("size", written.size.as_ref().map(|it| it.span().start)),
             ("sizes", written.sizes.as_ref().map(|it| it.span().start)),
             ("deploy", written.deploy.as_ref().map(|it| it.span().start)),
+            ("canary", written.canary.as_ref().map(|it| it.span().start)),
+            ("canary_for", start(&written.canary_for)),
             ("keep_warm", start(&written.keep_warm)),
             ("guard", written.guard.as_ref().map(|it| it.span().start)),
             ("recycle_on_r14", start(&written.recycle_on_r14)),

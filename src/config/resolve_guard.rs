@@ -1,4 +1,4 @@
-//! By what an app's releases are judged, as written → as used.
+//! By what an app's releases are judged and with what they begin, as written → as used.
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -8,8 +8,8 @@ use toml::Spanned;
 use crate::config::findings::Findings;
 use crate::config::values::duration_within;
 use crate::config::written::{self, Optional, Table};
-use crate::config::{defaults, limits};
-use crate::model::{Guard, Hundredths};
+use crate::config::{Deploy, defaults, limits};
+use crate::model::{Canary, Guard, Hundredths};
 
 /// `key` makes the whole name of one of the app's keys.
 pub(crate) fn guard(
@@ -33,6 +33,39 @@ pub(crate) fn guard(
         within: duration_within(findings, &key("within"), within, default.within, bounds),
         requests: requests_of(findings, &key("requests"), requests).unwrap_or(default.requests),
     })
+}
+
+/// `key` makes the whole name of one of the app's keys.
+pub(crate) fn canary(
+    findings: &mut Findings<'_>,
+    key: impl Fn(&str) -> String,
+    app: &written::App,
+    deploy: Deploy,
+) -> Option<Canary> {
+    let written::App { canary, canary_for, .. } = app;
+    if let (None, Some(time)) = (canary, canary_for) {
+        let message =
+            "is how long a canary has its part of the requests: it needs canary, how much that is";
+        findings.problem(time.span().start, &key("canary_for"), message);
+    }
+    let at = canary.as_ref()?.span().start;
+    refuse_in_place(findings, &key("canary"), at, deploy);
+    let percent = ('%', Hundredths(1)..=limits::CANARY_MAX);
+    let what = "how much of the requests a release gets at first";
+    let bounds = limits::GUARD_WITHIN_MIN..=limits::TIMEOUT_MAX;
+    let default = defaults::CANARY_FOR;
+    Some(Canary {
+        share: with_unit(findings, &key("canary"), canary, percent, what)?,
+        time: duration_within(findings, &key("canary_for"), canary_for, default, bounds),
+    })
+}
+
+/// For what needs the old dynos beside the new ones.
+pub(crate) fn refuse_in_place(findings: &mut Findings<'_>, key: &str, at: usize, deploy: Deploy) {
+    if deploy == Deploy::Restart {
+        let message = "is for deploys that start the new dynos while the old ones are up: deploy = \"rolling\" or \"preboot\"";
+        findings.problem(at, key, message);
+    }
 }
 
 /// A number with this unit behind it, within bounds. `what` it is, to somebody who wrote it otherwise.
@@ -74,8 +107,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::AppSource;
     use crate::config::fixture::Fixture;
+    use crate::config::{AppSource, ManagedApp};
     use crate::model::AppName;
 
     fn fixture(lines: &str) -> Fixture {
@@ -83,11 +116,15 @@ mod tests {
         Fixture::new(&text, &[("shop/Procfile", "web: serve\n")])
     }
 
-    fn guard_of(lines: &str) -> Option<Guard> {
+    fn shop(lines: &str) -> ManagedApp {
         let config = fixture(lines).loaded();
         let shop = &config.apps[&AppName::parse("shop").unwrap()];
         let AppSource::Managed(shop) = &shop.source else { panic!("{:?}", shop.source) };
-        shop.guard
+        shop.clone()
+    }
+
+    fn guard_of(lines: &str) -> Option<Guard> {
+        shop(lines).guard
     }
 
     #[test]
@@ -132,6 +169,38 @@ mod tests {
         }
         check("within = \"1s\"", "within: expected a duration from 5s to 1d, not 1s");
         check("requests = 0", "requests: expected 1 or more requests, not 0");
+    }
+
+    #[test]
+    fn a_canary_has_its_part_for_its_time() {
+        let canary_of = |lines: &str| shop(lines).canary;
+        assert_eq!(canary_of(""), None);
+        let default = Canary { share: Hundredths(500), time: defaults::CANARY_FOR };
+        assert_eq!(canary_of("canary = \"5%\""), Some(default));
+        let time = Duration::from_secs(3600);
+        let expected = Some(Canary { share: Hundredths(50), time });
+        assert_eq!(canary_of("canary = \"0.5%\"\ncanary_for = \"1h\""), expected);
+    }
+
+    #[test]
+    fn a_canary_that_cannot_be_meant_is_refused() {
+        let check = |lines: &str, expected: &str| {
+            let fixture = fixture(lines);
+            let said = fixture.load().unwrap_err().to_string();
+            assert_eq!(fixture.relative(&said), format!("dynomesh.toml:{expected}"));
+        };
+        for bad in ["0%", "50.01%", "5", "0.001%"] {
+            let expected = format!(
+                "3: apps.shop.canary: expected how much of the requests a release gets at first, from \"0.01%\" to \"50%\", not {bad:?}"
+            );
+            check(&format!("canary = {bad:?}"), &expected);
+        }
+        let short = "4: apps.shop.canary_for: expected a duration from 5s to 1d, not 1s";
+        check("canary = \"5%\"\ncanary_for = \"1s\"", short);
+        let alone = "3: apps.shop.canary_for: is how long a canary has its part of the requests: it needs canary, how much that is";
+        check("canary_for = \"5m\"", alone);
+        let in_place = "4: apps.shop.canary: is for deploys that start the new dynos while the old ones are up: deploy = \"rolling\" or \"preboot\"";
+        check("deploy = \"restart\"\ncanary = \"5%\"", in_place);
     }
 
     #[test]

@@ -18,9 +18,9 @@ use crate::config::{
 };
 use crate::config::{bytes, defaults, duration};
 use crate::model::{
-    Affinity, AppName, AppPolicy, AppTimeouts, Autoscale, Balance, CpuShare, DrainUrl, Endpoint,
-    Expect, Guard, ListenerPolicy, ProcessType, Size, SizeLimits, Sizes, StatedCertificate,
-    TrafficLimits,
+    Affinity, AppName, AppPolicy, AppTimeouts, Autoscale, Balance, Canary, CpuShare, DrainUrl,
+    Endpoint, Expect, Guard, ListenerPolicy, ProcessType, Size, SizeLimits, Sizes,
+    StatedCertificate, TrafficLimits,
 };
 
 /// What a configuration says, without secrets.
@@ -208,6 +208,7 @@ impl AppSummary {
         ));
         of_app.insert("autoscale".into(), autoscale_setting(&BTreeMap::new()));
         of_app.insert("guard".into(), guard_setting(None));
+        of_app.insert("canary".into(), canary_setting(None));
         of_app.insert("keep_warm".into(), or_off(None));
         of_app.extend(upkeep_settings(&defaults::UPKEEP));
         of_app
@@ -240,6 +241,7 @@ fn sum_up(config: &Config, name: &AppName, app: &AppConfig) -> AppSummary {
             settings.extend(dyno_settings(size, *deploy, *recycle_on_r14, *runtime_metrics));
             settings.insert("autoscale".into(), autoscale_setting(&managed.autoscale));
             settings.insert("guard".into(), guard_setting(managed.guard));
+            settings.insert("canary".into(), canary_setting(managed.canary));
             settings.insert("keep_warm".into(), or_off(managed.keep_warm));
             settings.extend(upkeep_settings(&managed.upkeep));
             timeouts.extend(supervisor_timeouts(&managed.timeouts));
@@ -398,6 +400,12 @@ fn guard_setting(guard: Option<Guard>) -> String {
     let Some(guard) = guard else { return "off".into() };
     let Guard { errors: _, p95: _, within, requests } = guard;
     format!("{guard}, within {}, from {requests} requests on", duration::print(within))
+}
+
+/// `5% for 5m`
+fn canary_setting(canary: Option<Canary>) -> String {
+    let print = |Canary { share, time }| format!("{share}% for {}", duration::print(time));
+    canary.map_or_else(|| "off".into(), print)
 }
 
 /// `256MB, cpu_share 1, 256 processes, sleeps after 30m, $5 a month`

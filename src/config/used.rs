@@ -15,7 +15,7 @@ use ipnet::Ipv4Net;
 use crate::config::config_var::Redacted;
 use crate::config::{ConfigProblem, Said, defaults};
 use crate::model::{
-    AppName, AppPolicy, Autoscale, Domain, DrainUrl, DynoAddr, Endpoint, Formation, Guard,
+    AppName, AppPolicy, Autoscale, Canary, Domain, DrainUrl, DynoAddr, Endpoint, Formation, Guard,
     ListenAddr, ListenerPolicy, ProcessType, Schedule, Size, Sizes, StatedCertificate,
 };
 
@@ -282,6 +282,8 @@ pub struct ManagedApp {
     pub deploy: Deploy,
     /// By what a release is judged once it has requests; absent: by whether its dynos come up.
     pub guard: Option<Guard>,
+    /// With how much of the requests a release begins; absent: all, dyno by dyno.
+    pub canary: Option<Canary>,
     /// How long the web dynos' processes of the release before are kept, out of the line-up; absent: they end.
     pub keep_warm: Option<Duration>,
     /// The number of the release that this is: 7 is `v7`. Absent: whoever runs it counts, one more for each change
@@ -310,6 +312,7 @@ impl fmt::Debug for ManagedApp {
             .field("sizes", &self.sizes)
             .field("deploy", &self.deploy)
             .field("guard", &self.guard)
+            .field("canary", &self.canary)
             .field("keep_warm", &self.keep_warm)
             .field("release", &self.release)
             .field("recycle_on_r14", &self.recycle_on_r14)

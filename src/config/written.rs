@@ -139,6 +139,8 @@ pub(crate) struct App {
     pub(crate) sizes: Optional<BTreeMap<Spanned<String>, Spanned<String>>>,
     pub(crate) deploy: Optional<String>,
     pub(crate) guard: Optional<Table<Guard>>,
+    pub(crate) canary: Optional<String>,
+    pub(crate) canary_for: Optional<DurationText>,
     pub(crate) keep_warm: Optional<DurationText>,
     pub(crate) recycle_on_r14: Optional<DurationText>,
     pub(crate) runtime_metrics: Optional<bool>,

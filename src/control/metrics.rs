@@ -56,8 +56,13 @@ fn render_table(table: &Table, out: &mut String) {
 
 fn each_dyno(table: &Table, mut visit: impl FnMut(&[(&str, &dyn Display)], &Dyno)) {
     for app in table.apps() {
-        for dyno in &app.roster.lineup().dynos {
+        let lineup = app.roster.lineup();
+        for dyno in &lineup.dynos {
             visit(&[("app", &app.name), ("dyno", dyno.name())], dyno);
+        }
+        // One of the others has its name.
+        if let Some(canary) = &lineup.canary {
+            visit(&[("app", &app.name), ("dyno", &"canary")], &canary.dyno);
         }
     }
 }

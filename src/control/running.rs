@@ -118,7 +118,7 @@ impl Running {
         let table = self.publisher.table();
         let lineups = table.apps().iter().map(|app| app.roster.lineup());
         lineups
-            .map(|lineup| lineup.dynos.iter().map(|dyno| u64::from(dyno.in_flight())).sum::<u64>())
+            .map(|lineup| lineup.all().map(|dyno| u64::from(dyno.in_flight())).sum::<u64>())
             .sum()
     }
 }

@@ -50,14 +50,15 @@ impl Scene {
     pub(in crate::control) fn up(&self, app: &str) -> Arc<Dyno> {
         let name = DynoName { process_type: ProcessType::web(), number: 1 };
         let dyno = Dyno::new(name, DynoAddr::parse("127.0.0.1:1").unwrap(), true);
-        let lineup = Lineup { dynos: vec![dyno.clone()], ring: None, standing: Standing::Up };
+        let lineup =
+            Lineup { dynos: vec![dyno.clone()], canary: None, ring: None, standing: Standing::Up };
         self.publish(app, lineup);
         dyno
     }
 
     /// Leaves the app without a routable dyno, for this reason.
     pub(in crate::control) fn stands(&self, app: &str, standing: Standing) {
-        self.publish(app, Lineup { dynos: vec![], ring: None, standing });
+        self.publish(app, Lineup { dynos: vec![], canary: None, ring: None, standing });
     }
 
     fn publish(&self, app: &str, lineup: Lineup) {

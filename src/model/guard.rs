@@ -17,11 +17,23 @@ pub struct Guard {
     pub requests: NonZeroU32,
 }
 
+/// How much of an app's requests goes to a release at first, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Canary {
+    /// In percent.
+    pub share: Hundredths,
+    /// Since it is up.
+    pub time: Duration,
+}
+
 /// A number with two digits behind the point: 150 is 1.5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hundredths(pub u32);
 
 impl Hundredths {
+    /// All percent that there are.
+    pub const ALL: Self = Self(100_00);
+
     /// Parses `5`, `0.5`, `1.25`. `None` for all else, and beyond what fits.
     pub fn parse(text: &str) -> Option<Self> {
         let (whole, rest) = text.split_once('.').unwrap_or((text, "0"));

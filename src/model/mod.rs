@@ -32,7 +32,7 @@ pub use domain::{Domain, Host};
 pub use drain::{DrainKind, DrainUrl};
 pub use dyno::{DynoName, DynoState, Exit};
 pub use eco::EcoHours;
-pub use guard::{Guard, Hundredths};
+pub use guard::{Canary, Guard, Hundredths};
 pub use id::Id;
 pub use pipeline::{Coupling, Pipeline, Stage};
 pub use policy::{

@@ -6,6 +6,8 @@
 
 use std::cell::RefCell;
 use std::fmt::Write;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
+use std::slice;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -13,7 +15,7 @@ use aws_lc_rs::hmac;
 use rustc_hash::FxHashMap;
 
 use crate::config::limits::RING_STEPS_MAX;
-use crate::model::{Affinity, ClientNet};
+use crate::model::{Affinity, ClientNet, Hundredths};
 use crate::router::clock::Tick;
 use crate::table::{App, Dyno, Lease, Lineup};
 use crate::wire::RequestHead;
@@ -86,6 +88,10 @@ impl Wish {
             Self::Cookie { named: Some(named), .. } => lease(named.dynos(seal, app, lineup)),
             Self::Client(client) => {
                 let key = client.octets();
+                let canary = lineup.canary.as_ref().filter(|canary| is_one_of(canary.share, &key));
+                if let Some(lease) = canary.and_then(|it| lease(slice::from_ref(&it.dyno))) {
+                    return Some(lease);
+                }
                 let walk = lineup.ring.as_ref()?.walk(&key).take(RING_STEPS_MAX);
                 walk.map(|number| lineup.numbered(number)).find_map(lease)
             }
@@ -96,12 +102,13 @@ impl Wish {
     /// field.
     pub(crate) fn cookie(&self, seal: &Seal, app: &App, dyno: &Dyno) -> Option<Box<str>> {
         let Self::Cookie { named, secure } = self else { return None };
-        let is_there = |named: &Named| !named.dynos(seal, app, &app.roster.lineup()).is_empty();
+        let lineup = app.roster.lineup();
+        let is_there = |named: &Named| !named.dynos(seal, app, &lineup).is_empty();
         if named.as_ref().is_some_and(is_there) {
             return None;
         }
         let mut cookie = format!("{COOKIE}={}.", dyno.name());
-        for byte in seal.mark(app, dyno) {
+        for byte in seal.mark(app, dyno, lineup.is_canary(dyno)) {
             // Writing to a String does not fail.
             let _ = write!(cookie, "{byte:02x}");
         }
@@ -115,8 +122,15 @@ impl Named {
     /// The records of the dyno in the line-up; none if it is not there, or if the cookie is not ours.
     fn dynos<'a>(&self, seal: &Seal, app: &App, lineup: &'a Lineup) -> &'a [Arc<Dyno>] {
         let dynos = lineup.numbered(self.number);
-        let is_ours =
-            |dyno: &Arc<Dyno>| verify_slices_are_equal(&seal.mark(app, dyno), &self.mark).is_ok();
+        let is_marked = |dyno: &Dyno, is_canary| {
+            verify_slices_are_equal(&seal.mark(app, dyno, is_canary), &self.mark).is_ok()
+        };
+        let canary = lineup.canary.as_ref().map(|canary| &canary.dyno);
+        let canary = canary.filter(|dyno| dyno.name().number == self.number);
+        if let Some(canary) = canary.filter(|dyno| is_marked(dyno, true)) {
+            return slice::from_ref(canary);
+        }
+        let is_ours = |dyno: &Arc<Dyno>| is_marked(dyno, false);
         // While a dyno is being replaced there are two records of one name, and one mark.
         if dynos.first().is_some_and(is_ours) { dynos } else { &[] }
     }
@@ -139,8 +153,8 @@ fn named(cookies: &[u8]) -> Option<Named> {
 /// Signs the names of dynos, so that no client can choose one. One for each worker.
 pub(crate) struct Seal {
     key: hmac::Key,
-    /// By the id of the dyno's record.
-    marks: RefCell<FxHashMap<u64, [u8; MARK]>>,
+    /// By the id of the dyno's record, and whether that is a canary's.
+    marks: RefCell<FxHashMap<(u64, bool), [u8; MARK]>>,
 }
 
 impl Seal {
@@ -149,14 +163,16 @@ impl Seal {
     }
 
     /// The signature of a dyno, the same after a restart. Those of somebody else are known by their address,
-    /// since their number may be another's when the daemon starts again.
-    fn mark(&self, app: &App, dyno: &Dyno) -> [u8; MARK] {
+    /// since their number may be another's when the daemon starts again. That of a canary is good for as long as it is
+    /// one.
+    fn mark(&self, app: &App, dyno: &Dyno, is_canary: bool) -> [u8; MARK] {
         let sign = || {
-            let dyno = match dyno.is_managed() {
-                true => dyno.name().to_string(),
-                false => dyno.addr().to_string(),
+            let known_by = match (is_canary, dyno.is_managed()) {
+                (true, _) => format!("canary {} {}", dyno.name(), dyno.id()),
+                (false, true) => dyno.name().to_string(),
+                (false, false) => dyno.addr().to_string(),
             };
-            let tag = hmac::sign(&self.key, format!("{}\n{dyno}", app.name).as_bytes());
+            let tag = hmac::sign(&self.key, format!("{}\n{known_by}", app.name).as_bytes());
             let mut mark = [0; MARK];
             mark.copy_from_slice(&tag.as_ref()[..MARK]);
             mark
@@ -165,13 +181,23 @@ impl Seal {
             // It was forgotten, or soon will be.
             return sign();
         }
-        *self.marks.borrow_mut().entry(dyno.id()).or_insert_with(sign)
+        *self.marks.borrow_mut().entry((dyno.id(), is_canary)).or_insert_with(sign)
     }
 
     /// A record has left the table.
     pub(crate) fn forget(&self, dyno: &Dyno) {
-        self.marks.borrow_mut().remove(&dyno.id());
+        let mut marks = self.marks.borrow_mut();
+        for is_canary in [false, true] {
+            marks.remove(&(dyno.id(), is_canary));
+        }
     }
+}
+
+/// Whether a client is of those so many percent of all clients: the same ones each time.
+fn is_one_of(share: Hundredths, client: &impl Hash) -> bool {
+    // With keys that are always the same, so that all workers agree.
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(client);
+    hash % u64::from(Hundredths::ALL.0) < u64::from(share.0)
 }
 
 #[cfg(test)]
@@ -183,7 +209,7 @@ mod tests {
         AppName, AppPolicy, AppTimeouts, Balance, DynoAddr, DynoName, Expect, ProcessType,
         TrafficLimits,
     };
-    use crate::table::{AppId, Place, Publisher, Ring, Roster, Routes, Standing, Table};
+    use crate::table::{AppId, Canary, Place, Publisher, Ring, Roster, Routes, Standing, Table};
     use crate::wire::FieldSlots;
 
     const KEY: [u8; 32] = [7; 32];
@@ -234,7 +260,12 @@ mod tests {
         let place = |number| Place { label: name(number).to_string(), number };
         let ring = Ring::new((1..=5).map(place).collect()).map(Arc::new);
         let dynos = dynos.iter().copied().cloned().collect();
-        let lineup = Lineup { dynos, ring, standing: Standing::Up };
+        let lineup = Lineup { dynos, canary: None, ring, standing: Standing::Up };
+        publish(app, &lineup);
+        lineup
+    }
+
+    fn publish(app: &App, lineup: &Lineup) {
         let listener = crate::model::ListenerPolicy {
             handshake: Duration::ZERO,
             head: Duration::ZERO,
@@ -244,7 +275,6 @@ mod tests {
         let (domain, default_app) = ("localhost".into(), None);
         let routes = Routes { version: 1, listener, apps: Vec::new(), domain, default_app };
         Publisher::new(Table::new(routes)).publish_lineup(&app.roster, lineup.clone());
-        lineup
     }
 
     /// The wish of a request with these field lines.
@@ -306,6 +336,58 @@ mod tests {
         let lineup = line_up(&app, &[&one]);
         assert_eq!(leased(&wish, &seal, &app, &lineup, &[]), None);
         assert!(wish.cookie(&seal, &app, &one).unwrap().contains("=web.1."));
+    }
+
+    /// The same line-up with a canary for so many percent.
+    fn canaried(app: &App, lineup: &Lineup, dyno: &Arc<Dyno>, percent: u32) -> Lineup {
+        let canary = Canary { dyno: dyno.clone(), share: Hundredths(percent * 100) };
+        let lineup = Lineup { canary: Some(canary), ..lineup.clone() };
+        publish(app, &lineup);
+        lineup
+    }
+
+    #[test]
+    fn who_met_the_canary_stays_with_it_while_it_is_one_and_no_longer() {
+        let (app, seal) = (app("shop", Affinity::Cookie), Seal::new(&KEY));
+        let (one, two, next) = (dyno(1, true), dyno(2, true), dyno(1, true));
+        let before = line_up(&app, &[&one, &two]);
+        let old = wish(&app, "").cookie(&seal, &app, &one).unwrap();
+        let lineup = canaried(&app, &before, &next, 5);
+        let new = wish(&app, "").cookie(&seal, &app, &next).unwrap();
+        assert_ne!(old, new);
+        for (cookie, dyno) in [(&old, &one), (&new, &next)] {
+            let wish = wish_with(&app, cookie);
+            let lease = wish.lease(&seal, &app, &lineup, &[], 50).unwrap();
+            assert_eq!(lease.dyno().id(), dyno.id());
+            assert_eq!(wish.cookie(&seal, &app, dyno), None);
+        }
+        // It was turned back, or has its place: then its cookie is that of any dyno, and who has the old one has it.
+        for lineup in [line_up(&app, &[&one, &two]), line_up(&app, &[&next, &two])] {
+            let wish = wish_with(&app, &new);
+            assert_eq!(leased(&wish, &seal, &app, &lineup, &[]), None);
+            assert!(wish.cookie(&seal, &app, &lineup.dynos[0]).is_some());
+            assert_eq!(leased(&wish_with(&app, &old), &seal, &app, &lineup, &[]), Some(1));
+        }
+    }
+
+    #[test]
+    fn a_part_of_the_addresses_is_the_canarys_and_they_are_always_the_same() {
+        let (app, seal) = (app("shop", Affinity::Address), Seal::new(&KEY));
+        let (one, two, next) = (dyno(1, true), dyno(2, true), dyno(1, true));
+        let lineup = canaried(&app, &line_up(&app, &[&one, &two]), &next, 20);
+        let mut of_canary = 0;
+        for client in 0..5000_u32 {
+            let wish = Wish::Client(std::net::IpAddr::from(client.to_be_bytes()).into());
+            let led = || wish.lease(&seal, &app, &lineup, &[], 50).unwrap().dyno().id();
+            let first = led();
+            assert_eq!(led(), first);
+            of_canary += u32::from(first == next.id());
+            // One that has tried it goes where it went before.
+            let spared = wish.lease(&seal, &app, &lineup, &[next.id()], 50).unwrap();
+            assert_ne!(spared.dyno().id(), next.id());
+        }
+        // A thousand, and eight standard deviations.
+        assert!((774..=1226).contains(&of_canary), "{of_canary}");
     }
 
     #[test]

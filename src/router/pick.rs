@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::config::limits::LEAST_MAX;
-use crate::model::Balance;
+use crate::model::{Balance, Hundredths};
 use crate::router::clock::Tick;
 use crate::router::random::Random;
-use crate::table::{Dyno, Lease};
+use crate::table::{Dyno, Lease, Lineup};
 
 /// What choosing came to.
 pub(crate) enum Pick {
@@ -26,18 +26,41 @@ pub(crate) struct Choice {
     pub(crate) slow_start: bool,
 }
 
-/// Chooses among the routable dynos, without those that `tried` names by id and those in quarantine.
+/// Chooses among the routable dynos, without those that `tried` names by id and those in quarantine. The canary is
+/// drawn for before all others, by its share alone; where it alone is left it has the request whatever that is.
 pub(crate) fn pick(
-    dynos: &[Arc<Dyno>],
+    lineup: &Lineup,
     choice: Choice,
     tried: &[u64],
     now: Tick,
     random: &Random,
 ) -> Pick {
     let usable = |dyno: &Arc<Dyno>| dyno.quarantined_until() <= now && !tried.contains(&dyno.id());
-    let balanced = || choose(dynos, choice.balance, usable, random);
+    let Some(canary) = &lineup.canary else {
+        return pick_equal(&lineup.dynos, choice, usable, tried, random);
+    };
+    let lease_canary = || Some(&canary.dyno).filter(|dyno| usable(dyno)).and_then(Dyno::lease);
+    let is_drawn = random.below(Hundredths::ALL.0 as usize) < canary.share.0 as usize;
+    if let Some(lease) = is_drawn.then(lease_canary).flatten() {
+        return Pick::Leased(lease);
+    }
+    match pick_equal(&lineup.dynos, choice, usable, tried, random) {
+        leased @ Pick::Leased(_) => leased,
+        none => lease_canary().map_or(none, Pick::Leased),
+    }
+}
+
+/// The same among those of which each is as good as the others.
+fn pick_equal(
+    dynos: &[Arc<Dyno>],
+    choice: Choice,
+    usable: impl Fn(&Arc<Dyno>) -> bool,
+    tried: &[u64],
+    random: &Random,
+) -> Pick {
+    let balanced = || choose(dynos, choice.balance, &usable, random);
     let drawn = if choice.slow_start {
-        slowly(dynos, choice.balance, usable, random).or_else(balanced)
+        slowly(dynos, choice.balance, &usable, random).or_else(balanced)
     } else {
         balanced()
     };
@@ -150,6 +173,7 @@ mod tests {
 
     use super::*;
     use crate::model::{DynoAddr, DynoName, ProcessType};
+    use crate::table::{Canary, Standing};
 
     const BALANCES: [Balance; 3] = [Balance::P2c, Balance::Random, Balance::Least];
 
@@ -157,6 +181,17 @@ mod tests {
         let name = |number| DynoName { process_type: ProcessType::web(), number };
         let addr = DynoAddr::parse("127.0.0.1:1").unwrap();
         (1..=count).map(|number| Dyno::new(name(number), addr.clone(), true)).collect()
+    }
+
+    fn line_up(dynos: &[Arc<Dyno>]) -> Lineup {
+        Lineup { dynos: dynos.to_vec(), canary: None, ring: None, standing: Standing::Up }
+    }
+
+    /// The last of these is the canary.
+    fn with_canary(dynos: &[Arc<Dyno>], share: u32) -> Lineup {
+        let (canary, others) = dynos.split_last().unwrap();
+        let canary = Canary { dyno: canary.clone(), share: Hundredths(share) };
+        Lineup { canary: Some(canary), ..line_up(others) }
     }
 
     fn at_once(balance: Balance) -> Choice {
@@ -171,6 +206,7 @@ mod tests {
         #[test]
         fn a_pick_is_usable_and_there_is_one_if_any_is(
             states in prop::collection::vec(0..5, 0..12), seed: u64, balance in 0_usize..3, slow_start: bool,
+            canary in prop::option::of(1_u32..=5000),
         ) {
             let dynos = dynos(states.len() as u32);
             let mut tried = Vec::new();
@@ -184,9 +220,13 @@ mod tests {
                 }
             }
             let random = Random::from_seed(seed);
-            let pick = pick(&dynos, Choice { balance: BALANCES[balance], slow_start }, &tried, 50, &random);
+            let share = canary.filter(|_| !dynos.is_empty());
+            let lineup = share.map_or_else(|| line_up(&dynos), |share| with_canary(&dynos, share));
+            let pick = pick(&lineup, Choice { balance: BALANCES[balance], slow_start }, &tried, 50, &random);
             let any_usable = states.contains(&0) || states.contains(&4);
-            let any_quarantined = states.contains(&1);
+            // A canary alone is waited for as if it were gone: it soon is, or is one of them.
+            let waited_for = &states[..states.len() - usize::from(share.is_some())];
+            let any_quarantined = waited_for.contains(&1);
             match pick {
                 Pick::Leased(lease) => {
                     let at = dynos.iter().position(|dyno| dyno.id() == lease.dyno().id()).unwrap();
@@ -208,7 +248,7 @@ mod tests {
             let mut counts = vec![0_u32; count as usize];
             for _ in 0..400 * count {
                 // Each lease is returned at once, so that loads are equal and only the draw decides.
-                let lease = leased(pick(&dynos, at_once(BALANCES[balance]), &[], 0, &random)).unwrap();
+                let lease = leased(pick(&line_up(&dynos), at_once(BALANCES[balance]), &[], 0, &random)).unwrap();
                 counts[dynos.iter().position(|dyno| dyno.id() == lease.dyno().id()).unwrap()] += 1;
             }
             for count in &counts {
@@ -225,7 +265,8 @@ mod tests {
         let _held: Vec<_> =
             warm.flat_map(|dyno| (0..held).map(|_| dyno.lease().unwrap())).collect();
         let choice = Choice { balance, slow_start: true };
-        let picks = (0..4000).map(|_| leased(pick(&dynos, choice, &[], 0, random)).unwrap());
+        let picks =
+            (0..4000).map(|_| leased(pick(&line_up(&dynos), choice, &[], 0, random)).unwrap());
         let ids: Vec<_> = picks.map(|lease| lease.dyno().id()).collect();
         for dyno in &dynos {
             assert!(ids.contains(&dyno.id()), "{dyno:?} gets nothing");
@@ -244,6 +285,39 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn a_canary_gets_its_share_of_all_requests_whatever_the_others_are(
+            seed: u64, balance in 0_usize..3, others in 1_u32..9, share in 100_u32..=5000, held in 0_usize..20, slow: bool,
+        ) {
+            let dynos = dynos(others + 1);
+            dynos[0].set_share(if slow { 1 } else { Dyno::FULL_SHARE });
+            let _held: Vec<_> = dynos[..others as usize].iter().flat_map(|dyno| (0..held).map(|_| dyno.lease().unwrap())).collect();
+            let (lineup, random) = (with_canary(&dynos, share), Random::from_seed(seed));
+            let choice = Choice { balance: BALANCES[balance], slow_start: slow };
+            let picks = (0..10_000).map(|_| leased(pick(&lineup, choice, &[], 0, &random)).unwrap());
+            let count = picks.filter(|lease| lineup.is_canary(lease.dyno())).count() as f64;
+            // Eight standard deviations of a binomial distribution.
+            let part = f64::from(share) / 10_000.0;
+            let bound = 8.0 * (10_000.0 * part * (1.0 - part)).sqrt();
+            prop_assert!((count - f64::from(share)).abs() < bound, "{count} of {share}");
+        }
+    }
+
+    #[test]
+    fn who_has_tried_the_canary_gets_another_and_who_has_tried_all_others_gets_it() {
+        let dynos = dynos(3);
+        let lineup = with_canary(&dynos, 5000);
+        let others = [dynos[0].id(), dynos[1].id()];
+        for seed in 0..200 {
+            let of = |tried: &[u64]| {
+                leased(pick(&lineup, at_once(Balance::P2c), tried, 0, &Random::from_seed(seed)))
+            };
+            assert!(!lineup.is_canary(of(&[dynos[2].id()]).unwrap().dyno()));
+            assert!(lineup.is_canary(of(&others).unwrap().dyno()));
+        }
+    }
+
     #[test]
     fn where_all_dynos_are_fresh_they_are_equals() {
         let dynos = dynos(4);
@@ -253,7 +327,8 @@ mod tests {
         let random = Random::from_seed(7);
         for balance in BALANCES {
             let choice = Choice { balance, slow_start: true };
-            let picks = (0..400).map(|_| leased(pick(&dynos, choice, &[], 0, &random)).unwrap());
+            let picks =
+                (0..400).map(|_| leased(pick(&line_up(&dynos), choice, &[], 0, &random)).unwrap());
             let ids: Vec<_> = picks.map(|lease| lease.dyno().id()).collect();
             for dyno in &dynos {
                 let count = ids.iter().filter(|id| **id == dyno.id()).count();
@@ -268,9 +343,14 @@ mod tests {
         let _busy = dynos[0].lease().unwrap();
         for seed in 0..500 {
             // With two dynos, distinct draws always see both: the idle one must win every time.
-            let lease =
-                leased(pick(&dynos, at_once(Balance::P2c), &[], 0, &Random::from_seed(seed)))
-                    .unwrap();
+            let lease = leased(pick(
+                &line_up(&dynos),
+                at_once(Balance::P2c),
+                &[],
+                0,
+                &Random::from_seed(seed),
+            ))
+            .unwrap();
             assert_eq!(lease.dyno().id(), dynos[1].id());
         }
     }
@@ -280,8 +360,9 @@ mod tests {
         for (balance, spread) in [(Balance::P2c, 4), (Balance::Least, 1)] {
             let dynos = dynos(8);
             let random = Random::from_seed(7);
-            let _leases: Vec<_> =
-                (0..800).map(|_| leased(pick(&dynos, at_once(balance), &[], 0, &random))).collect();
+            let _leases: Vec<_> = (0..800)
+                .map(|_| leased(pick(&line_up(&dynos), at_once(balance), &[], 0, &random)))
+                .collect();
             let loads: Vec<_> = dynos.iter().map(|dyno| dyno.in_flight()).collect();
             let (least, most) = (loads.iter().min().unwrap(), loads.iter().max().unwrap());
             assert!(most - least <= spread, "{balance:?}: {loads:?}");

@@ -175,7 +175,7 @@ impl Search {
             let wished = request.wish.lease(&worker.seal, app, &lineup, spared, now);
             let policy =
                 Choice { balance: app.policy.balance, slow_start: app.policy.slow_start.is_some() };
-            let any = || pick(&lineup.dynos, policy, spared, now, &worker.random);
+            let any = || pick(&lineup, policy, spared, now, &worker.random);
             wished.map_or_else(any, Pick::Leased)
         };
         let pick = match self.failing {

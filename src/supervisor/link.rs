@@ -79,6 +79,12 @@ struct Heard {
     gone: bool,
 }
 
+impl Heard {
+    fn has_ended(&self) -> bool {
+        self.ended_at.is_some() || self.exit.is_some()
+    }
+}
+
 impl Link {
     /// Begins to listen. The listener ends when nobody of the dyno is left, whatever becomes of the link.
     pub(crate) fn open(
@@ -135,7 +141,12 @@ impl Link {
 
     /// Returns once the command's process is gone. How it ended may not be known yet.
     pub(crate) async fn ended(&self) {
-        self.until(|heard| heard.ended_at.is_some() || heard.exit.is_some()).await;
+        self.until(Heard::has_ended).await;
+    }
+
+    /// Whether it is gone.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.heard.borrow().has_ended()
     }
 
     /// When somebody first heard that it is gone, by the monotonic clock. `None`: nobody has, or its init was killed.

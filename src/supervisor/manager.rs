@@ -4,6 +4,7 @@ mod adopt; // what an earlier daemon has left
 mod rollouts; // how another release gets to dynos
 mod one_offs; // those for one command
 mod defects; // lives that a defect of ours has ended
+mod canary; // the first dyno of a release
 mod guard; // whether a release stands the test of its requests
 mod scale; // more and fewer of them, by what they are asked
 
@@ -504,6 +505,7 @@ impl Formed {
         self.drain = policy.timeouts.drain;
         self.slow_start = policy.slow_start;
         self.maintenance = policy.maintenance;
+        self.follow_known();
         self.follow_scales();
         for (process_type, count) in self.formation() {
             self.turns(&process_type).set_dynos(count);
@@ -517,6 +519,25 @@ impl Formed {
                 orders.slow_start = self.slow_start;
                 orders.watch = watch_orders(app);
                 *orders != before
+            });
+        }
+    }
+
+    /// What an earlier daemon's release ran exactly is known once it is wanted again. Those that run it go on, and start
+    /// as that from then on.
+    fn follow_known(&mut self) {
+        let wanted = &self.releases.wanted;
+        for (name, living) in &mut self.dynos {
+            if living.told.number != wanted.number || Arc::ptr_eq(&living.told, wanted) {
+                continue;
+            }
+            let size = living.orders.borrow().program.size.clone();
+            let Some(program) = wanted.program(&name.process_type, size) else { continue };
+            living.orders.send_modify(|orders| orders.program = Arc::new(program));
+            living.told = wanted.clone();
+            living.runs = living.runs.take().map(|runs| match runs.number == wanted.number {
+                true => wanted.clone(),
+                false => runs,
             });
         }
     }
@@ -589,7 +610,10 @@ impl Formed {
     /// What a dyno of this type that begins to live is told. `None`: there is no such type, so none is wanted.
     fn orders(&self, process_type: &ProcessType) -> Option<(Arc<Release>, Orders)> {
         let release = self.releases.of_new_dynos(process_type);
-        let replace = self.releases.replace(process_type);
+        let replace = match release.number == self.releases.wanted.number {
+            true => self.releases.replace(process_type),
+            false => Replace::Beside,
+        };
         Some((release.clone(), self.orders_of(release, process_type, replace)?))
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{SupervisorTimeouts, Upkeep};
-use crate::model::{AppName, DynoName, DynoState};
+use crate::model::{AppName, DynoName, DynoState, Hundredths};
 use crate::shutdown::Shutdown;
 use crate::supervisor::figures::DynoUsage;
 use crate::supervisor::program::{ProcessId, Program};
@@ -50,6 +50,9 @@ pub(crate) enum Replace {
     Beside,
     /// At once, and a web dyno's successor that is ready waits until this is another.
     Together,
+    /// At once, and a web dyno's successor that is ready gets this part of the requests, in percent, until this is
+    /// another.
+    Canary(Hundredths),
     /// At once: it stops first, and requests are held.
     InPlace,
 }

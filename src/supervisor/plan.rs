@@ -70,6 +70,17 @@ pub(crate) fn due(deploy: Deploy, dynos: &BTreeMap<DynoName, Stand>) -> Vec<Dyno
     outdated.filter(is_due).map(|(name, _)| name.clone()).collect()
 }
 
+/// Which web dyno is told of a release before all others: the first that is up, unless one was told.
+pub(crate) fn canary(dynos: &BTreeMap<DynoName, Stand>) -> Option<DynoName> {
+    let web = dynos.iter().filter(|(name, _)| name.process_type.is_web());
+    let is_told = |(_, stand): (_, &Stand)| !matches!(stand, Stand::Outdated { .. });
+    if web.clone().any(is_told) {
+        return None;
+    }
+    let mut up = web.filter(|(_, stand)| **stand == Stand::Outdated { is_up: true });
+    up.next().map(|(name, _)| name.clone())
+}
+
 /// How many more of each type may be replaced now, under `rolling`.
 fn room(dynos: &BTreeMap<DynoName, Stand>) -> BTreeMap<ProcessType, u32> {
     let mut counts = BTreeMap::<_, (u32, u32)>::new();

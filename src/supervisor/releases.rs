@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::config::{Deploy, ManagedApp};
-use crate::model::{DynoName, Formation, ProcessType, Size};
+use crate::model::{Canary, DynoName, Formation, ProcessType, Size};
 use crate::supervisor::place::Replace;
 use crate::supervisor::plan::{self, Stand};
 use crate::supervisor::program::Program;
@@ -35,9 +35,12 @@ pub(crate) struct Releases {
     pub(crate) earlier: Option<Arc<Release>>,
     /// Whether what exactly that ran is known: an earlier daemon has left no more than its number.
     is_earlier_known: bool,
+    /// What had proven itself before the wanted one, once that has as well: who goes back to it knows it.
+    before: Option<Arc<Release>>,
     /// The highest number so far.
     last: u64,
     deploy: Deploy,
+    canary: Option<Canary>,
     pub(crate) phase: Phase,
     told: watch::Sender<Rollout>,
 }
@@ -45,6 +48,8 @@ pub(crate) struct Releases {
 /// How far the wanted release is, in the order of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// One web dyno is told of it, and its successor gets a part of the requests; since when it does.
+    Canary(Option<Duration>),
     /// Dynos are told of it.
     Going,
     /// The same, and under `preboot` its web dynos have the requests.
@@ -99,8 +104,10 @@ impl Releases {
             wanted: Release::new(number, app),
             earlier: None,
             is_earlier_known: true,
+            before: None,
             last: number,
             deploy: app.deploy,
+            canary: app.canary,
             phase: Phase::Going,
             told: rollout(number),
         }
@@ -119,12 +126,13 @@ impl Releases {
         // What exactly that was is not known here; its processes go on whatever it was.
         self.earlier = older.map(|older| self.wanted.numbered(*older));
         self.is_earlier_known = false;
+        self.phase = self.first_phase();
     }
 
     /// Takes over what the configuration says now. What the app runs has changed, or the number that it is known
     /// by: that is a new release; or the one before, if its successor is still on its way or has failed.
     pub(crate) fn follow_app(&mut self, app: &ManagedApp) {
-        self.deploy = app.deploy;
+        (self.deploy, self.canary) = (app.deploy, app.canary);
         let differs = self.wanted.differs(app);
         if !differs && app.release.is_none_or(|number| number == self.wanted.number) {
             return;
@@ -132,21 +140,27 @@ impl Releases {
         if self.phase == Phase::Guarded {
             // Whoever brings the next one takes it as it is.
             self.prove();
-            self.earlier = None;
         }
         let is_proven = self.phase == Phase::Proven;
-        let is_back = |earlier: &Arc<Release>| {
-            !is_proven
-                && !earlier.differs(app)
-                && app.release.is_none_or(|number| number == earlier.number)
+        let is_earlier_known = self.is_earlier_known;
+        let is_back = |earlier: &Arc<Release>| match app.release {
+            _ if is_proven => false,
+            Some(number) if !is_earlier_known => number == earlier.number,
+            number => !earlier.differs(app) && number.is_none_or(|number| number == earlier.number),
         };
-        let next = match (self.earlier.take_if(|earlier| is_back(earlier)), app.release) {
+        let back = self.earlier.take_if(|earlier| is_back(earlier));
+        let earlier = self.earlier.as_ref().filter(|_| is_earlier_known);
+        let mut known = self.before.iter().chain(earlier);
+        let is_known = back.is_some() || known.any(|release| !release.differs(app));
+        self.before = None;
+        let next = match (back, app.release) {
+            (Some(earlier), _) if earlier.differs(app) => Release::new(earlier.number, app),
             (Some(earlier), _) => earlier,
             // No number stands for two things.
             (None, Some(number)) if number != self.wanted.number => Release::new(number, app),
             (None, _) => Release::new(self.last + 1, app),
         };
-        if matches!(self.phase, Phase::Going | Phase::Switched) {
+        if matches!(self.phase, Phase::Canary(_) | Phase::Going | Phase::Switched) {
             self.end(Outcome::Superseded { by: next.number });
         }
         let before = std::mem::replace(&mut self.wanted, next);
@@ -154,7 +168,7 @@ impl Releases {
             (self.earlier, self.is_earlier_known) = (Some(before), true);
         }
         self.last = self.last.max(self.wanted.number);
-        self.phase = Phase::Going;
+        self.phase = if is_known { Phase::Going } else { self.first_phase() };
         self.told = rollout(self.wanted.number);
     }
 
@@ -162,16 +176,30 @@ impl Releases {
     pub(crate) fn try_again(&mut self) -> bool {
         let again = self.phase == Phase::Failed && self.earlier.is_some();
         if again {
-            self.phase = Phase::Going;
+            self.phase = self.first_phase();
             self.told = rollout(self.wanted.number);
         }
         again
     }
 
+    /// With what a release begins that nobody knows yet.
+    fn first_phase(&self) -> Phase {
+        match self.canary.is_some() && self.earlier.is_some() {
+            true => Phase::Canary(None),
+            false => Phase::Going,
+        }
+    }
+
+    /// The canary gets its requests.
+    pub(crate) fn begin_canary(&mut self, canary: Canary, now: Duration) {
+        self.phase = Phase::Canary(Some(now));
+        self.told.send_modify(|rollout| rollout.canary = Some(canary));
+    }
+
     /// The number of the release that its guard has to judge. One that an earlier daemon began is judged by nothing but
     /// its dynos coming up.
     pub(crate) fn on_trial(&self) -> Option<u64> {
-        let is_judged = matches!(self.phase, Phase::Going | Phase::Switched | Phase::Guarded);
+        let is_judged = !matches!(self.phase, Phase::Failed | Phase::Proven);
         let can_go_back = self.earlier.is_some() && self.is_earlier_known;
         (is_judged && can_go_back).then_some(self.wanted.number)
     }
@@ -190,10 +218,10 @@ impl Releases {
         self.told.subscribe()
     }
 
-    /// The release that the app is at: not one that failed.
+    /// The release that the app is at: not one that failed, nor one that has no more than a canary.
     pub(crate) fn standing(&self) -> &Arc<Release> {
         match (&self.earlier, self.phase) {
-            (Some(earlier), Phase::Failed) => earlier,
+            (Some(earlier), Phase::Canary(_) | Phase::Failed) => earlier,
             _ => &self.wanted,
         }
     }
@@ -209,6 +237,9 @@ impl Releases {
         match (self.deploy, self.phase) {
             // There is nothing to go back to, or nothing to wait for.
             (_, Phase::Guarded | Phase::Failed | Phase::Proven) => Replace::Beside,
+            (_, Phase::Canary(_)) if process_type.is_web() => {
+                self.canary.map_or(Replace::Beside, |canary| Replace::Canary(canary.share))
+            }
             (Deploy::Restart, _) => Replace::InPlace,
             (Deploy::Preboot, Phase::Going) if process_type.is_web() && self.earlier.is_some() => {
                 Replace::Together
@@ -222,6 +253,7 @@ impl Releases {
     pub(crate) fn due(&self, dynos: &BTreeMap<DynoName, Stand>, holds: bool) -> Vec<DynoName> {
         let deploy = match self.phase {
             Phase::Failed if self.earlier.is_some() => return Vec::new(),
+            Phase::Canary(_) => return plan::canary(dynos).into_iter().collect(),
             // Nothing that runs is worth waiting for: they take their turns among themselves.
             _ if self.earlier.is_none() => Deploy::Restart,
             _ => self.deploy,
@@ -244,9 +276,10 @@ impl Releases {
         });
     }
 
-    /// All dynos are up with it.
+    /// All dynos are up with it, and what was before it is history.
     pub(crate) fn prove(&mut self) {
         self.phase = Phase::Proven;
+        self.before = self.earlier.take().filter(|_| self.is_earlier_known);
         self.told.send_modify(|rollout| {
             rollout.outcome.get_or_insert(Outcome::Done);
             rollout.stands = true;
@@ -283,6 +316,7 @@ fn rollout(release: u64) -> watch::Sender<Rollout> {
         release,
         types: BTreeMap::new(),
         up: Vec::new(),
+        canary: None,
         guarded_for: None,
         outcome: None,
         stands: false,

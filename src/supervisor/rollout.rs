@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::model::{DynoName, Exit, ProcessType};
+use crate::model::{Canary, DynoName, Exit, ProcessType};
 use crate::supervisor::guard::Compared;
 
 /// How far a release is.
@@ -16,6 +16,8 @@ pub struct Rollout {
     pub types: BTreeMap<ProcessType, Progress>,
     /// The dynos that came up with it, in this order.
     pub up: Vec<DynoName>,
+    /// One web dyno is up with it, for so long and with so many of the requests, before all others.
+    pub canary: Option<Canary>,
     /// All dynos are up with it, and for so long its requests are looked at before it is done.
     pub guarded_for: Option<Duration>,
     /// How it ended. Absent: it has not.

@@ -12,10 +12,10 @@ use tokio::task::spawn_blocking;
 use tokio::time;
 
 use crate::config::{AppConfig, AppSource, Config};
-use crate::model::{Affinity, AppName, AppPolicy, DynoAddr, DynoName, ProcessType};
+use crate::model::{Affinity, AppName, AppPolicy, DynoAddr, DynoName, Hundredths, ProcessType};
 use crate::shutdown::Shutdown;
 use crate::table::{
-    App, AppId, Dyno, Lineup, Load, Place, Publisher, Ring, Roster, Routes as TableRoutes,
+    App, AppId, Canary, Dyno, Lineup, Load, Place, Publisher, Ring, Roster, Routes as TableRoutes,
     Standing, Table, Tally, Traffic,
 };
 
@@ -43,6 +43,8 @@ struct KnownApp {
     entries: BTreeMap<u64, Standpoint>,
     /// Their successors that are ready and wait for each other.
     ready: BTreeMap<u64, Arc<Dyno>>,
+    /// One of their successors that gets a part of the requests, and whose.
+    canary: Option<(u64, Canary)>,
     /// Dynos that somebody else runs.
     external: Vec<Arc<Dyno>>,
     /// The dynos that it should have, where its clients belong to one each.
@@ -248,15 +250,16 @@ impl Routes {
         if count > 0 {
             let ready = std::mem::take(&mut app.ready);
             app.entries.extend(ready.into_iter().map(|(id, dyno)| (id, Standpoint::Up(dyno))));
+            app.canary = None;
             self.publisher.publish_lineup(&app.roster, app.lineup());
         }
         true
     }
 
-    fn change(&self, app: &AppName, change: impl FnOnce(&mut BTreeMap<u64, Standpoint>)) {
+    fn change(&self, app: &AppName, change: impl FnOnce(&mut KnownApp)) {
         let mut known = self.known();
         if let Some(app) = known.apps.get_mut(app) {
-            change(&mut app.entries);
+            change(app);
             self.publisher.publish_lineup(&app.roster, app.lineup());
         }
     }
@@ -313,6 +316,7 @@ impl KnownApp {
             wanted,
             entries: BTreeMap::new(),
             ready: BTreeMap::new(),
+            canary: None,
             external: Vec::new(),
             places: Vec::new(),
             ring: None,
@@ -369,6 +373,12 @@ impl KnownApp {
         }
     }
 
+    /// No other record waits for the place of this entry.
+    fn forget_successor(&mut self, entry: u64) {
+        self.ready.remove(&entry);
+        self.canary.take_if(|(of, _)| *of == entry);
+    }
+
     fn is_ring_outdated(&self) -> bool {
         self.ring.as_ref().map_or(&[][..], |ring| ring.places()) != self.places
     }
@@ -386,9 +396,14 @@ impl KnownApp {
                 _ => None,
             }));
         }
+        let mut canary = self.canary.as_ref().map(|(_, canary)| canary.clone());
+        if dynos.is_empty() {
+            // It is better than none.
+            dynos.extend(canary.take().map(|canary| canary.dyno));
+        }
         dynos.sort_by(|one, other| (one.name(), one.id()).cmp(&(other.name(), other.id())));
         let standing = if dynos.is_empty() { self.standing_without_dynos() } else { Standing::Up };
-        Lineup { dynos, ring: self.ring.clone(), standing }
+        Lineup { dynos, canary, ring: self.ring.clone(), standing }
     }
 
     fn standing_without_dynos(&self) -> Standing {
@@ -448,14 +463,14 @@ pub(crate) struct Entry {
 impl Entry {
     /// No request can be sent here yet, but soon.
     pub(crate) fn starting(&self) {
-        self.routes.change(&self.app, |entries| _ = entries.insert(self.id, Standpoint::Starting));
+        self.stand(Standpoint::Starting);
     }
 
     /// The same, unless requests are sent to this record, which took the dyno's place meanwhile.
     pub(crate) fn starting_but_for(&self, dyno: &Arc<Dyno>) {
-        self.routes.change(&self.app, |entries| {
-            if !entries.get(&self.id).is_some_and(|entry| entry.is_up(dyno)) {
-                entries.insert(self.id, Standpoint::Starting);
+        self.routes.change(&self.app, |app| {
+            if !app.entries.get(&self.id).is_some_and(|entry| entry.is_up(dyno)) {
+                app.entries.insert(self.id, Standpoint::Starting);
             }
         });
     }
@@ -465,8 +480,10 @@ impl Entry {
         if self.is_up(dyno) {
             return;
         }
-        self.routes
-            .change(&self.app, |entries| _ = entries.insert(self.id, Standpoint::Up(dyno.clone())));
+        self.routes.change(&self.app, |app| {
+            app.entries.insert(self.id, Standpoint::Up(dyno.clone()));
+            app.forget_successor(self.id);
+        });
     }
 
     /// Whether requests are sent to this record.
@@ -486,27 +503,31 @@ impl Entry {
         }
     }
 
-    /// Whether that was said of it.
-    pub(crate) fn is_ready(&self, dyno: &Arc<Dyno>) -> bool {
-        let known = self.routes.known();
-        let ready = known.apps.get(&self.app).and_then(|app| app.ready.get(&self.id));
-        ready.is_some_and(|ready| ready.id() == dyno.id())
+    /// This record gets this part of the requests, in percent, beside the dyno's own; one of an app at a time.
+    pub(crate) fn canary(&self, dyno: &Arc<Dyno>, share: Hundredths) {
+        self.routes.change(&self.app, |app| {
+            app.canary = Some((self.id, Canary { dyno: dyno.clone(), share }));
+        });
     }
 
-    /// It cannot, after all. `false`: it has.
+    /// Whether it was said of it that it is ready, or that it is the canary.
+    pub(crate) fn waits(&self, dyno: &Arc<Dyno>) -> bool {
+        let known = self.routes.known();
+        let Some(app) = known.apps.get(&self.app) else { return false };
+        let canary = app.canary.iter().map(|(_, canary)| &canary.dyno);
+        app.ready.get(&self.id).into_iter().chain(canary).any(|waits| waits.id() == dyno.id())
+    }
+
+    /// It does not wait any more. `false`: it has the place.
     pub(crate) fn withdraw(&self, dyno: &Arc<Dyno>) -> bool {
-        if let Some(app) = self.routes.known().apps.get_mut(&self.app) {
-            app.ready.remove(&self.id);
-        }
+        self.routes.change(&self.app, |app| app.forget_successor(self.id));
         !self.is_up(dyno)
     }
 
     /// Requests are sent elsewhere, if there is any dyno that is well. Its record stays open. Whether it gets
     /// requests all the same.
     pub(crate) fn unhealthy(&self, dyno: &Arc<Dyno>) -> bool {
-        self.routes.change(&self.app, |entries| {
-            _ = entries.insert(self.id, Standpoint::Unhealthy(dyno.clone()));
-        });
+        self.stand(Standpoint::Unhealthy(dyno.clone()));
         self.routes.roster(&self.app).is_some_and(|roster| {
             roster.lineup().dynos.iter().any(|listed| listed.id() == dyno.id())
         })
@@ -514,20 +535,24 @@ impl Entry {
 
     /// No request can be sent here until one wakes it.
     pub(crate) fn asleep(&self) {
-        self.routes.change(&self.app, |entries| _ = entries.insert(self.id, Standpoint::Asleep));
+        self.stand(Standpoint::Asleep);
     }
 
     /// No request can be sent here, and not soon.
     pub(crate) fn crashed(&self) {
-        self.routes.change(&self.app, |entries| _ = entries.insert(self.id, Standpoint::Crashed));
+        self.stand(Standpoint::Crashed);
     }
 
     /// No request is sent here any more.
     pub(crate) fn leave(&self) {
-        if let Some(app) = self.routes.known().apps.get_mut(&self.app) {
-            app.ready.remove(&self.id);
-        }
-        self.routes.change(&self.app, |entries| _ = entries.remove(&self.id));
+        self.routes.change(&self.app, |app| {
+            app.entries.remove(&self.id);
+            app.forget_successor(self.id);
+        });
+    }
+
+    fn stand(&self, standpoint: Standpoint) {
+        self.routes.change(&self.app, |app| _ = app.entries.insert(self.id, standpoint));
     }
 }
 

@@ -3,8 +3,10 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
 use std::net::Ipv4Addr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -262,6 +264,10 @@ impl Process for Scripted {
 
     async fn ended(&self) {
         let _ = self.exited().await;
+    }
+
+    fn has_ended(&self) -> bool {
+        pin!(self.exited()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     fn ended_at(&self) -> Option<Duration> {

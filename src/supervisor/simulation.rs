@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tokio::time::{self, Instant};
 
 use crate::config::{AppSource, Deploy, HealthCheck, ManagedApp, Upkeep, limits};
-use crate::model::{Exit, Guard, Hundredths, ProcessType};
+use crate::model::{Canary, Exit, Guard, Hundredths, ProcessType};
 use crate::supervisor::scripted::Script;
 use crate::supervisor::tests::{Formation, config, external, managed, passes};
 use crate::table::{Lease, Standing};
@@ -40,6 +40,7 @@ enum Wanted {
         tended: bool,
         deploy: Deploy,
         guarded: bool,
+        canary: bool,
     },
     External(u8),
 }
@@ -49,7 +50,7 @@ impl Wanted {
         match self {
             Self::External(1) => external(&["127.0.0.1:5001"]),
             Self::External(_) => external(&["127.0.0.1:5001", "127.0.0.1:5002"]),
-            Self::Managed { web, worker, command, tended, deploy, guarded } => {
+            Self::Managed { web, worker, command, tended, deploy, guarded, canary } => {
                 let AppSource::Managed(mut app) = managed(&[("web", web), ("worker", worker)])
                 else {
                     unreachable!("managed makes managed apps")
@@ -58,6 +59,7 @@ impl Wanted {
                 app.deploy = deploy;
                 app.guard = guarded.then_some(GUARD);
                 app.keep_warm = (guarded && deploy != Deploy::Restart).then_some(GUARD.within);
+                app.canary = (canary && deploy != Deploy::Restart).then_some(CANARY);
                 if tended {
                     tend(&mut app);
                 }
@@ -74,6 +76,8 @@ const GUARD: Guard = Guard {
     within: Duration::from_secs(40),
     requests: NonZeroU32::new(3).expect("3 is not 0"),
 };
+
+const CANARY: Canary = Canary { share: Hundredths(1000), time: Duration::from_secs(30) };
 
 fn tend(app: &mut ManagedApp) {
     let failures = |number| NonZeroU32::new(number).expect("it is not 0");
@@ -96,9 +100,9 @@ fn tend(app: &mut ManagedApp) {
 
 fn any_step() -> impl Strategy<Value = Step> {
     let deploy = prop::sample::select(vec![Deploy::Rolling, Deploy::Preboot, Deploy::Restart]);
-    let managed = (0u32..4, 0u32..3, 0u8..3, prop::bool::ANY, deploy, prop::bool::ANY);
-    let managed = managed.prop_map(|(web, worker, command, tended, deploy, guarded)| {
-        Wanted::Managed { web, worker, command, tended, deploy, guarded }
+    let managed = (0u32..4, 0u32..3, 0u8..3, prop::bool::ANY, deploy, any::<[bool; 2]>());
+    let managed = managed.prop_map(|(web, worker, command, tended, deploy, [guarded, canary])| {
+        Wanted::Managed { web, worker, command, tended, deploy, guarded, canary }
     });
     let wanted = prop_oneof![4 => managed, 1 => (1u8..3).prop_map(Wanted::External)];
     let script = (
@@ -134,7 +138,7 @@ fn check_lineup(formation: &Formation) {
     for app in formation.publisher.table().apps() {
         let lineup = app.roster.lineup();
         assert_eq!(lineup.standing == Standing::Up, !lineup.dynos.is_empty());
-        for dyno in &lineup.dynos {
+        for dyno in lineup.all() {
             assert!(!dyno.is_closed(), "{dyno:?} is closed and in the line-up");
             assert_eq!(dyno.exit(), None, "{dyno:?} has exited and is in the line-up");
         }
@@ -148,7 +152,7 @@ fn lease(formation: &Formation) -> Option<Lease> {
     if lineup.standing == Standing::Asleep {
         roster.bell().ring();
     }
-    let dyno = lineup.dynos.first()?;
+    let dyno = lineup.all().last()?;
     if let Some(tally) = dyno.tally() {
         // Some dynos fail all that they are asked.
         (0..5).for_each(|_| tally.count(0, Duration::from_millis(1), dyno.id() % 3 == 0));
@@ -179,8 +183,9 @@ async fn simulate(steps: Vec<Step>) {
     formation.scripts.plan(&[Script::listens(1)]);
     leases.clear();
     passes(1000).await;
-    if let Some(Wanted::Managed { web, worker, deploy, guarded, .. }) = wanted {
-        let calm = Wanted::Managed { web, worker, command: 9, tended: false, deploy, guarded };
+    if let Some(Wanted::Managed { web, worker, deploy, guarded, canary, .. }) = wanted {
+        let calm =
+            Wanted::Managed { web, worker, command: 9, tended: false, deploy, guarded, canary };
         apply(&formation, Some(calm));
         passes(1000).await;
         let names = |of: &'static str, count| {

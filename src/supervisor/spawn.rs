@@ -74,6 +74,8 @@ pub(crate) trait Process: Send + Sync + 'static {
     fn well(&self, check: &HealthCheck) -> impl Future<Output = Result<(), Unwell>> + Send;
     /// Returns in the moment in which the leader is gone; how it ended may not be known yet.
     fn ended(&self) -> impl Future<Output = ()> + Send;
+    /// Whether it is.
+    fn has_ended(&self) -> bool;
     /// When somebody first heard that, by the monotonic clock, where it is known.
     fn ended_at(&self) -> Option<Duration>;
     /// Returns once the leader is gone, and it is known how.
@@ -464,6 +466,10 @@ impl Process for OsProcess {
 
     async fn ended(&self) {
         self.link.ended().await;
+    }
+
+    fn has_ended(&self) -> bool {
+        self.link.has_ended()
     }
 
     fn ended_at(&self) -> Option<Duration> {

@@ -1,6 +1,7 @@
 //! Formations with scripted processes on a paused clock, and what tests of the supervisor are made from.
 
-mod rollouts; // releases on their way
+pub(in crate::supervisor) mod rollouts; // releases on their way
+mod canaries; // those that begin with a part of the requests
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -54,6 +55,7 @@ pub(crate) fn managed(formation: &[(&str, u32)]) -> AppSource {
         sizes: formation.iter().map(|(name, _)| (of_type(name), basic())).collect(),
         deploy: Deploy::Rolling,
         guard: None,
+        canary: None,
         keep_warm: None,
         release: None,
         recycle_on_r14: None,

@@ -22,7 +22,7 @@ pub use dyno::{Dyno, Lease};
 pub use load::{Load, Pipe, Served};
 pub use publish::{Acknowledged, Notice, Publisher, Subscriber};
 pub use ring::{Place, Ring};
-pub use roster::{Lineup, Roster, Standing};
+pub use roster::{Canary, Lineup, Roster, Standing};
 pub use snapshot::{App, AppId, Routes, Table};
 pub use tally::{Answered, Tally};
 pub use traffic::{ClientSlot, Limited, Slot, Traffic};

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU32;
 
 use arc_swap::{ArcSwap, Guard};
 
+use crate::model::Hundredths;
 use crate::table::{Doorbell, Dyno, Ring};
 
 /// One app's dynos. It lives as long as the app's name is known, across reloads, so that requests that wait
@@ -20,10 +21,21 @@ pub struct Roster {
 pub struct Lineup {
     /// Routable web dynos: up, and not draining. In the order of their names.
     pub dynos: Vec<Arc<Dyno>>,
+    /// One more, of a release that is on its way, for a part of the requests.
+    pub canary: Option<Canary>,
     /// Which of the dynos that there should be a client belongs to, where the app wants that.
     pub ring: Option<Arc<Ring>>,
     /// How the app's web dynos stand; what a request is told when `dynos` is empty.
     pub standing: Standing,
+}
+
+/// A dyno beside those that share the requests, with a share of its own.
+#[derive(Clone, Debug)]
+pub struct Canary {
+    /// Its record; one of `dynos` has the same name.
+    pub dyno: Arc<Dyno>,
+    /// Its part of all requests, in percent.
+    pub share: Hundredths,
 }
 
 /// How an app's web dynos stand; each has its own answer where none is up (Heroku: Error Codes).
@@ -46,6 +58,16 @@ pub enum Standing {
 }
 
 impl Lineup {
+    /// All dynos that requests may be sent to.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Dyno>> {
+        self.dynos.iter().chain(self.canary.iter().map(|canary| &canary.dyno))
+    }
+
+    /// Whether this is the record of the canary.
+    pub fn is_canary(&self, dyno: &Dyno) -> bool {
+        self.canary.as_ref().is_some_and(|canary| canary.dyno.id() == dyno.id())
+    }
+
     /// The records of one web dyno: none if it is not up, two while it is being replaced.
     pub fn numbered(&self, number: u32) -> &[Arc<Dyno>] {
         let begin = self.dynos.partition_point(|dyno| dyno.name().number < number);
@@ -57,7 +79,8 @@ impl Lineup {
 impl Roster {
     /// A roster with no dyno yet.
     pub fn new(standing: Standing) -> Arc<Self> {
-        let lineup = ArcSwap::from_pointee(Lineup { dynos: Vec::new(), ring: None, standing });
+        let lineup =
+            ArcSwap::from_pointee(Lineup { dynos: Vec::new(), canary: None, ring: None, standing });
         Arc::new(Self { lineup, held: AtomicU32::new(0), bell: Doorbell::default() })
     }
 

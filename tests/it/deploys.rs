@@ -427,6 +427,106 @@ async fn a_guard_is_over_with_its_daemon() {
     assert_eq!(seen(&mesh, "V").await, "2");
 }
 
+// ---- canary ----------------------------------------------------------------------------------------------
+
+/// A shop of one web dyno whose releases begin with a fifth of the requests.
+async fn canaried_shop(more: &str) -> Mesh {
+    let canary = format!("canary = \"20%\"\n{more}{QUICK}");
+    let mesh = Setup::new().app("shop", &canary).start().await;
+    deploys(&mesh, "web: V=1 TESTAPP\n", 1).await;
+    mesh
+}
+
+/// How many of so many requests see this.
+async fn seen_of(mesh: &Mesh, value: &str, requests: u32) -> u32 {
+    let mut count = 0;
+    for _ in 0..requests {
+        count += u32::from(seen(mesh, "V").await == value);
+    }
+    count
+}
+
+#[tokio::test]
+async fn a_canary_has_its_part_of_the_requests_and_then_all_of_them_and_none_is_lost() {
+    let mesh = canaried_shop("canary_for = \"5s\"\n").await;
+    let load = Load::start(mesh.http(), 4, &request("GET", "/", "", ""));
+    load.carries(50).await;
+    let dir = source(&mesh, "web: V=2 TESTAPP\n");
+    let args = ["deploy", dir.to_str().unwrap(), "-a", "shop"];
+    let deploying = async {
+        let ran = mesh.command(&args).await;
+        assert!(ran.err.contains("A canary is up, with 20% of the requests for 5 s"), "{ran:?}");
+    };
+    let asking = async {
+        mesh.says(
+            "heroku[rollout]",
+            "Release v2 has 20% of the requests for 5s, by a canary of web.1",
+        )
+        .await;
+        seen_of(&mesh, "2", 200).await
+    };
+    let ((), count) = tokio::join!(deploying, asking);
+    // Forty, and four and a half standard deviations; whatever came after the canary's time makes it more.
+    assert!(count >= 15, "{count}");
+    assert_eq!(seen_of(&mesh, "2", 50).await, 50);
+    let tally = load.stop().await;
+    assert_eq!((tally.refused, tally.broken), (0, 0), "{tally:?}");
+    assert_eq!(releases(&mesh).await[0], row(2, "succeeded", true));
+}
+
+#[tokio::test]
+async fn a_canary_that_a_guard_finds_worse_leaves_the_only_dyno_as_it_was() {
+    let guard = "canary_for = \"1h\"\nguard = { errors = \"5%\" }\n";
+    let mesh = canaried_shop(guard).await;
+    let before = pid(&mesh).await;
+    let load = Load::start(mesh.http(), 4, &request("GET", "/", "", ""));
+    load.carries(200).await;
+    let said = fails(&mesh, "web: FAIL_ALWAYS=1 TESTAPP\n").await;
+    assert!(said.contains("release v2 of shop failed: web is worse than v1"), "{said}");
+    let tally = load.stop().await;
+    assert_eq!(tally.broken, 0, "{tally:?}");
+    assert!(tally.refused < tally.fine, "no more than its part met it: {tally:?}");
+    assert_eq!(pid(&mesh).await, before);
+}
+
+/// To the next one it never was up.
+#[tokio::test]
+async fn a_killed_daemons_canary_is_followed_by_another() {
+    let mut mesh = canaried_shop("canary_for = \"1h\"\n").await;
+    let before = pid(&mesh).await;
+    let dir = source(&mesh, "web: V=2 TESTAPP\n");
+    let args = ["deploy", dir.to_str().unwrap(), "-a", "shop"];
+    let up = "Release v2 has 20% of the requests for 1h, by a canary of web.1";
+    {
+        let mut deploying = std::pin::pin!(mesh.command(&args));
+        tokio::select! {
+            ran = &mut deploying => panic!("{ran:?}"),
+            _ = mesh.says("heroku[rollout]", up) => {}
+        }
+    }
+    mesh = mesh.killed().await.start().await;
+    mesh.says("heroku[rollout]", up).await;
+    assert_eq!(releases(&mesh).await[0], row(2, "pending", true));
+    becomes_true("the old one to serve on", async || pid(&mesh).await == before).await;
+    becomes_true("the new one to serve too", async || seen(&mesh, "V").await == "2").await;
+}
+
+#[tokio::test]
+async fn who_goes_back_from_a_canary_need_not_wait_for_its_time() {
+    let mesh = canaried_shop("canary_for = \"1h\"\n").await;
+    let dir = source(&mesh, "web: V=2 TESTAPP\n");
+    let args = ["deploy", dir.to_str().unwrap(), "-a", "shop"];
+    let up = "Release v2 has 20% of the requests for 1h, by a canary of web.1";
+    let went_back = async {
+        mesh.says("heroku[rollout]", up).await;
+        does(&mesh, &["rollback", "v1"]).await;
+    };
+    let (ran, ()) = tokio::join!(mesh.command(&args), went_back);
+    assert_ne!(ran.code, Some(0), "{ran:?}");
+    becomes_true("it to be there", async || releases(&mesh).await[0].1 == "succeeded").await;
+    assert_eq!(seen_of(&mesh, "1", 30).await, 30);
+}
+
 // ---- warm ------------------------------------------------------------------------------------------------
 
 async fn pid(mesh: &Mesh) -> String {

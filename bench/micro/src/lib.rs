@@ -36,7 +36,8 @@ pub fn routes(apps: Vec<(Arc<App>, Vec<Domain>)>) -> Routes {
 
 /// A line-up of `count` dynos that are up.
 pub fn lineup(count: u32) -> Lineup {
-    Lineup { dynos: (1..=count).map(dyno).collect(), ring: None, standing: Standing::Up }
+    let dynos = (1..=count).map(dyno).collect();
+    Lineup { dynos, canary: None, ring: None, standing: Standing::Up }
 }
 
 /// `web.NUMBER`.

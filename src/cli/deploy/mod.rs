@@ -66,9 +66,19 @@ struct Release {
 struct Rollout {
     up: Vec<String>,
     wanted: u32,
+    /// One has a part of the requests before all others.
+    #[serde(default)]
+    canary: Option<Canary>,
     /// All are up, and for so long their requests are looked at.
     #[serde(default)]
     guarded_secs: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Canary {
+    /// `5%`
+    share: String,
+    secs: u64,
 }
 
 #[derive(Deserialize)]
@@ -131,7 +141,7 @@ async fn copy_output(addr: &ListenAddr, path: &str) -> anyhow::Result<()> {
 async fn follow(addr: &ListenAddr, app: &str, version: u64) -> anyhow::Result<Release> {
     let path = format!("/apps/{app}/releases/{version}");
     let (mut said, mut answered) = (BTreeSet::new(), Instant::now());
-    let mut is_guarded = false;
+    let (mut has_canary, mut is_guarded) = (false, false);
     loop {
         let release: Release = match tell(addr, Method::GET, &path, &Value::Null).await {
             Ok(release) => release,
@@ -147,6 +157,12 @@ async fn follow(addr: &ListenAddr, app: &str, version: u64) -> anyhow::Result<Re
                 let wanted = release.rollout.as_ref().map_or(0, |it| it.wanted);
                 eprintln!("  {dyno} is up ({} of {wanted})", said.len());
             }
+        }
+        let canary = release.rollout.as_ref().and_then(|it| it.canary.as_ref());
+        if let Some(Canary { share, secs }) =
+            canary.filter(|_| !std::mem::replace(&mut has_canary, true))
+        {
+            eprintln!("  A canary is up, with {share} of the requests for {secs} s");
         }
         let guarded = release.rollout.as_ref().and_then(|it| it.guarded_secs);
         if let Some(secs) = guarded.filter(|_| !std::mem::replace(&mut is_guarded, true)) {

@@ -17,7 +17,7 @@ use crate::control::dynos::find_app;
 use crate::control::given::{Given, Path};
 use crate::control::logs::Origin;
 use crate::control::{Caller, Problem, Running};
-use crate::model::{AppName, Civil, Release, ReleaseStatus, StatedApp};
+use crate::model::{AppName, Canary, Civil, Release, ReleaseStatus, StatedApp};
 use crate::slugs::id_of;
 
 /// `POST /apps/APP/releases`
@@ -61,6 +61,10 @@ pub(in crate::control) async fn show(
             let up: Vec<_> = rollout.up.iter().map(ToString::to_string).collect();
             let wanted: u32 = rollout.types.values().map(|of_type| of_type.wanted).sum();
             shown["rollout"] = json!({ "up": up, "wanted": wanted });
+            if let Some(Canary { share, time }) = rollout.canary {
+                let share = format!("{share}%");
+                shown["rollout"]["canary"] = json!({ "share": share, "secs": time.as_secs() });
+            }
             if let Some(guarded_for) = rollout.guarded_for {
                 shown["rollout"]["guarded_secs"] = guarded_for.as_secs().into();
             }

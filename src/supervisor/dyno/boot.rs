@@ -154,7 +154,7 @@ pub(super) struct TimedOut {
     pub(super) boot: Duration,
 }
 
-/// Returns once the process is ready and, where all web dynos change together, has the requests.
+/// Returns once the process is ready and is to take its place, which it may have to wait for.
 pub(super) async fn ready<P: Process>(
     running: &Running<P>,
     health: Option<&HealthCheck>,
@@ -163,25 +163,26 @@ pub(super) async fn ready<P: Process>(
 ) -> Result<(), TimedOut> {
     let waiting = entry.zip(running.record.as_ref());
     // One whose predecessor ended while it waited has been ready for long.
-    if !waiting.as_ref().is_some_and(|(entry, record)| entry.is_ready(record)) {
+    if !waiting.as_ref().is_some_and(|(entry, record)| entry.waits(record)) {
         let boot = place.timeouts().boot;
         let in_time = time::timeout_at(running.started + boot, running.ready(health)).await;
         in_time.map_err(|_| TimedOut { boot })?;
     }
     let Some((entry, record)) = waiting else { return Ok(()) };
-    let release = {
-        let orders = place.orders.borrow();
-        if orders.replace != Replace::Together {
-            return Ok(());
+    loop {
+        let (replace, release) = {
+            let orders = place.orders.borrow();
+            (orders.replace, orders.program.release)
+        };
+        match replace {
+            Replace::Beside | Replace::InPlace => return Ok(()),
+            Replace::Together => entry.ready(record),
+            Replace::Canary(share) => entry.canary(record, share),
         }
-        orders.program.release
-    };
-    entry.ready(record);
-    place.tell(Event::Ready { release });
-    let told = place.orders.wait_for(|orders| orders.replace != Replace::Together);
-    if told.await.is_err() {
-        // Whoever gives the orders is gone, which is a stop: the caller hears it.
-        std::future::pending::<()>().await;
+        place.tell(Event::Ready { release });
+        if place.orders.wait_for(|orders| orders.replace != replace).await.is_err() {
+            // Whoever gives the orders is gone, which is a stop: the caller hears it.
+            std::future::pending::<()>().await;
+        }
     }
-    Ok(())
 }

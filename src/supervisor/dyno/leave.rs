@@ -22,11 +22,12 @@ impl<S: Spawn> Dyno<S> {
     ) -> Step<S::Process> {
         // First of all the dyno leaves the line-up: requests must not wait until it is known how it ended, or for a
         // line to be printed.
+        let was_asked = self.has_requests(&running);
         let wait = self.fall(was_up);
         let out_at = monotonic();
         let exit = running.exit().await;
         let ended_at = running.process.ended_at();
-        if let (Some(ended_at), true) = (ended_at, self.entry.is_some()) {
+        if let (Some(ended_at), true) = (ended_at, was_asked) {
             metrics::out(
                 &self.place.app,
                 &self.place.dyno.process_type,
@@ -42,6 +43,19 @@ impl<S: Spawn> Dyno<S> {
         }
         self.enter(State::Crashed);
         Step::CoolOff(wait)
+    }
+
+    /// The process was up, and went while there was no daemon: no request is sent to it, and how long it has been gone
+    /// says nothing of this daemon.
+    pub(super) async fn crashed_unseen(
+        &mut self,
+        running: Running<S::Process>,
+    ) -> Step<S::Process> {
+        self.enter(State::Up);
+        self.has_come_up = true;
+        let step = self.crashed(running, Duration::ZERO, None).await;
+        self.ended_at = None;
+        step
     }
 
     /// Takes the dyno out of the line-up, and says how long until its next start.

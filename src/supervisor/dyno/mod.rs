@@ -152,12 +152,15 @@ impl<S: Spawn> Dyno<S> {
         // What it has followed so far is no order of this daemon.
         self.ran = Ran { release, restart: 0 };
         self.tried = self.ran;
-        if is_up {
-            self.tell_started(&running);
-            self.go(Step::Up(running, None)).await;
-        } else {
-            self.go(Step::ComeUp(running)).await;
-        }
+        let step = match is_up {
+            true if running.process.has_ended() => self.crashed_unseen(running).await,
+            true => {
+                self.tell_started(&running);
+                Step::Up(running, None)
+            }
+            false => Step::ComeUp(running),
+        };
+        self.go(step).await;
     }
 
     async fn go(mut self, mut step: Step<S::Process>) {

@@ -40,15 +40,17 @@ impl<S: Spawn> Dyno<S> {
                 let exit = old.exit().await;
                 old.bury(&self.place, exit).await;
                 if self.has_requests(&new) {
+                    self.tell_started(&new);
                     return Replaced::Then(Step::Up(new, None));
                 }
                 self.enter(State::Crashed);
                 Replaced::Then(Step::ComeUp(new))
             }
-            exit = new.process.exited() => {
+            () = new.process.ended() => {
                 if !self.withdraw(&new) {
                     return self.switched(new, old);
                 }
+                let exit = new.exit().await;
                 self.discard(new, Reason::Exited(exit));
                 Replaced::Kept(old)
             }

@@ -27,9 +27,13 @@ pub(super) struct Warm<P> {
 }
 
 impl<P: Process> Warm<P> {
-    fn take(running: &Mutex<Option<Running<P>>>) -> Option<Running<P>> {
+    fn take_if(
+        running: &Mutex<Option<Running<P>>>,
+        is_wanted: impl FnOnce(&Running<P>) -> bool,
+    ) -> Option<Running<P>> {
         // Nothing panics while this lock is held, so poison says nothing.
-        running.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.take_if(|running| is_wanted(running))
     }
 }
 
@@ -96,13 +100,12 @@ impl<S: Spawn> Dyno<S> {
                 }
             };
             tokio::join!(drained, waited);
-            let Some(running) = Warm::take(&running) else { return };
-            match process.ended_at() {
-                Some(_) => {
-                    let exit = running.exit().await;
-                    running.bury(&place, exit).await;
-                }
-                None => _ = running.terminate(&place).await,
+            let Some(running) = Warm::take_if(&running, |_| true) else { return };
+            if process.has_ended() {
+                let exit = running.exit().await;
+                running.bury(&place, exit).await;
+            } else {
+                running.terminate(&place).await;
             }
         });
     }
@@ -115,8 +118,8 @@ impl<S: Spawn> Dyno<S> {
             self.warm.take_if(|_| program.release != self.ran.release);
             return None;
         };
-        let is_alive = |running: &Running<S::Process>| running.process.ended_at().is_none();
-        let running = Warm::take(&warm.running).filter(is_alive)?;
+        // One that has ended is its watcher's to bury.
+        let running = Warm::take_if(&warm.running, |it| !it.process.has_ended())?;
         self.place.say(format_args!("v{} is warm, and goes on", warm.program.release));
         Some(running.again(&self.place, program.clone(), warm.finished.clone()))
     }

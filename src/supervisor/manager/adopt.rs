@@ -108,6 +108,7 @@ impl<S: Spawn> Manager<S> {
         let begun = (told.clone(), orders);
         let (place, mut living) = self.begin(&survivor.app, &survivor.dyno, begun, turns);
         living.runs = survivor.up_since.map(|_| told);
+        living.state = survivor.up_since.map(|_| State::Up);
         let state = if survivor.up_since.is_some() { "up" } else { "starting" };
         place.say(format_args!("Adopted, {state} since {}", time_of(since(&survivor))));
         self.note_adopted(place.id, &survivor);

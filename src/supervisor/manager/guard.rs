@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::model::{AppName, ProcessType};
 use crate::supervisor::guard::{Counted, Watch};
 use crate::supervisor::manager::{Formed, Manager};
+use crate::supervisor::releases::Phase;
 use crate::supervisor::rollout::{Failure, Reason};
 use crate::supervisor::routes::Routes;
 use crate::supervisor::spawn::Spawn;
@@ -15,13 +16,13 @@ use crate::supervisor::spawn::Spawn;
 impl<S: Spawn> Manager<S> {
     /// Whether there is any release to look at.
     pub(super) fn is_guarding(&self) -> bool {
-        self.apps.values().any(|formed| formed.watch.is_some())
+        self.apps.values().any(Formed::is_looked_at)
     }
 
-    /// Looks at the releases of all apps that have a guard.
+    /// Looks at the releases of all apps that have a guard, or a canary.
     pub(super) fn look_at_releases(&mut self) {
         self.guarded = Instant::now();
-        let guarded = self.apps.iter().filter(|(_, formed)| formed.watch.is_some());
+        let guarded = self.apps.iter().filter(|(_, formed)| formed.is_looked_at());
         for app in guarded.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             self.look_at_release(&app);
         }
@@ -32,14 +33,14 @@ impl<S: Spawn> Manager<S> {
         let Some(formed) = self.apps.get_mut(app) else { return };
         formed.follow_guard(app, &self.means.routes, now);
         let is_up = formed.has_web_of_wanted();
-        let Some(watch) = &mut formed.watch else { return };
-        match watch.look(is_up, now) {
+        let worse = formed.watch.as_mut().and_then(|watch| watch.look(is_up, now));
+        match worse {
             Some(worse) => {
                 let (dyno, reason) = (ProcessType::web().to_string(), Reason::Worse(worse));
                 self.give_up(app, Failure { dyno, reason, last_lines: Vec::new() });
             }
             // The rest of its dynos may have waited for this, or its time is over.
-            None if watch.is_trying() => self.advance(app),
+            None if formed.is_on_trial() => self.advance(app),
             None => {}
         }
     }
@@ -51,7 +52,18 @@ impl<S: Spawn> Manager<S> {
 }
 
 impl Formed {
+    fn is_looked_at(&self) -> bool {
+        self.watch.is_some() || self.has_canary()
+    }
+
+    fn is_on_trial(&self) -> bool {
+        self.watch.as_ref().is_some_and(Watch::is_trying) || self.has_canary()
+    }
+
     fn has_web_of_wanted(&self) -> bool {
+        if matches!(self.releases.phase, Phase::Canary(Some(_))) {
+            return true;
+        }
         let number = self.releases.wanted.number;
         let mut web = self.dynos.iter().filter(|(name, _)| name.process_type.is_web());
         web.any(|(_, it)| it.runs.as_ref().is_some_and(|runs| runs.number == number))

@@ -150,6 +150,7 @@ impl<S: Spawn> Manager<S> {
     fn replace_due(&mut self, name: &AppName, formed: &mut Formed) {
         loop {
             let stands = formed.stands();
+            formed.follow_canary(name, &stands, &self.means.log, self.age());
             let wanted = formed.releases.wanted.clone();
             for dyno in formed.releases.due(&stands, formed.holds(self.age())) {
                 let replace = formed.releases.replace(&dyno.process_type);
@@ -199,7 +200,6 @@ impl<S: Spawn> Manager<S> {
                 self.means.log.platform(app, &"rollout", &line);
             }
             releases.prove();
-            releases.earlier = None;
         }
         formed.await_nobody();
     }
@@ -248,6 +248,7 @@ impl<S: Spawn> Manager<S> {
         let all_go_back = match releases.phase {
             // Nobody comes up with it any more, or those that have are worse than what they took the places of.
             Phase::Guarded => true,
+            Phase::Canary(_) => false,
             Phase::Going | Phase::Switched => matches!(failure.reason, Reason::Worse(_)),
             Phase::Failed | Phase::Proven => return,
         };

@@ -11,7 +11,7 @@ use crate::supervisor::{Failure, Outcome, Progress, Reason, Rollout, Which};
 use crate::table::{Dyno, Notice, Subscriber, Tally};
 
 /// An app whose dynos all run this.
-fn shop(command: &str, deploy: Deploy, formation: &[(&str, u32)]) -> AppSource {
+pub(super) fn shop(command: &str, deploy: Deploy, formation: &[(&str, u32)]) -> AppSource {
     let AppSource::Managed(mut app) = managed(formation) else { unreachable!() };
     app.commands.values_mut().for_each(|it| *it = command.to_owned());
     app.deploy = deploy;
@@ -23,19 +23,19 @@ fn numbered(source: AppSource, release: u64) -> AppSource {
     AppSource::Managed(ManagedApp { release: Some(release), ..app })
 }
 
-async fn up_with(source: AppSource) -> Formation {
+pub(super) async fn up_with(source: AppSource) -> Formation {
     let formation = Formation::start(&[Script::listens(5)], &[("shop", source)]);
     passes(10).await;
     assert!(matches!(rollout(&formation).await.outcome, Some(Outcome::Done)));
     formation
 }
 
-async fn rollout(formation: &Formation) -> Rollout {
+pub(super) async fn rollout(formation: &Formation) -> Rollout {
     let followed = formation.supervisor.follow_rollout(&app_name("shop")).await;
     followed.unwrap().borrow().clone()
 }
 
-fn failed(rollout: &Rollout) -> &Failure {
+pub(super) fn failed(rollout: &Rollout) -> &Failure {
     match &rollout.outcome {
         Some(Outcome::Failed(failure)) => failure,
         outcome => panic!("{outcome:?}"),
@@ -43,7 +43,7 @@ fn failed(rollout: &Rollout) -> &Failure {
 }
 
 /// The releases that dynos are up with, as far as their last starts tell.
-fn commands(formation: &Formation, from: usize) -> Vec<String> {
+pub(super) fn commands(formation: &Formation, from: usize) -> Vec<String> {
     let starts = formation.scripts.starts.lock().unwrap();
     starts[from..]
         .iter()
@@ -52,7 +52,7 @@ fn commands(formation: &Formation, from: usize) -> Vec<String> {
 }
 
 /// The fewest dynos that were routable in any tenth of a second of so many seconds.
-async fn fewest(formation: &Formation, secs: u64) -> usize {
+pub(super) async fn fewest(formation: &Formation, secs: u64) -> usize {
     let mut fewest = usize::MAX;
     for _ in 0..secs * 10 {
         fewest = fewest.min(formation.lineup("shop").dynos.len());
@@ -63,13 +63,13 @@ async fn fewest(formation: &Formation, secs: u64) -> usize {
 
 /// Every line-up that was ever published, as the records in it.
 #[derive(Default)]
-struct Lineups {
+pub(in crate::supervisor) struct Lineups {
     publisher: Mutex<Option<Arc<Publisher>>>,
     seen: Mutex<Vec<BTreeSet<u64>>>,
 }
 
 impl Lineups {
-    fn of(formation: &Formation) -> Arc<Self> {
+    pub(in crate::supervisor) fn of(formation: &Formation) -> Arc<Self> {
         let lineups = Arc::new(Self::default());
         *lineups.publisher.lock().unwrap() = Some(formation.publisher.clone());
         formation.publisher.subscribe(lineups.clone());
@@ -77,7 +77,7 @@ impl Lineups {
     }
 
     /// One after the other, without repetitions.
-    fn seen(&self) -> Vec<BTreeSet<u64>> {
+    pub(in crate::supervisor) fn seen(&self) -> Vec<BTreeSet<u64>> {
         let mut seen = self.seen.lock().unwrap().clone();
         seen.dedup();
         seen
@@ -388,7 +388,7 @@ async fn an_app_that_sleeps_wakes_with_the_release() {
 // ---- guard -------------------------------------------------------------------------------------------------
 
 /// The same, judged by its requests.
-fn guarded(source: AppSource) -> AppSource {
+pub(super) fn guarded(source: AppSource) -> AppSource {
     let AppSource::Managed(app) = source else { unreachable!() };
     let guard = Guard {
         errors: Hundredths(500),
@@ -402,7 +402,7 @@ fn guarded(source: AppSource) -> AppSource {
 /// So many requests to each dyno of the line-up, where those of the new releases fail them if `new_fails`. Which are new
 /// is told by the tally that the old ones share.
 fn ask(formation: &Formation, old: &Arc<Tally>, requests: usize, new_fails: bool) {
-    for dyno in &formation.lineup("shop").dynos {
+    for dyno in formation.lineup("shop").all() {
         let tally = dyno.tally().expect("there is a guard");
         let fails = new_fails && !Arc::ptr_eq(tally, old);
         (0..requests).for_each(|_| tally.count(0, Duration::from_millis(10), fails));
@@ -410,7 +410,7 @@ fn ask(formation: &Formation, old: &Arc<Tally>, requests: usize, new_fails: bool
 }
 
 /// The same each second for so long.
-async fn asked(formation: &Formation, old: &Arc<Tally>, secs: u64, new_fails: bool) {
+pub(super) async fn asked(formation: &Formation, old: &Arc<Tally>, secs: u64, new_fails: bool) {
     for _ in 0..secs {
         ask(formation, old, 10, new_fails);
         time::sleep(Duration::from_secs(1)).await;
@@ -418,14 +418,14 @@ async fn asked(formation: &Formation, old: &Arc<Tally>, secs: u64, new_fails: bo
 }
 
 /// How many dynos of the line-up count for this.
-fn of_release(formation: &Formation, tally: &Arc<Tally>) -> usize {
+pub(super) fn of_release(formation: &Formation, tally: &Arc<Tally>) -> usize {
     let lineup = formation.lineup("shop");
     let of_it = |dyno: &&Arc<Dyno>| dyno.tally().is_some_and(|it| Arc::ptr_eq(it, tally));
     lineup.dynos.iter().filter(of_it).count()
 }
 
 /// A shop whose old release has a minute of requests behind it, and the tally of that.
-async fn asked_with(deploy: Deploy, types: &[(&str, u32)]) -> (Formation, Arc<Tally>) {
+pub(super) async fn asked_with(deploy: Deploy, types: &[(&str, u32)]) -> (Formation, Arc<Tally>) {
     let formation = up_with(guarded(shop("old", deploy, types))).await;
     let old = formation.lineup("shop").dynos[0].tally().unwrap().clone();
     asked(&formation, &old, 60, false).await;

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
@@ -5,8 +6,10 @@ use super::*;
 use crate::config::AppSource;
 use crate::init::Identity;
 use crate::model::{Autoscale, DynoName, Exit, ProcessType, Target};
+use crate::supervisor::Which;
 use crate::supervisor::program::{Start, Streams};
 use crate::supervisor::scripted::{Script, Scripted, Scripts};
+use crate::supervisor::tests::rollouts::Lineups;
 use crate::supervisor::tests::{Formation, app_name, basic, managed, passes};
 use crate::table::Standing;
 
@@ -177,6 +180,30 @@ async fn an_earlier_release_is_replaced_and_the_newest_goes_on() {
     formation.supervisor.stop().await;
 }
 
+/// The daemon before knew what the earlier release ran, and this one is told when it is wanted again.
+#[tokio::test(start_paused = true)]
+async fn who_goes_back_to_a_release_of_the_daemon_before_runs_what_that_was() {
+    let numbered = |command: &str, release| {
+        let [(name, AppSource::Managed(mut app))] = shop(2) else { unreachable!() };
+        app.commands.insert(ProcessType::web(), command.into());
+        app.release = Some(release);
+        [(name, AppSource::Managed(app))]
+    };
+    let old = |number| Left { command: "run the old", ..web(number) };
+    let formation = adopt(&[old(1), old(2)], &numbered("run the new", 8));
+    formation.scripts.plan(&[Script::fails(), Script::listens(1)]);
+    passes(10).await;
+    formation.apply(&numbered("run the old", 7)).await;
+    passes(10).await;
+    formation.supervisor.restart(&app_name("shop"), Which::All).await;
+    passes(30).await;
+    let starts = formation.scripts.starts.lock().unwrap().clone();
+    let started = starts.iter().map(|it| (it.program.command.as_str(), it.program.release));
+    let started = started.collect::<Vec<_>>();
+    assert_eq!(started, [("run the old", 7), ("run the old", 7)]);
+    formation.supervisor.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dyno_that_was_starting_has_what_is_left_of_its_time() {
     let starting = Left { is_up: false, age: 20, ..web(1) };
@@ -265,8 +292,11 @@ async fn of_two_with_one_name_the_one_that_is_up_stays() {
 async fn an_exit_that_nobody_heard_is_a_crash() {
     let ended = Left { script: Script::listens(0).exits(0, Exit::Status(3)), ..web(1) };
     let formation = adopt(&[ended], &shop(1));
+    let lineups = Lineups::of(&formation);
     passes(2).await;
     assert_eq!(formation.started(), 1);
+    let ids = lineups.seen().into_iter().flatten().collect::<BTreeSet<_>>();
+    assert_eq!(ids.len(), 1, "no request is sent to what has ended");
     assert_eq!(formation.states(), ["shop web.1 up"]);
     assert_eq!(formation.supervisor.status()[0].restarts, 1);
     formation.supervisor.stop().await;
