@@ -29,6 +29,7 @@ use crate::daemon::url::Url;
 use crate::daemon::watch::watch;
 use crate::daemon::{access_log, descriptors, inherited, keys, releases, rollouts};
 use crate::drains::Drains;
+use crate::init;
 use crate::model::{EcoHours, Stated};
 use crate::router::{self, BindError, Router};
 use crate::shutdown::Shutdown;
@@ -93,8 +94,9 @@ pub enum ServeError {
 ///
 /// Call it once in a process, before anything else was opened or started.
 pub fn serve(path: &Path) -> Result<(), ServeError> {
-    // Before any dyno is started, which must inherit none of them.
+    // Before anything is started, which must inherit none of them.
     let inherited = inherited::take();
+    init::close_on_exec()?;
     let source = Source::read(path)?;
     let stated = Store::peek(&source.state_dir()?)?;
     let (config, loaded) = load(&source, &stated)?;

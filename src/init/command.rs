@@ -62,6 +62,7 @@ fn become_command(order: &Order, init: Option<Pid>) -> io::Result<()> {
 }
 
 fn prepare(order: &Order, init: Option<Pid>) -> Result<(), Failure> {
+    heed_signals();
     descriptors::close_on_exec().during("part with the daemon's descriptors")?;
     setsid().during("begin a session")?;
     if order.terminal.is_some() {
@@ -76,6 +77,29 @@ fn prepare(order: &Order, init: Option<Pid>) -> Result<(), Failure> {
     }
     // Last: whoever becomes another user forgets whom to follow.
     init.map_or(Ok(()), die_with).during("follow the init")
+}
+
+/// Ends what whoever started the daemon had it ignore, which passes from parent to child: a script ignores SIGINT and
+/// SIGQUIT for what it starts in the background, and no shell can trap what it was started to ignore. posix_spawn adds
+/// those that the C library keeps for itself, which its own functions do not touch.
+#[expect(unsafe_code, reason = "no crate resets a signal without a handler in its place")]
+fn heed_signals() {
+    // `struct sigaction` as the kernel has it, no longer than this: SIG_DFL, no flags, no mask. All are zero.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const MASK_BYTES: usize = 8;
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: the kernel reads `DEFAULT`, keeps nothing of it, and writes nothing. No handler is put in place. It
+        // refuses SIGKILL and SIGSTOP, which nobody can ignore.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                MASK_BYTES,
+            )
+        };
+    }
 }
 
 /// The command must not outlive its init, from whom all is heard of it.

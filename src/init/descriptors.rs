@@ -1,5 +1,8 @@
 //! What dynos have of the daemon's descriptors: none, and the soft limit on them that it had at first.
 //!
+//! An init outlives the daemon: with a lock or a pipe of whoever started that it would keep the next daemon, or a reader,
+//! waiting for as long as the dyno lives.
+//!
 //! Programs that call select(2) break on descriptors beyond 1024, and some close every possible descriptor
 //! at their start, so a dyno must not inherit what the daemon needs for its connections.
 
@@ -36,7 +39,10 @@ pub(crate) fn lower(soft: u64) -> io::Result<()> {
 
 /// Has every descriptor but the standard three closed by the next exec: whoever started the daemon may have left
 /// some open that were meant for nobody else. Kernels before 5.11 cannot, and then they stay.
-pub(crate) fn close_on_exec() -> io::Result<()> {
+///
+/// # Errors
+/// The kernel could, and does not let us.
+pub fn close_on_exec() -> io::Result<()> {
     const FIRST: libc::c_uint = 3;
     // SAFETY: it has no pointers, and closes nothing: a descriptor that somebody owns is as valid as before.
     let result = unsafe {

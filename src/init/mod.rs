@@ -29,7 +29,7 @@ use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 use rustix::stdio::stdout;
 
-pub use descriptors::{descriptors_before_raise, raise_descriptors};
+pub use descriptors::{close_on_exec, descriptors_before_raise, raise_descriptors};
 pub use failure::Failure;
 pub use message::{
     HeardAt, Hello, Lost, MESSAGE_MAX, MessageError, OUTPUT_MAX, Report, Request, VERSION,

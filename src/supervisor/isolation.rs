@@ -111,7 +111,8 @@ impl Isolation {
             tracing::info!("isolation: none, since dynomesh is not root: {WITHOUT}");
             return Ok(Self::none());
         }
-        let upper = match try_uppers(&config.state_dir) {
+        let try_upper = |upper| try_sandbox(&config.state_dir, upper).map(drop);
+        let upper = match try_uppers(try_upper) {
             Ok(upper) => upper,
             Err(error) if !error.is_of_the_host() => {
                 return Err(IsolationError::Failed(error.to_string()));
@@ -269,23 +270,23 @@ impl Parts {
     }
 }
 
-/// Where what dynos write to /app can be kept: rather on the disk, where it is no dyno's memory.
-fn try_uppers(state_dir: &Path) -> Result<Upper, TrialError> {
-    let Err(disk) = try_sandbox(state_dir, Upper::Disk) else { return Ok(Upper::Disk) };
+/// Where what dynos write to /app can be kept: rather on the disk, where it is no dyno's memory. What went wrong there
+/// this time only says nothing of the disk, and dynos would lack the memory for as long as the daemon lives.
+fn try_uppers(try_upper: impl Fn(Upper) -> Result<(), TrialError>) -> Result<Upper, TrialError> {
+    let Err(disk) = try_upper(Upper::Disk) else { return Ok(Upper::Disk) };
+    if !disk.is_of_the_host() {
+        return Err(disk);
+    }
     let memory = Upper::Memory(limits::UPPER_BYTES);
-    match try_sandbox(state_dir, memory) {
-        Ok(_) => {
+    match try_upper(memory) {
+        Ok(()) => {
             tracing::warn!("what dynos write to /app is kept in memory, since on the disk: {disk}");
             Ok(memory)
         }
-        Err(memory) => Err(telling(disk, memory)),
+        // The same, or what follows from it.
+        Err(memory) if memory.is_of_the_host() => Err(disk),
+        Err(memory) => Err(memory),
     }
-}
-
-/// Which of two errors is said: one that is not of the host, if there is; otherwise the first, since the second
-/// is the same, or follows from it.
-fn telling(first: TrialError, second: TrialError) -> TrialError {
-    if first.is_of_the_host() && !second.is_of_the_host() { second } else { first }
 }
 
 impl View {
@@ -327,12 +328,23 @@ mod tests {
     }
 
     #[test]
-    fn one_error_that_is_not_of_the_host_is_enough_to_refuse() {
+    fn only_what_is_of_the_host_puts_changes_into_memory() {
         let error = |errno| TrialError { part: Part::Root, reason: "mount".into(), errno };
         let (host, other) = (error(Some(1)), error(Some(28)));
-        assert_eq!(telling(host.clone(), other.clone()), other);
-        assert_eq!(telling(other.clone(), host.clone()), other);
-        assert_eq!(telling(host.clone(), error(Some(22))), host);
+        let (also_host, timeout) = (error(Some(22)), error(None));
+        let kept_in_memory = Upper::Memory(limits::UPPER_BYTES);
+        let check = |disk: Result<(), &TrialError>, memory: Result<(), &TrialError>, expected| {
+            let results = |upper| if upper == Upper::Disk { disk } else { memory };
+            let upper = try_uppers(|upper| results(upper).map_err(TrialError::clone));
+            assert_eq!(upper, expected, "{disk:?}, {memory:?}");
+        };
+        check(Ok(()), Ok(()), Ok(Upper::Disk));
+        check(Err(&host), Ok(()), Ok(kept_in_memory));
+        check(Err(&other), Ok(()), Err(other.clone()));
+        check(Err(&timeout), Ok(()), Err(timeout.clone()));
+        check(Err(&host), Err(&also_host), Err(host.clone()));
+        check(Err(&host), Err(&other), Err(other.clone()));
+        check(Err(&other), Err(&host), Err(other.clone()));
     }
 
     fn isolated(uids: std::ops::RangeInclusive<u32>) -> Isolation {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{
     Client, Known, Load, Mesh, Setup, becomes_true, directories, file_appears, init_of, is_gone,
@@ -159,6 +160,26 @@ async fn a_daemon_that_cannot_start_leaves_the_dynos_alone() {
     let mesh = setup.start_with(&text).await;
     assert_eq!(mesh.get("/").await.text(), "web.1");
     assert_eq!(same(all_up(&mesh).await, &before), before);
+}
+
+/// Whoever starts the daemon under a lock, as flock(1) does, could not start it again while a dyno lives.
+#[tokio::test]
+async fn what_the_daemon_was_started_with_does_not_stay_open_in_dynos() {
+    let setup = shop("web: TESTAPP\n", "").before("exec 9>held; exec");
+    let mesh = setup.start().await;
+    all_up(&mesh).await;
+    let held = mesh.path("held");
+    assert!(has_open(mesh.pid(), &held), "the daemon was started with it");
+    let home = directories(mesh.dir()).pop_first().unwrap();
+    for pid in mesh.dynos().into_iter().chain([init_of(&home)]) {
+        assert!(!has_open(pid, &held), "{pid:?}");
+    }
+}
+
+fn has_open(pid: Pid, file: &Path) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).unwrap();
+    let mut paths = descriptors.flatten().map(|entry| fs::read_link(entry.path()));
+    paths.any(|path| path.is_ok_and(|path| path == file))
 }
 
 #[tokio::test]

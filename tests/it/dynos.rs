@@ -40,6 +40,23 @@ async fn a_dyno_is_started_and_says_so() {
     assert_eq!(line.app, "shop");
 }
 
+/// A script that starts the daemon in the background has it ignore SIGINT and SIGQUIT, and `nohup` SIGHUP.
+#[tokio::test]
+async fn what_the_daemon_was_started_to_ignore_its_dynos_do_not() {
+    let setup =
+        Setup::new().before("trap '' HUP INT QUIT PIPE USR1 USR2 TSTP TTIN TTOU; exec").procfile(
+            "shop",
+            "worker: grep SigIgn: /proc/self/status; exec sleep 1000\n",
+            &format!("formation = {{ worker = 1 }}\n{COOL}"),
+        );
+    let mesh = setup.start().await;
+    let of_daemon = format!("/proc/{}/status", mesh.pid().as_raw_nonzero());
+    let of_daemon = fs::read_to_string(of_daemon).unwrap();
+    assert!(!of_daemon.contains("SigIgn:\t0000000000000000"), "{of_daemon}");
+    let of_dyno = mesh.says("app[worker.1]", "SigIgn:").await;
+    assert_eq!(of_dyno.message, "SigIgn:\t0000000000000000");
+}
+
 #[tokio::test]
 async fn a_dynos_environment_is_the_configurations() {
     let setup = Setup::new().procfile(

@@ -66,6 +66,23 @@ pub(crate) fn tries(commands: &[impl AsRef<str>]) -> String {
 
 // ---- files ------------------------------------------------------------------------------------------------
 
+/// Taken for what the disk cannot do, what dynos write to /app would be in memory for the daemon's whole life.
+#[tokio::test]
+async fn signals_in_the_middle_of_the_trial_do_not_decide() {
+    if cannot_isolate() {
+        return;
+    }
+    // Ignored until the daemon hears them, which is before it tries.
+    let signals = "(until test -e listening; do kill -HUP $$ || exit; sleep 0.001; done)";
+    let before = format!("trap '' HUP; {signals} >/dev/null 2>&1 & exec");
+    let setup = Setup::new().isolated(&[&testapp()]).procfile("shop", "web: TESTAPP\n", "");
+    let mesh = setup.before(&before).start().await;
+    fs::write(mesh.path("listening"), "").unwrap();
+    let said = mesh.lines().into_iter().map(|line| line.message).collect::<Vec<_>>();
+    let has = |text: &str| said.iter().any(|line| line.contains(text));
+    assert!(has("isolation: each dyno has its own") && !has("in memory"), "{said:#?}");
+}
+
 /// What a trial that was killed had mounted says that nobody may mount it again: taken for what the host cannot do, the
 /// dynos of the next daemon would not be isolated.
 #[tokio::test]

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, getpid, pidfd_open, set_parent_process_death_signal,
 };
@@ -22,6 +23,7 @@ use crate::init::namespaces::{NAMESPACES, leave};
 use crate::init::network;
 use crate::init::sandbox::plan::{Confinement, Part, Sandbox, SandboxError, Upper};
 use crate::init::sandbox::{confine, enter};
+use crate::wall_clock::monotonic;
 
 /// The hidden command by which this binary becomes the process that tries.
 const COMMAND: &str = "try-sandbox";
@@ -57,8 +59,14 @@ impl TrialError {
     /// Whether the kernel said that it cannot, or may not, do this here. All else, such as a full disk, went
     /// wrong this time, and says nothing of the host.
     pub fn is_of_the_host(&self) -> bool {
-        use rustix::io::Errno;
-        let kinds = [Errno::PERM, Errno::ACCESS, Errno::NOSYS, Errno::INVAL, Errno::NODEV];
+        let kinds = [
+            Errno::PERM,
+            Errno::ACCESS,
+            Errno::NOSYS,
+            Errno::INVAL,
+            Errno::NODEV,
+            Errno::OPNOTSUPP,
+        ];
         self.errno.is_some_and(|errno| kinds.iter().any(|kind| kind.raw_os_error() == errno))
     }
 
@@ -129,9 +137,10 @@ fn judge(dir: &Path, upper: Upper) -> Result<Trial, TrialError> {
 /// What a throwaway process of this binary says that is started with these arguments; nothing, if it takes too long.
 pub(in crate::init) fn ask_ourselves(args: &[OsString]) -> io::Result<String> {
     let mut child = start(args)?;
-    wait(&child)?;
+    let waited = wait(&child);
     // It is gone, or is now: whatever it said is in the pipe.
     child.kill().and_then(|()| child.wait())?;
+    waited?;
     let mut answer = String::new();
     if let Some(stdout) = &mut child.stdout {
         stdout.read_to_string(&mut answer)?;
@@ -151,9 +160,16 @@ fn wait(child: &Child) -> io::Result<()> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or(io::ErrorKind::InvalidData)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-    let timeout = Timespec::try_from(limits::TRIAL).map_err(io::Error::other)?;
-    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout))?;
-    Ok(())
+    let end = monotonic() + limits::TRIAL;
+    loop {
+        let left = end.saturating_sub(monotonic());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
+            // A signal that the daemon will hear when it has decided.
+            Err(Errno::INTR) => {}
+            polled => return Ok(polled.map(drop)?),
+        }
+    }
 }
 
 /// Is the process that tries: `dynomesh try-sandbox`, with the arguments after it. Prints its answer.
@@ -236,8 +252,6 @@ fn inside(dir: PathBuf, upper: &OsString) -> Result<Trial, TrialError> {
 
 #[cfg(test)]
 mod tests {
-    use rustix::io::Errno;
-
     use super::*;
 
     #[test]
@@ -249,6 +263,7 @@ mod tests {
         for errno in [Errno::PERM, Errno::ACCESS, Errno::NOSYS, Errno::INVAL, Errno::NODEV] {
             check(errno, true);
         }
+        check(Errno::OPNOTSUPP, true);
         for errno in [Errno::NOSPC, Errno::IO, Errno::MFILE, Errno::NOMEM, Errno::AGAIN] {
             check(errno, false);
         }

@@ -15,13 +15,13 @@ pub(crate) struct AcceptQueues {
 impl AcceptQueues {
     /// How many wait there for this process; none, as far as the kernel tells.
     pub(crate) fn waiting(&mut self, pid: &ProcessId, at: SocketAddr) -> u32 {
-        let listener = match pid.get() {
+        let waiting = match pid.get() {
             // It has a network of its own.
-            Some(pid) if !at.ip().is_loopback() => SockDiag::listener_in(pid, at),
-            _ => self.kernel.listener(at),
+            Some(pid) if !at.ip().is_loopback() => SockDiag::waiting_in(pid, at),
+            _ => self.kernel.waiting(at),
         };
-        match listener {
-            Ok(listener) => listener.map_or(0, |listener| listener.waiting),
+        match waiting {
+            Ok(waiting) => waiting.unwrap_or(0),
             Err(error) => {
                 if !std::mem::replace(&mut self.has_complained, true) {
                     tracing::warn!(
