@@ -237,6 +237,16 @@ async fn a_release_command_runs_before_an_app_is_told_of_an_addon() {
     assert_eq!(ask(&mesh, "DELETE", &format!("/addon-attachments/{id}"), "").await.0, 200);
     becomes_true("v3", async || releases(&mesh).await[0] == row(3, "succeeded", true)).await;
     assert_eq!(seen(&mesh, "REDIS_URL").await, "(unset)");
+    // Who stays is answered while the command runs.
+    let addon = json!({ "plan": "kv", "name": "box", "config": { "url": "kv://one" } });
+    let (status, made) = ask(&mesh, "POST", "/apps/shop/addons", &addon.to_string()).await;
+    assert_eq!((status, &made["name"]), (201, &json!("box")), "{made}");
+    becomes_true("v4", async || releases(&mesh).await[0] == row(4, "succeeded", true)).await;
+    let attach = json!({ "addon": "box", "app": "shop", "name": "MORE" }).to_string();
+    let (status, made) = ask(&mesh, "POST", "/addon-attachments", &attach).await;
+    assert_eq!((status, &made["name"]), (201, &json!("MORE")), "{made}");
+    becomes_true("v5", async || releases(&mesh).await[0] == row(5, "succeeded", true)).await;
+    assert_eq!(seen(&mesh, "MORE_URL").await, "kv://one");
 }
 
 #[tokio::test]

@@ -146,17 +146,25 @@ pub(in crate::control) async fn create(
     });
     let addon = StatedAddon { id, name, plan, url, created_at: wall_clock::unix() };
     let attachment = attachment.and_then(|it| it.name).unwrap_or(of_plan);
-    let named = addon.name.clone();
+    let given = addon.clone();
     let change = move |scene: &AppScene<'_>, now: &mut StatedApp| {
         check_name(scene.stated, &addon.name)?;
         let described = attach_to(scene, now, &addon, &attachment, confirm.as_deref())?;
         now.addons.push(addon);
         Ok(described)
     };
-    change_app(&running, caller, &app, change).await?;
+    let app = change_app(&running, caller, &app, change).await?;
     let stated = running.stated.load();
-    let (app, addon) = find(&stated, &named)?;
-    Ok((StatusCode::CREATED, Json(object(&stated, app, addon))).into_response())
+    let shown = match find(&stated, &given.name) {
+        Ok((app, addon)) => object(&stated, app, addon),
+        // The app's release command runs first.
+        Err(_) => {
+            let mut shown = object(&stated, &app, &given);
+            shown["state"] = "provisioning".into();
+            shown
+        }
+    };
+    Ok((StatusCode::CREATED, Json(shown)).into_response())
 }
 
 fn check_name(stated: &Stated, name: &str) -> Result<(), Problem> {
@@ -169,6 +177,11 @@ fn check_name(stated: &Stated, name: &str) -> Result<(), Problem> {
         true => Err(Problem::invalid(format!("Name {name} is already taken."))),
         false => Ok(()),
     }
+}
+
+/// `MY_REDIS` of `my-redis`: what a config var can begin with.
+fn attachment_name(written: &str) -> String {
+    written.to_ascii_uppercase().replace('-', "_")
 }
 
 /// Tells an app of an add-on. What it has under that name already is replaced if that is confirmed.
@@ -186,9 +199,8 @@ fn attach_to(
             "Name {written:?}: expected letters, digits, dashes and underscores, a letter or an underscore first."
         )));
     }
-    let name = written.to_ascii_uppercase().replace('-', "_");
-    let attachment =
-        StatedAttachment { id: new_id(), name, addon: addon.id, created_at: wall_clock::unix() };
+    let (id, name) = (new_id(), attachment_name(written));
+    let attachment = StatedAttachment { id, name, addon: addon.id, created_at: wall_clock::unix() };
     let var = attachment.var();
     let checked = check_config_var(&var, &addon.url);
     checked.map_err(|wrong| Problem::invalid(format!("{var}: {wrong}.")))?;
@@ -280,13 +292,20 @@ pub(in crate::control) async fn attach(
     let (addon, app) = (addon.text(), app.text());
     let addon = find(&running.stated.load(), &addon)?.1.clone();
     let written = name.unwrap_or_else(|| addon.service().to_owned());
-    let of = addon.id;
+    let (of, called) = (addon.clone(), attachment_name(&written));
     let change = move |scene: &AppScene<'_>, now: &mut StatedApp| {
         attach_to(scene, now, &addon, &written, confirm.as_deref())
     };
     let name = change_app(&running, caller, &app, change).await?;
-    let made = attachments(&running.stated.load(), |app, it| *app == name && it.addon == of).pop();
-    Ok((StatusCode::CREATED, Json(made)).into_response())
+    let stated = running.stated.load();
+    let is_it = |app: &AppName, it: &StatedAttachment| *app == name && it.name == called;
+    let made = attachments(&stated, is_it).pop();
+    // The app's release command runs first: there is none yet that it could be known by.
+    let to_be = || {
+        let addon = json!({ "id": of.id.to_string(), "name": of.name });
+        json!({ "name": called, "addon": addon, "app": app_named(&stated, &name) })
+    };
+    Ok((StatusCode::CREATED, Json(made.unwrap_or_else(to_be))).into_response())
 }
 
 /// `DELETE /addon-attachments/ID`
