@@ -500,12 +500,18 @@ impl Formed {
 
     /// Takes over what the configuration says now. What the app runs has changed: that is a new release.
     fn follow(&mut self, app: &ManagedApp, policy: &AppPolicy) {
+        let tried = self.tried_by_canary();
         self.releases.follow_app(app);
         self.app = app.clone();
         self.drain = policy.timeouts.drain;
         self.slow_start = policy.slow_start;
         self.maintenance = policy.maintenance;
         self.follow_known();
+        if let Some((number, earlier)) = tried.filter(|(it, _)| *it != self.releases.wanted.number)
+        {
+            // Who had it as a canary has nothing to wait for any more.
+            self.take_back(number, &earlier, false);
+        }
         self.follow_scales();
         for (process_type, count) in self.formation() {
             self.turns(&process_type).set_dynos(count);

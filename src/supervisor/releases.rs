@@ -126,7 +126,6 @@ impl Releases {
         // What exactly that was is not known here; its processes go on whatever it was.
         self.earlier = older.map(|older| self.wanted.numbered(*older));
         self.is_earlier_known = false;
-        self.phase = self.first_phase();
     }
 
     /// Takes over what the configuration says now. What the app runs has changed, or the number that it is known
@@ -182,9 +181,10 @@ impl Releases {
         again
     }
 
-    /// With what a release begins that nobody knows yet.
+    /// With what a release begins that nobody knows yet. Where it is not known what ran before, nobody could go on
+    /// with that for long.
     fn first_phase(&self) -> Phase {
-        match self.canary.is_some() && self.earlier.is_some() {
+        match self.canary.is_some() && self.earlier.is_some() && self.is_earlier_known {
             true => Phase::Canary(None),
             false => Phase::Going,
         }

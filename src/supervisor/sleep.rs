@@ -90,10 +90,10 @@ impl Traces {
     /// Whether the app is in use, or was since the last look. One that boots is.
     fn are_new(&mut self, roster: &Roster) -> bool {
         let lineup = roster.lineup();
-        let uses: Vec<_> = lineup.dynos.iter().map(|dyno| (dyno.id(), dyno.uses())).collect();
+        let uses: Vec<_> = lineup.all().map(|dyno| (dyno.id(), dyno.uses())).collect();
         let in_use = lineup.standing == Standing::Starting
             || roster.held().load(Ordering::Relaxed) > 0
-            || lineup.dynos.iter().any(|dyno| dyno.in_flight() > 0);
+            || lineup.all().any(|dyno| dyno.in_flight() > 0);
         let changed = uses != self.uses;
         self.uses = uses;
         changed || in_use

@@ -150,11 +150,12 @@ async fn released(
     // It waits for its turn, in which it cannot fail: the semaphore is never closed.
     let slot = running.deploys.slots.clone().acquire_owned().await;
     let slug = slugs::unpack(running, source.archive, BTreeMap::new()).await?;
-    drop(slot);
     running.builds.say(build.id, &format!("-----> Slug {}, {} bytes", &slug.name[..8], slug.size));
     running.builds.unpacked(build.id, &slug.name);
     let expected = running.deploys.expect(build.app.clone(), BTreeMap::new(), None)?;
     running.deploys.uploaded(expected.id, slug);
+    // What is neither being unpacked nor waits may be collected.
+    drop(slot);
     let description = build.version.as_ref().map(|version| format!("Deploy {version}"));
     let slug = expected.id.to_string();
     slugs::release(running, caller, &build.app, &slug, description).await?;

@@ -105,9 +105,10 @@ pub(in crate::control) async fn upload(
     let (archive, sha256, slot) = receive(&running, body).await?;
     check_sum(waiting.checksum.as_deref(), &sha256)?;
     let slug = unpack(&running, archive, waiting.commands).await?;
-    drop(slot);
     let shown = object(waiting.id, Some(&slug), &BTreeMap::new());
     running.deploys.uploaded(waiting.id, slug);
+    // What is neither being unpacked nor waits may be collected.
+    drop(slot);
     Ok(Json(shown).into_response())
 }
 

@@ -63,15 +63,13 @@ impl<S: Spawn> Dyno<S> {
                     Call::Sleep => self.fall_asleep(Some(running)),
                     Call::Restart => {
                         self.place.say("Restarting");
-                        self.stop_for_restart(running).await
+                        // It may have had requests: as a canary whose predecessor has gone.
+                        self.replace_in_place(running).await
                     }
                 }
             }
             ready = ready => match ready {
-                Ok(()) => {
-                    self.note_boot(&running);
-                    Step::Up(running, None)
-                }
+                Ok(()) => Step::Up(running, None),
                 Err(TimedOut { boot }) => {
                     self.say_boot_timeout(boot, health.as_ref());
                     running.kill().await;
@@ -121,11 +119,6 @@ impl<S: Spawn> Dyno<S> {
         Running::start(&self.spawn, &self.place, program, port, Streams::Log, routes)
     }
 
-    pub(super) fn note_boot(&self, running: &Running<S::Process>) {
-        let Self { place, .. } = self;
-        metrics::booted(&place.app, &place.dyno.process_type, running.started.elapsed());
-    }
-
     /// A crashed process has its successor.
     fn note_respawn(&mut self) {
         if let Some(ended_at) = self.ended_at.take() {
@@ -167,6 +160,7 @@ pub(super) async fn ready<P: Process>(
         let boot = place.timeouts().boot;
         let in_time = time::timeout_at(running.started + boot, running.ready(health)).await;
         in_time.map_err(|_| TimedOut { boot })?;
+        metrics::booted(&place.app, &place.dyno.process_type, running.started.elapsed());
     }
     let Some((entry, record)) = waiting else { return Ok(()) };
     loop {

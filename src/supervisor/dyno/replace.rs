@@ -67,10 +67,7 @@ impl<S: Spawn> Dyno<S> {
                 }
             }
             ready = ready => match ready {
-                Ok(()) => {
-                    self.note_boot(&new);
-                    self.switched(new, old)
-                }
+                Ok(()) => self.switched(new, old),
                 Err(TimedOut { boot }) => {
                     self.say_boot_timeout(boot, health.as_ref());
                     self.discard(new, Reason::BootTimeout { secs: boot.as_secs() });

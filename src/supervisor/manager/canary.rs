@@ -1,20 +1,27 @@
 //! The first web dyno of a release, and how long it has no more than its part of the requests.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::print_duration;
-use crate::model::{AppName, DynoName};
+use crate::model::{AppName, DynoName, Hundredths};
 use crate::supervisor::manager::Formed;
 use crate::supervisor::place::Replace;
 use crate::supervisor::plan::Stand;
-use crate::supervisor::releases::Phase;
+use crate::supervisor::releases::{Phase, Release};
 use crate::telemetry::AppLog;
 
 impl Formed {
     /// Whether a release is tried by a canary now.
     pub(super) fn has_canary(&self) -> bool {
         matches!(self.releases.phase, Phase::Canary(_))
+    }
+
+    /// The number of that release, and what all others run.
+    pub(super) fn tried_by_canary(&self) -> Option<(u64, Arc<Release>)> {
+        let earlier = self.releases.earlier.clone().filter(|_| self.has_canary())?;
+        Some((self.releases.wanted.number, earlier))
     }
 
     /// Notes when the canary is up, and goes on with all dynos when its time is over, or when there is none.
@@ -47,10 +54,23 @@ impl Formed {
                     say(&format!("has {share}% of the requests for {time}, by a canary of {dyno}"));
                     self.releases.begin_canary(canary, now);
                 }
-                Some(_) | None => {}
+                Some(_) | None => self.follow_share(dyno, canary.share),
             },
             _ => self.end_canary(),
         }
+    }
+
+    /// The file may have another share for it by now.
+    fn follow_share(&self, dyno: &DynoName, share: Hundredths) {
+        let Some(living) = self.dynos.get(dyno) else { return };
+        living.orders.send_if_modified(|orders| {
+            let now = Replace::Canary(share);
+            let is_other = matches!(orders.replace, Replace::Canary(_)) && orders.replace != now;
+            if is_other {
+                orders.replace = now;
+            }
+            is_other
+        });
     }
 
     /// What the canary does then is what the strategy has.

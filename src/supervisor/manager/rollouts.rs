@@ -95,12 +95,16 @@ impl Formed {
     /// Leaves those that have not changed with what they ran, and has the others run what came before, if `all` are to.
     fn turn_back(&mut self, all: bool) {
         let Some(earlier) = self.releases.earlier.clone() else { return };
-        let number = self.releases.wanted.number;
+        self.take_back(self.releases.wanted.number, &earlier, all);
+    }
+
+    /// The same of the release of this number. `earlier`: what those ran of which that is not known.
+    pub(super) fn take_back(&mut self, number: u64, earlier: &Arc<Release>, all: bool) {
         let told = self.dynos.iter().filter(|(_, living)| living.told.number == number);
         let back = told.filter_map(|(name, living)| {
-            let runs = living.runs.as_ref().unwrap_or(&earlier);
+            let runs = living.runs.as_ref().unwrap_or(earlier);
             let has_changed = runs.number == number;
-            let to = if has_changed { &earlier } else { runs };
+            let to = if has_changed { earlier } else { runs };
             (all || !has_changed).then(|| (name.clone(), to.clone()))
         });
         for (name, release) in back.collect::<Vec<_>>() {

@@ -196,6 +196,61 @@ async fn a_canary_has_all_requests_where_nobody_else_is_up() {
     formation.supervisor.stop().await;
 }
 
+/// Then it has what it has until it is finished, like any other dyno that goes.
+#[tokio::test(start_paused = true)]
+async fn a_canary_that_is_all_there_is_finishes_what_it_holds() {
+    let dies = Script::listens(5).exits(30, Exit::Status(1));
+    let source = |command| canaried(command, Rolling, 1);
+    let formation = Formation::start(&[dies, Script::listens(5)], &[("shop", source("old"))]);
+    passes(10).await;
+    formation.apply(&[("shop", source("new"))]).await;
+    passes(25).await;
+    let canary = formation.lineup("shop").dynos[0].clone();
+    let lease = canary.lease().unwrap();
+    formation.supervisor.restart(&app_name("shop"), Which::All).await;
+    passes(3).await;
+    assert!(canary.is_closed());
+    assert_eq!(canary.exit(), None, "it is not told to end");
+    drop(lease);
+    passes(1).await;
+    assert!(canary.exit().is_some());
+    formation.supervisor.stop().await;
+}
+
+/// A canary whose predecessor has gone waits for nothing once there is another release.
+#[tokio::test(start_paused = true)]
+async fn of_what_is_superseded_no_canary_is_left() {
+    let dies = Script::listens(5).exits(30, Exit::Status(1));
+    let source = |command| canaried(command, Rolling, 2);
+    let formation = Formation::start(&[dies, Script::listens(5)], &[("shop", source("old"))]);
+    passes(10).await;
+    formation.apply(&[("shop", source("second"))]).await;
+    passes(25).await;
+    assert_eq!(formation.lineup("shop").dynos.len(), 1);
+    formation.scripts.plan(&[Script::listens(5)]);
+    formation.apply(&[("shop", source("third"))]).await;
+    passes(20).await;
+    assert_eq!(formation.lineup("shop").dynos.len(), 2, "web.1 is what it was");
+    let last = commands(&formation, 4);
+    assert!(last.contains(&"web.1 old v1".to_owned()), "{last:?}");
+    passes(100).await;
+    assert_eq!(rollout(&formation).await.outcome, Some(Outcome::Done));
+    assert_eq!(commands(&formation, 3).iter().filter(|it| it.contains("second")).count(), 1);
+    formation.supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_share_holds_at_once() {
+    let formation = with_canary(Rolling, 2).await;
+    let AppSource::Managed(app) = canaried("new", Rolling, 2) else { unreachable!() };
+    let canary = Some(Canary { share: Hundredths(100), ..CANARY });
+    formation.apply(&[("shop", AppSource::Managed(ManagedApp { canary, ..app }))]).await;
+    assert_eq!(canary_of(&formation), Some(Hundredths(100)));
+    passes(100).await;
+    assert_eq!(rollout(&formation).await.outcome, Some(Outcome::Done));
+    formation.supervisor.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_a_canary_any_more_the_others_follow_at_once() {
     let formation = with_canary(Rolling, 2).await;

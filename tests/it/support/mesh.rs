@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
+use crate::support::uids::Uids;
 use crate::support::{App, Client, Line, Metrics, Request, becomes_true, testapp, within};
 
 /// A configuration in the making, and the directory it lives in.
@@ -26,6 +27,7 @@ pub(crate) struct Setup {
     admin: String,
     apps: String,
     isolation: &'static str,
+    uids: Option<Uids>,
     /// Lines for `[dynos]` about networks.
     network: &'static str,
     expose: Vec<PathBuf>,
@@ -84,6 +86,7 @@ impl Setup {
             apps: String::new(),
             // Apps of most tests wait for files of the test's.
             isolation: "none",
+            uids: None,
             network: "",
             expose: Vec::new(),
             before: None,
@@ -115,6 +118,7 @@ impl Setup {
     /// Has dynos kept apart, where that can be, and shows them these files of the host.
     pub(crate) fn isolated(mut self, expose: &[&Path]) -> Self {
         self.isolation = "auto";
+        self.uids = Some(Uids::take());
         self.expose = expose.iter().map(|path| path.to_path_buf()).collect();
         self
     }
@@ -192,10 +196,15 @@ impl Setup {
     pub(crate) fn text(&self) -> String {
         let Self { http, https, router, timeouts, admin, isolation, network, expose, apps, .. } =
             self;
+        let uids = self.uids.as_ref().map(|Uids { range, .. }| {
+            let (first, last) = (range.start(), range.end());
+            format!("uids = \"{first}-{last}\"\n")
+        });
+        let uids = uids.unwrap_or_default();
         format!(
             "[router]\nhttp = {http:?}\nhttps = {https:?}\ndomain = \"localhost\"\nworkers = 2\n{router}\
              [router.timeouts]\n{timeouts}[admin]\nhttp = \"127.0.0.1:0\"\n{admin}\
-             [dynos]\nisolation = {isolation:?}\n{network}expose = {expose:?}\n{apps}"
+             [dynos]\nisolation = {isolation:?}\n{uids}{network}expose = {expose:?}\n{apps}"
         )
     }
 

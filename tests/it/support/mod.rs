@@ -15,6 +15,7 @@ mod metrics; // what /metrics says
 mod processes; // what dynos are to the machine
 mod sockets; // WebSockets that come back
 mod tls; // TLS, as clients speak it
+mod uids; // users for isolated dynos
 
 pub(crate) use acme_server::{AcmeServer, Fault, Issued, Resource};
 pub(crate) use app::{App, refusing_addr};
