@@ -502,6 +502,12 @@ pub const SLUG_ARCHIVE_MAX: u64 = 500 << 20;
 pub const SLUG_BYTES_MAX: u64 = 4 << 30;
 /// Files, directories and links of a slug. Large trees of Node packages have a tenth of that.
 pub const SLUG_ENTRIES_MAX: usize = 1_000_000;
+/// Bytes of an archive that are read before an entry begins: of its header, and of those that give it a long name or
+/// attributes, which are in memory as a whole. A path has at most 4 KiB, and what programs write besides is of that kind.
+pub const SLUG_HEADERS_MAX: u64 = 1 << 20;
+/// Bytes of all paths of a slug and of where its links lead: they are in memory until it is on the disk, and a path can be
+/// forty times as long as usual.
+pub const SLUG_NAMES_MAX: usize = 128 << 20;
 /// How long an upload may say nothing.
 pub const SLUG_UPLOAD_IDLE: Duration = Duration::from_secs(60);
 /// Uploads and unpackings at one time: each is work for the disk.
@@ -536,6 +542,10 @@ pub const ECO_HOURS_LOW: u64 = 80;
 /// How long a request of the API is known after its effect: the heroku CLI repeats one for six seconds when its connection
 /// breaks.
 pub const REQUESTS_REMEMBERED: Duration = Duration::from_secs(600);
+/// Answers to requests that were done, at one time. A client asks again within seconds.
+pub const ANSWERS_REMEMBERED: usize = 1024;
+/// Bytes of such an answer: those that are longer are lists, and nobody's change.
+pub const ANSWER_REMEMBERED_MAX: usize = 64 * 1024;
 /// How long a reload or a command waits for the database: a disk that is stuck must not stop reloads.
 pub const STORE_WAIT: Duration = Duration::from_secs(10);
 /// Tasks that may wait for the database: each is a moment's work, so that so many mean a disk that is stuck.

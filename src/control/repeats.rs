@@ -21,11 +21,6 @@ use tokio::time::Instant;
 use crate::config::limits;
 use crate::control::{Caller, Problem, Running};
 
-/// Answers that are known at one time. A client asks again within seconds.
-const ANSWERS_KNOWN: usize = 1024;
-/// Bytes of an answer that is kept: those that are longer are lists, and nobody's change.
-const ANSWER_MAX: usize = 64 * 1024;
-
 /// What was answered to whom.
 #[derive(Default)]
 pub struct Repeats {
@@ -41,7 +36,7 @@ impl Repeats {
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, (at, _)| now.duration_since(*at) < limits::REQUESTS_REMEMBERED);
-        if known.len() >= ANSWERS_KNOWN && !known.contains_key(&request) {
+        if known.len() >= limits::ANSWERS_REMEMBERED && !known.contains_key(&request) {
             let oldest = known.iter().min_by_key(|(_, (at, _))| *at).map(|(key, _)| key.clone());
             oldest.map(|key| known.remove(&key));
         }
@@ -94,7 +89,7 @@ async fn kept(answer: Response) -> Result<Response<Bytes>, Response> {
     let body = body.collect().await;
     let body = body.map_err(|error| Problem::internal(error.to_string()).into_response())?;
     let body = body.to_bytes();
-    match body.len() <= ANSWER_MAX {
+    match body.len() <= limits::ANSWER_REMEMBERED_MAX {
         true => Ok(Response::from_parts(head, body)),
         false => Err(Response::from_parts(head, Body::from(body))),
     }
@@ -126,14 +121,14 @@ mod tests {
         advance(Duration::from_millis(1)).await;
         let second = repeats.of("second".into());
         advance(Duration::from_millis(1)).await;
-        for number in 2..ANSWERS_KNOWN {
+        for number in 2..limits::ANSWERS_REMEMBERED {
             repeats.of(number.to_string());
         }
         assert!(Arc::ptr_eq(&first, &repeats.of("first".into())));
         repeats.of("one more".into());
         assert!(Arc::ptr_eq(&second, &repeats.of("second".into())));
         assert!(!Arc::ptr_eq(&first, &repeats.of("first".into())));
-        assert_eq!(repeats.known.lock().unwrap().len(), ANSWERS_KNOWN);
+        assert_eq!(repeats.known.lock().unwrap().len(), limits::ANSWERS_REMEMBERED);
     }
 
     #[tokio::test]
@@ -143,8 +138,8 @@ mod tests {
             let answer = Response::builder().status(status).body(body).unwrap();
             assert_eq!(kept(answer).await.is_ok(), expected, "{status} {length}");
         };
-        check(201, ANSWER_MAX, true).await;
-        check(201, ANSWER_MAX + 1, false).await;
+        check(201, limits::ANSWER_REMEMBERED_MAX, true).await;
+        check(201, limits::ANSWER_REMEMBERED_MAX + 1, false).await;
         check(409, 1, false).await;
         check(503, 1, false).await;
     }

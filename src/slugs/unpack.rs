@@ -18,13 +18,6 @@ use crate::slugs::list::{Entry, List, copy_and_hash};
 
 /// Bytes that are read beyond the end of an archive, to come to its checksum: programs pad to 10 KiB.
 const AFTER_END: u64 = 1 << 20;
-/// Bytes that are read before an entry begins: of its header, and of those that give it a long name or attributes, which
-/// the tar crate has in memory as a whole. A path has at most 4 KiB, and what programs write besides is of that kind.
-const HEADERS_MAX: u64 = 1 << 20;
-
-/// Bytes of all paths and of where links lead: they are in memory until the slug is on the disk, and a path can be forty
-/// times as long as usual.
-const NAMES_MAX: usize = 128 << 20;
 
 /// An archive cannot be a slug.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +34,7 @@ pub enum UnpackError {
         why: String,
     },
     /// It would fill the memory.
-    #[error("the names in it have more than {} MB", NAMES_MAX >> 20)]
+    #[error("the names in it have more than {} MB", limits::SLUG_NAMES_MAX >> 20)]
     LongNames,
     /// It would fill the disk.
     #[error("it has more than {} entries", limits::SLUG_ENTRIES_MAX)]
@@ -103,7 +96,7 @@ impl Unpacked<'_> {
         let mut archive = Archive::new(Rationed { text, left: &left });
         let mut entries = archive.entries().map_err(UnpackError::Garbled)?;
         loop {
-            left.set(HEADERS_MAX);
+            left.set(limits::SLUG_HEADERS_MAX);
             let entry = entries.next().transpose().map_err(UnpackError::Garbled)?;
             left.set(u64::MAX);
             let Some(mut entry) = entry else { break };
@@ -111,7 +104,7 @@ impl Unpacked<'_> {
                 return Err(UnpackError::TooMany);
             }
             self.take(&mut entry)?;
-            if self.names > NAMES_MAX {
+            if self.names > limits::SLUG_NAMES_MAX {
                 return Err(UnpackError::LongNames);
             }
             // What nobody wants of it is none of the next one's headers.
@@ -238,7 +231,7 @@ impl<T: Read> Read for Rationed<'_, T> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let left = self.left.get();
         if left == 0 {
-            let max = HEADERS_MAX >> 20;
+            let max = limits::SLUG_HEADERS_MAX >> 20;
             let message = format!("what is said of one entry has more than {max} MB");
             return Err(io::Error::other(message));
         }
@@ -323,7 +316,7 @@ mod tests {
         let archive = archive.into_inner().unwrap();
         let unpack_with = |left: usize| {
             let dir = tempfile::tempdir().unwrap();
-            let (list, names) = (List::default(), NAMES_MAX - left);
+            let (list, names) = (List::default(), limits::SLUG_NAMES_MAX - left);
             Unpacked { dir: dir.path(), list, names, bytes: 0 }.take_all(&archive[..])
         };
         let needed = "abc".len() + "abc/de".len() + "abc/de/f".len() + "ghi".len();
